@@ -1,0 +1,181 @@
+/**
+ * What the collector hands to the exporter: models, requests, tensor rows, request summaries.
+ *
+ * These types are the whole seam. They know nothing of OpenTelemetry, Parquet or HTTP.
+ * Times are microseconds since the Unix epoch (a double holds them exactly until the year 2255).
+ */
+
+/** Parallel ranks of the process that captured a tensor; 0 when not parallel. */
+export interface Ranks {
+  readonly tp: number
+  readonly pp: number
+  readonly dp: number
+  readonly ep: number
+}
+
+/** Body of a MODEL record. */
+export interface ModelInfo {
+  readonly name: string
+  readonly revision: string
+  /** `transformers`, `vllm`, `llama.cpp`, … */
+  readonly engine: string
+  readonly dtype: string
+  readonly layers: number
+  readonly heads: number
+  readonly kvHeads: number
+  readonly hidden: number
+  readonly vocabulary: number
+  /** Hook name → layers that the producer captures; `[-1]` for a global hook. */
+  readonly hooks: Readonly<Record<string, readonly number[]>>
+}
+
+/** Which segment a record came from. `boot` tells two segments of one name apart. */
+export interface ProducerInfo {
+  readonly segment: string
+  /** Hexadecimal. */
+  readonly boot: string
+  readonly host: string
+  readonly pid: number
+}
+
+export type Phase = 'prefill' | 'decode'
+
+export type AttributeValue = string | number | boolean
+
+/** Where a request's trace id came from, best first. */
+export type TraceOrigin = 'request' | 'request_id' | 'derived'
+
+/** A request as the registry knows it from its REQUEST record. */
+export interface RequestInfo {
+  /** The producer's handle, unique in its segment. */
+  readonly key: number
+  readonly requestId: string
+  readonly traceId: string
+  /** Deterministic id of the `ring2 request` span. */
+  readonly spanId: string
+  readonly parentSpanId: string | null
+  readonly traceFlags: number
+  readonly traceState: string | null
+  readonly traceOrigin: TraceOrigin
+  readonly attributes: Readonly<Record<string, AttributeValue>>
+  readonly startedAtMicros: number
+}
+
+/** Statistics of one slice; a missing field is undefined for it, never zero by default. */
+export interface SliceStatistics {
+  readonly l2Mean?: number
+  readonly l2Max?: number
+  readonly rmsMean?: number
+  readonly rmsMax?: number
+  readonly absMax?: number
+  readonly mean?: number
+  readonly variance?: number
+  readonly entropyMean?: number
+  readonly entropyMin?: number
+  readonly entropyMax?: number
+  readonly lseMean?: number
+  readonly top1ProbabilityMean?: number
+  readonly marginMean?: number
+  readonly entropyNormalizedMean?: number
+  readonly entropyNoSinkMean?: number
+  readonly sinkMass?: number
+  readonly sinkScore?: number
+  readonly logitMaxMean?: number
+}
+
+/** One row of the tensor store: one (request, hook, layer, rank, step). */
+export interface TensorRow {
+  readonly request: RequestInfo
+  readonly model: ModelInfo
+  readonly producer: ProducerInfo
+  readonly hook: string
+  /** −1 for global hooks. */
+  readonly layer: number
+  readonly step: number
+  readonly phase: Phase
+  readonly tokenStart: number
+  readonly tokenEnd: number
+  readonly kvOffset: number
+  readonly ranks: Ranks
+  readonly capturedAtMicros: number
+  readonly dtype: string
+  /** Row-major, without the batch axis. */
+  readonly shape: readonly number[]
+  readonly statistics: SliceStatistics
+  readonly nonfinite: number
+  readonly crc32c: number
+  /** Little-endian elements, borrowed from the ring: valid until the sink's flush has returned. */
+  readonly data: Uint8Array
+}
+
+/** `unknown` is never reported as `complete`. */
+export type CompletenessState = 'complete' | 'incomplete' | 'unknown'
+
+export interface Completeness {
+  readonly state: CompletenessState
+  /** Records (hook × layer × step) that the request's steps called for, and those that came. */
+  readonly expected: number
+  readonly seen: number
+  /** In words, e.g. `pattern: 3 of 60 records missing (payload_full)`; empty when complete. */
+  readonly reasons: readonly string[]
+}
+
+export type Verdict = 'ok' | 'nonfinite' | 'unknown'
+
+export interface PhaseSummary {
+  readonly phase: Phase
+  readonly startedAtMicros: number
+  readonly endedAtMicros: number
+  readonly tokenStart: number
+  readonly tokenEnd: number
+  readonly steps: number
+}
+
+/** Everything known of a request once it has ended (or was given up). */
+export interface RequestSummary {
+  readonly request: RequestInfo
+  readonly model: ModelInfo
+  readonly producer: ProducerInfo
+  readonly endedAtMicros: number
+  /** Tokens the model processed: [0, tokens). */
+  readonly tokens: number
+  readonly promptTokens: number
+  readonly steps: number
+  readonly phases: readonly PhaseSummary[]
+  readonly verdict: Verdict
+  readonly completeness: Completeness
+  /** `<hook>.<statistic>` → one value per layer, null where no value exists. */
+  readonly layerSeries: Readonly<Record<string, readonly (number | null)[]>>
+  /** `<hook>.<statistic>` of global hooks. */
+  readonly globals: Readonly<Record<string, number>>
+  readonly nan: number
+  readonly posInf: number
+  readonly negInf: number
+  readonly tensorsStored: number
+  readonly bytesStored: number
+}
+
+/** Receives rows and summaries inside the drain loop; a sink never throws into it. */
+export interface TensorSink {
+  /** Keeps a row until the next flush. The bytes stay borrowed from the ring. */
+  append(row: TensorRow): void
+  /** Keeps the summary of a request that has ended. */
+  finish(summary: RequestSummary): void
+  /** Bytes and rows that wait for the next flush. */
+  pending(): { readonly rows: number; readonly bytes: number; readonly summaries: number }
+  /**
+   * Writes everything pending as complete files that are not yet visible, and returns their names.
+   * They become visible by `publish`, after the caller has recorded the names (see checkpoint.ts).
+   */
+  prepare(producer: ProducerInfo): Outcome<readonly string[]>
+  /** Makes prepared files visible; publishing one twice is harmless. */
+  publish(files: readonly string[]): Outcome<void>
+  /** Removes prepared files that no checkpoint names: leftovers of a crash. */
+  discardExcept(producer: ProducerInfo, files: readonly string[]): Outcome<void>
+}
+
+/** I/O never throws into the drain loop: it succeeded, may be tried again, or cannot succeed. */
+export type Outcome<T> =
+  | { readonly status: 'success'; readonly value: T }
+  | { readonly status: 'retryable'; readonly error: Error }
+  | { readonly status: 'failure'; readonly error: Error }
