@@ -1,0 +1,89 @@
+/**
+ * Every bound of the exporter: bytes, counts and milliseconds, each with its reason.
+ *
+ * A name ends in its unit and its qualifier (`rowGroupBytesMax`). Nothing here reads configuration:
+ * a bound that users may change is the default of a configuration key, which names it.
+ */
+
+const KIB = 1024
+const MIB = 1024 * KIB
+
+/** What one Parquet file holds. A file is written once and never appended to. */
+export const parquetLimits = {
+  /** Payload bytes of a row group; readers skip or load a whole one. */
+  rowGroupBytesMax: 64 * MIB,
+  /** Rows of a row group, so that small tensors do not make its other columns large. */
+  rowGroupRowsMax: 16_384,
+  /** Payload bytes after which a page of the data column ends; a larger row is a page of its own. */
+  dataPageBytes: 64 * KIB,
+  /** Encoded bytes after which a page of any other column ends. */
+  columnPageBytes: 16 * KIB,
+  /** Bytes kept of a text minimum or maximum: more than the ids that share a prefix. */
+  statisticsTruncateBytes: 64,
+  /** Payloads up to this are copied, as one more gather entry costs more than the copy. */
+  gatherCopyBytesMax: 2 * KIB,
+  /** Entries of one gathered write: IOV_MAX on Linux. */
+  gatherEntriesMax: 1024,
+  /** Bytes that wait before a gathered write. */
+  gatherBytesMax: 32 * MIB,
+  /** Size of one buffer of small bytes between payloads. */
+  gatherChunkBytes: 64 * KIB,
+  /** Payload bytes of one file; a larger flush becomes several files. */
+  fileBytesMax: 1024 * MIB,
+} as const
+
+/** Names in keys: `model={slug}` and `{producer}-{ulid}`, and the flat names of the spool. */
+export const keyLimits = {
+  slugCharactersMax: 64,
+  bootCharactersMax: 32,
+  keyCharactersMax: 1024,
+} as const
+
+/** The upload queue in front of a bucket. */
+export const uploadLimits = {
+  /** Bytes that may wait on local disk before publishing asks the drain loop to wait. */
+  queueBytesMax: 4096 * MIB,
+  partBytes: 16 * MIB,
+  partsInFlight: 4,
+  filesInFlight: 2,
+  retryMillisMin: 500,
+  retryMillisMax: 60_000,
+  pollMillis: 1000,
+  /** One request to the object store. */
+  requestMillisMax: 60_000,
+} as const
+
+/** The catalogue. */
+export const catalogLimits = {
+  /** How long one process waits while the other writes. */
+  busyMillisMax: 10_000,
+  pageRowsDefault: 50,
+  pageRowsMax: 500,
+  /** Tensors (hook × layer × rank × file) listed of one trace. */
+  seriesMax: 100_000,
+} as const
+
+/** Answers of the reader and the API. */
+export const answerLimits = {
+  /** Bytes of one stitched tensor. */
+  tensorBytesMax: 256 * MIB,
+  /** Payload bytes read for one answer; more than the answer when few tokens of a long row count. */
+  sourceBytesMax: 1024 * MIB,
+  /** Payload bytes in memory at once while stitching, unless one row is larger. */
+  sourceChunkBytes: 32 * MIB,
+  /** Elements of a JSON answer: text is some ten times larger than the numbers. */
+  jsonElementsMax: 2_000_000,
+  /** Rows of `GET …/tensors`. */
+  listRowsMax: 10_000,
+  /** Footers kept in memory. */
+  footersMax: 64,
+  /** Bytes of one footer that is still read. */
+  footerBytesMax: 64 * MIB,
+} as const
+
+/** The HTTP server. */
+export const httpLimits = {
+  bodyBytesMax: 1 * MIB,
+  requestMillisMax: 120_000,
+  parameterCharactersMax: 512,
+} as const
