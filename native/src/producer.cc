@@ -1,0 +1,436 @@
+// The producing side: claim, fill, commit. One process, any number of threads.
+//
+// A private mutex orders the claims of this process's threads; it is not in shared memory, so a
+// process that dies while holding it leaves nothing locked. The bytes are copied outside of it.
+
+#include <cerrno>
+#include <chrono>
+#include <cstring>
+#include <ctime>
+#include <mutex>
+#include <new>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <thread>
+#include <unistd.h>
+
+#include "error.h"
+#include "ring2_hooks.h"
+#include "segment.h"
+#include "tensor_shape.h"
+
+using namespace ring2;
+
+struct ring2_producer {
+  Segment segment;
+  uint32_t when_full = RING2_WHEN_FULL_DROP;
+  uint32_t block_timeout_us = 0;
+  // One page that the kernel clears in a forked child: a child must never write to its parent's
+  // rings, and asking getpid() for every record would cost more than the rest of a claim.
+  uint8_t *fork_guard = nullptr;
+
+  std::mutex lock;  // guards everything below
+  uint64_t head = 0;
+  uint64_t payload_head = 0;
+  uint64_t tail_seen = 0;
+  uint64_t payload_tail_seen = 0;
+  ring2_gap gap = {};  // losses that no GAP record has announced yet
+  bool gap_pending = false;
+  int64_t lost_step = INT64_MIN;  // no step
+};
+
+namespace {
+
+constexpr std::chrono::microseconds kFullPollInterval{50};
+
+bool forked(const ring2_producer *producer) { return producer->fork_guard[0] == 0; }
+
+int forked_error() {
+  return ring2_set_error(RING2_E_CLOSED, "this process is a fork of the segment's producer");
+}
+
+void note_loss(ring2_producer *producer, uint32_t reason, uint64_t records, uint64_t bytes,
+               int64_t step) {
+  ring2_loss_count &total = producer->segment.header->producer_losses[reason];
+  add_relaxed(total.records, records);
+  add_relaxed(total.bytes, bytes);
+  ring2_gap &gap = producer->gap;
+  if (!producer->gap_pending) {
+    gap = {};
+    gap.first_step = gap.last_step = -1;
+  }
+  gap.losses[reason].records += records;
+  gap.losses[reason].bytes += bytes;
+  if (step >= 0) {
+    if (gap.first_step < 0) gap.first_step = step;
+    gap.last_step = step;
+  }
+  producer->gap_pending = true;
+}
+
+// Where a record would go, or why it cannot. The caller holds the lock.
+struct Room {
+  uint64_t payload_position;
+  int loss;  // -1: there is room
+};
+
+Room find_room(ring2_producer *producer, uint64_t bytes) {
+  const Segment &segment = producer->segment;
+  if (bytes > segment.payload_bytes) return {0, RING2_LOSS_OVERSIZED};
+  if (producer->head - producer->tail_seen >= segment.meta_slots) {
+    // Pairs with the release store in ring2_release.
+    producer->tail_seen = load_acquire(segment.header->meta_tail);
+    if (producer->head - producer->tail_seen >= segment.meta_slots) {
+      return {0, RING2_LOSS_META_FULL};
+    }
+  }
+  const uint64_t position = segment.place(producer->payload_head, bytes);
+  const uint64_t end = position + bytes;
+  if (end - producer->payload_tail_seen > segment.payload_bytes) {
+    producer->payload_tail_seen = load_acquire(segment.header->payload_tail);
+    if (end - producer->payload_tail_seen > segment.payload_bytes) {
+      return {0, RING2_LOSS_PAYLOAD_FULL};
+    }
+  }
+  return {position, -1};
+}
+
+void take(ring2_producer *producer, const ring2_descriptor &facts, const Room &room,
+          ring2_claim *out) {
+  const Segment &segment = producer->segment;
+  const uint64_t position = producer->head;
+  ring2_descriptor &slot = segment.slot(position);
+  const uint64_t state = slot.state;  // of the earlier lap; this thread is its only writer now
+  slot = facts;
+  slot.state = state;
+  slot.payload_position = room.payload_position;
+  store_release(slot.state, position << 2 | RING2_SLOT_CLAIMED);
+  producer->head = position + 1;
+  producer->payload_head = room.payload_position + facts.payload_bytes;
+  store_relaxed(segment.header->payload_head, producer->payload_head);
+  // Publishes the claimed slot; pairs with the acquire load in ring2_drain.
+  store_release(segment.header->meta_head, producer->head);
+  out->payload = segment.payload + room.payload_position % segment.payload_bytes;
+  out->payload_bytes = facts.payload_bytes;
+  out->position = position;
+}
+
+void publish(ring2_producer *producer, const ring2_claim &claim) {
+  ring2_header *header = producer->segment.header;
+  add_relaxed(header->committed_records, uint64_t{1});
+  add_relaxed(header->committed_bytes, claim.payload_bytes);
+  // Publishes the payload and the descriptor; pairs with the acquire load in ring2_drain.
+  store_release(producer->segment.slot(claim.position).state,
+                claim.position << 2 | RING2_SLOT_COMMITTED);
+}
+
+// Announces losses ahead of the record that follows them. The caller holds the lock.
+int announce_gap(ring2_producer *producer) {
+  if (!producer->gap_pending) return -1;
+  const Room room = find_room(producer, sizeof(ring2_gap));
+  if (room.loss >= 0) return room.loss;
+  ring2_descriptor facts = {};
+  facts.kind = RING2_KIND_GAP;
+  facts.layer = -1;
+  facts.step = -1;
+  facts.payload_bytes = sizeof(ring2_gap);
+  facts.captured_monotonic_ns = clock_ns(CLOCK_MONOTONIC);
+  ring2_claim claim;
+  take(producer, facts, room, &claim);
+  std::memcpy(claim.payload, &producer->gap, sizeof(ring2_gap));
+  publish(producer, claim);
+  producer->gap_pending = false;
+  return -1;
+}
+
+int claim_record(ring2_producer *producer, const ring2_descriptor &facts, ring2_claim *out) {
+  if (forked(producer)) return forked_error();
+  const auto deadline =
+      std::chrono::steady_clock::now() + std::chrono::microseconds(producer->block_timeout_us);
+  std::unique_lock<std::mutex> guard(producer->lock);
+  if (facts.kind == RING2_KIND_TENSOR && facts.step == producer->lost_step) {
+    note_loss(producer, RING2_LOSS_STEP_LOST, 1, facts.payload_bytes, facts.step);
+    return RING2_FULL;
+  }
+  while (true) {
+    int loss = announce_gap(producer);
+    if (loss < 0) {
+      const Room room = find_room(producer, facts.payload_bytes);
+      loss = room.loss;
+      if (loss < 0) {
+        take(producer, facts, room, out);
+        return RING2_OK;
+      }
+    }
+    const bool may_wait = producer->when_full == RING2_WHEN_FULL_BLOCK &&
+                          loss != RING2_LOSS_OVERSIZED &&
+                          std::chrono::steady_clock::now() < deadline;
+    if (!may_wait) {
+      note_loss(producer, static_cast<uint32_t>(loss), 1, facts.payload_bytes, facts.step);
+      if (facts.kind == RING2_KIND_STEP) producer->lost_step = facts.step;
+      return RING2_FULL;
+    }
+    guard.unlock();
+    std::this_thread::sleep_for(kFullPollInterval);
+    guard.lock();
+  }
+}
+
+int check_tensor(const ring2_tensor &tensor, uint64_t *bytes) {
+  if (tensor.hook >= RING2_HOOKS_MAX || ring2_hook_facts[tensor.hook].name == nullptr) {
+    return ring2_set_error(RING2_E_HOOK, "hook id %u; expected one of the catalogue", tensor.hook);
+  }
+  if (tensor.layer < -1 || tensor.layer >= static_cast<int32_t>(RING2_LAYERS_MAX)) {
+    return ring2_set_error(RING2_E_ARGUMENT, "layer %d; expected -1 to %u", tensor.layer,
+                           RING2_LAYERS_MAX - 1);
+  }
+  if (tensor.ndim == 0 || tensor.ndim > RING2_DIMS_MAX) {
+    return ring2_set_error(RING2_E_HOOK, "%s with %u axes; expected 1 to %u",
+                           ring2_hook_facts[tensor.hook].name, tensor.ndim, RING2_DIMS_MAX);
+  }
+  for (uint32_t axis = 0; axis < tensor.ndim; ++axis) {
+    if (tensor.dims[axis] < 0 || tensor.dims[axis] > INT32_MAX) {
+      return ring2_set_error(RING2_E_ARGUMENT, "axis %u of length %lld; expected 0 to %d", axis,
+                             static_cast<long long>(tensor.dims[axis]), INT32_MAX);
+    }
+  }
+  if (!dense_bytes(tensor.dims, tensor.ndim, tensor.dtype, bytes)) {
+    return ring2_set_error(RING2_E_ARGUMENT, "dtype %u or a shape of more than 2^63 bytes",
+                           tensor.dtype);
+  }
+  return RING2_OK;
+}
+
+ring2_descriptor describe(const ring2_tensor &tensor, uint64_t bytes) {
+  ring2_descriptor facts = {};
+  facts.kind = RING2_KIND_TENSOR;
+  facts.dtype = static_cast<uint8_t>(tensor.dtype);
+  facts.ndim = static_cast<uint8_t>(tensor.ndim);
+  facts.hook = static_cast<uint16_t>(tensor.hook);
+  facts.layer = static_cast<int16_t>(tensor.layer);
+  facts.payload_bytes = bytes;
+  facts.captured_monotonic_ns = clock_ns(CLOCK_MONOTONIC);
+  facts.step = tensor.step;
+  for (uint32_t axis = 0; axis < tensor.ndim; ++axis) {
+    facts.dims[axis] = static_cast<uint32_t>(tensor.dims[axis]);
+  }
+  facts.tp_rank = tensor.tp_rank;
+  facts.pp_rank = tensor.pp_rank;
+  facts.dp_rank = tensor.dp_rank;
+  facts.ep_rank = tensor.ep_rank;
+  return facts;
+}
+
+// Whether the claim still owns its slot: a second commit or a stale claim does not.
+int check_claim(const ring2_producer *producer, const ring2_claim *claim) {
+  if (producer == nullptr || claim == nullptr) {
+    return ring2_set_error(RING2_E_ARGUMENT, "a null producer or claim");
+  }
+  if (forked(producer)) return forked_error();
+  const uint64_t state = load_acquire(producer->segment.slot(claim->position).state);
+  if (state != (claim->position << 2 | RING2_SLOT_CLAIMED)) {
+    return ring2_set_error(RING2_E_ARGUMENT, "claim %llu is not open (state %llu)",
+                           static_cast<unsigned long long>(claim->position),
+                           static_cast<unsigned long long>(state));
+  }
+  return RING2_OK;
+}
+
+void *map_fork_guard() {
+  void *page = mmap(nullptr, kPageBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (page == MAP_FAILED) return nullptr;
+  if (madvise(page, kPageBytes, MADV_WIPEONFORK) != 0) {
+    munmap(page, kPageBytes);
+    return nullptr;
+  }
+  *static_cast<uint8_t *>(page) = 1;
+  return page;
+}
+
+}  // namespace
+
+extern "C" {
+
+int ring2_producer_open(const ring2_producer_options *options, ring2_producer **out) {
+  if (options == nullptr || out == nullptr) {
+    return ring2_set_error(RING2_E_ARGUMENT, "null options or result");
+  }
+  *out = nullptr;
+  auto *producer = new (std::nothrow) ring2_producer;
+  if (producer == nullptr) return ring2_set_error(RING2_E_MEMORY, "a producer handle");
+  producer->fork_guard = static_cast<uint8_t *>(map_fork_guard());
+  if (producer->fork_guard == nullptr) {
+    const int error = ring2_set_error(RING2_E_SYSTEM, "mapping one page: %s", std::strerror(errno));
+    delete producer;
+    return error;
+  }
+  const int created = segment_create(*options, &producer->segment);
+  if (created != RING2_OK) {
+    munmap(producer->fork_guard, kPageBytes);
+    delete producer;
+    return created;
+  }
+  producer->when_full = options->when_full;
+  producer->block_timeout_us = options->block_timeout_us;
+  *out = producer;
+  return RING2_OK;
+}
+
+int ring2_producer_close(ring2_producer *producer) {
+  if (producer == nullptr) return RING2_OK;
+  if (!forked(producer)) {
+    {
+      const std::lock_guard<std::mutex> guard(producer->lock);
+      announce_gap(producer);
+    }
+    ring2_header *header = producer->segment.header;
+    store_release(header->producer_closed, uint32_t{1});
+    // Nothing is left to drain: the file goes. An exporter that holds it sees an empty closed ring.
+    if (load_acquire(header->meta_tail) == producer->head) segment_unlink(producer->segment);
+  }
+  segment_unmap(&producer->segment);
+  munmap(producer->fork_guard, kPageBytes);
+  delete producer;
+  return RING2_OK;
+}
+
+int ring2_producer_heartbeat(ring2_producer *producer) {
+  if (producer == nullptr) return ring2_set_error(RING2_E_ARGUMENT, "a null producer");
+  if (forked(producer)) return forked_error();
+  store_relaxed(producer->segment.header->producer_heartbeat_ns, clock_ns(CLOCK_MONOTONIC));
+  return RING2_OK;
+}
+
+const ring2_header *ring2_producer_header(const ring2_producer *producer) {
+  return producer == nullptr ? nullptr : producer->segment.header;
+}
+
+int ring2_wants(const ring2_producer *producer, uint32_t hook, int32_t layer) {
+  if (producer == nullptr || hook >= RING2_HOOKS_MAX || forked(producer)) return 0;
+  if (layer >= static_cast<int32_t>(RING2_LAYERS_MAX)) return 0;
+  const uint32_t bit = layer < 0 ? 0 : static_cast<uint32_t>(layer);
+  const uint64_t word = load_relaxed(producer->segment.header->wanted[hook][bit / 64]);
+  return static_cast<int>(word >> (bit % 64) & 1);
+}
+
+int ring2_claim_tensor(ring2_producer *producer, const ring2_tensor *tensor, ring2_claim *out) {
+  if (producer == nullptr || tensor == nullptr || out == nullptr) {
+    return ring2_set_error(RING2_E_ARGUMENT, "a null producer, tensor or claim");
+  }
+  uint64_t bytes = 0;
+  const int checked = check_tensor(*tensor, &bytes);
+  if (checked != RING2_OK) return checked;
+  return claim_record(producer, describe(*tensor, bytes), out);
+}
+
+int ring2_commit(ring2_producer *producer, const ring2_claim *claim) {
+  const int checked = check_claim(producer, claim);
+  if (checked != RING2_OK) return checked;
+  publish(producer, *claim);
+  return RING2_OK;
+}
+
+int ring2_abort(ring2_producer *producer, const ring2_claim *claim) {
+  const int checked = check_claim(producer, claim);
+  if (checked != RING2_OK) return checked;
+  {
+    const std::lock_guard<std::mutex> guard(producer->lock);
+    note_loss(producer, RING2_LOSS_ABORTED, 1, claim->payload_bytes,
+              producer->segment.slot(claim->position).step);
+  }
+  store_release(producer->segment.slot(claim->position).state,
+                claim->position << 2 | RING2_SLOT_ABORTED);
+  return RING2_OK;
+}
+
+int ring2_write_tensor(ring2_producer *producer, const ring2_tensor *tensor, const void *data) {
+  if (data == nullptr) return ring2_set_error(RING2_E_ARGUMENT, "null tensor data");
+  for (uint32_t axis = 0; tensor != nullptr && axis < tensor->ndim && axis < RING2_DIMS_MAX; ++axis) {
+    if (tensor->strides[axis] < 0) {
+      return ring2_set_error(RING2_E_ARGUMENT, "axis %u has stride %lld; expected 0 or more", axis,
+                             static_cast<long long>(tensor->strides[axis]));
+    }
+  }
+  ring2_claim claim;
+  const int claimed = ring2_claim_tensor(producer, tensor, &claim);
+  if (claimed != RING2_OK) return claimed;
+  if (claim.payload_bytes > 0) {
+    if (is_dense(tensor->dims, tensor->strides, tensor->ndim)) {
+      std::memcpy(claim.payload, data, claim.payload_bytes);
+    } else {
+      uint64_t dims[RING2_DIMS_MAX];
+      uint64_t strides[RING2_DIMS_MAX];
+      for (uint32_t axis = 0; axis < tensor->ndim; ++axis) {
+        dims[axis] = static_cast<uint64_t>(tensor->dims[axis]);
+        strides[axis] = static_cast<uint64_t>(tensor->strides[axis]);
+      }
+      gather(static_cast<const uint8_t *>(data), dims, strides, tensor->ndim,
+             dtype_bytes(tensor->dtype), static_cast<uint8_t *>(claim.payload));
+    }
+  }
+  publish(producer, claim);
+  return RING2_OK;
+}
+
+int ring2_write_json(ring2_producer *producer, uint32_t kind, const char *json, uint64_t bytes) {
+  if (producer == nullptr || json == nullptr) {
+    return ring2_set_error(RING2_E_ARGUMENT, "a null producer or body");
+  }
+  if (kind != RING2_KIND_MODEL && kind != RING2_KIND_REQUEST && kind != RING2_KIND_REQUEST_END) {
+    return ring2_set_error(RING2_E_ARGUMENT, "kind %u; expected MODEL, REQUEST or REQUEST_END", kind);
+  }
+  if (bytes == 0 || bytes > RING2_BODY_BYTES_MAX) {
+    return ring2_set_error(RING2_E_ARGUMENT, "a body of %llu bytes; expected 1 to %u",
+                           static_cast<unsigned long long>(bytes), RING2_BODY_BYTES_MAX);
+  }
+  ring2_descriptor facts = {};
+  facts.kind = static_cast<uint8_t>(kind);
+  facts.layer = -1;
+  facts.step = -1;
+  facts.payload_bytes = bytes;
+  facts.captured_monotonic_ns = clock_ns(CLOCK_MONOTONIC);
+  ring2_claim claim;
+  const int claimed = claim_record(producer, facts, &claim);
+  if (claimed != RING2_OK) return claimed;
+  std::memcpy(claim.payload, json, bytes);
+  publish(producer, claim);
+  return RING2_OK;
+}
+
+int ring2_write_step(ring2_producer *producer, const ring2_step_header *header,
+                     const ring2_step_row *rows) {
+  if (producer == nullptr || header == nullptr || (rows == nullptr && header->row_count > 0)) {
+    return ring2_set_error(RING2_E_ARGUMENT, "a null producer, step or rows");
+  }
+  if (header->row_count > RING2_STEP_ROWS_MAX) {
+    return ring2_set_error(RING2_E_ARGUMENT, "a step of %u rows; expected at most %u",
+                           header->row_count, RING2_STEP_ROWS_MAX);
+  }
+  const uint64_t row_bytes = uint64_t{header->row_count} * sizeof(ring2_step_row);
+  ring2_descriptor facts = {};
+  facts.kind = RING2_KIND_STEP;
+  facts.layer = -1;
+  facts.step = header->step;
+  facts.payload_bytes = sizeof(ring2_step_header) + row_bytes;
+  facts.captured_monotonic_ns = clock_ns(CLOCK_MONOTONIC);
+  ring2_claim claim;
+  const int claimed = claim_record(producer, facts, &claim);
+  if (claimed != RING2_OK) return claimed;
+  auto *body = static_cast<uint8_t *>(claim.payload);
+  std::memcpy(body, header, sizeof(ring2_step_header));
+  if (row_bytes > 0) std::memcpy(body + sizeof(ring2_step_header), rows, row_bytes);
+  publish(producer, claim);
+  return RING2_OK;
+}
+
+int ring2_count_loss(ring2_producer *producer, uint32_t reason, uint64_t records, uint64_t bytes) {
+  if (producer == nullptr || reason >= RING2_LOSS_PRODUCER_DIED) {
+    return ring2_set_error(RING2_E_ARGUMENT, "reason %u; expected a reason of the producer", reason);
+  }
+  if (forked(producer)) return forked_error();
+  const std::lock_guard<std::mutex> guard(producer->lock);
+  note_loss(producer, reason, records, bytes, -1);
+  return RING2_OK;
+}
+
+}  // extern "C"
