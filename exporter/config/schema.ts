@@ -1,0 +1,168 @@
+/**
+ * The configuration's one schema: keys, types, defaults, ranges and help.
+ *
+ * It yields the TypeScript type, the published JSON Schema (config.schema.json), docs/config.md and the
+ * environment variables. Sections are one level deep, and a key is `section.name`. It reads nothing.
+ */
+
+import { type Static, type TSchema, Type } from 'typebox'
+import { hooks } from '../../collector/hooks.gen.ts'
+import { constants } from '../../collector/layout.gen.ts'
+import { configLimits } from './limits.ts'
+
+const { secondsMax, portMax, bytesMax, countMax, textCharactersMax, listEntriesMax } = configLimits
+const MIB = 1024 * 1024
+
+function text(description: string, options: Record<string, unknown> = {}) {
+  return Type.String({ description, minLength: 1, maxLength: textCharactersMax, ...options })
+}
+
+function count(description: string, initial: number, minimum: number, maximum: number) {
+  return Type.Integer({ description, default: initial, minimum, maximum })
+}
+
+function seconds(description: string, initial: number, minimum: number) {
+  return Type.Number({ description, default: initial, minimum, maximum: secondsMax })
+}
+
+function choice<const T extends string>(description: string, initial: T, values: readonly T[]) {
+  return Type.Unsafe<T>({ type: 'string', enum: values, description, default: initial })
+}
+
+function hookList(description: string) {
+  return Type.Array(
+    Type.Unsafe<string>({ type: 'string', enum: ['all', ...hooks.map((hook) => hook.name)] }),
+    {
+      description,
+      default: ['all'],
+      maxItems: listEntriesMax,
+      uniqueItems: true,
+    },
+  )
+}
+
+function section<T extends Record<string, TSchema>>(title: string, description: string, keys: T) {
+  return Type.Object(keys, { title, description, additionalProperties: false })
+}
+
+const store = section('Tensor store', 'Where full tensors are kept.', {
+  url: text(
+    'Directory, `file://` URL, or bucket (`s3://bucket/prefix`) that holds the Parquet files.',
+    {
+      default: '~/.cache/ring2/store',
+    },
+  ),
+  spool: text('Local directory for files that are not yet uploaded to a bucket.', {
+    default: '~/.cache/ring2/spool',
+  }),
+  flush_seconds: seconds('A row waits at most this long before it is written.', 2, 0.05),
+  flush_bytes: count(
+    'Payload bytes that wait before they are written at once.',
+    64 * MIB,
+    4096,
+    bytesMax,
+  ),
+  fsync: Type.Boolean({
+    description: 'Whether each file is forced to disk, so that it outlives a crash of the machine.',
+    default: false,
+  }),
+})
+
+const segments = section('Segments', 'Which shared-memory segments are drained.', {
+  directory: text('Directory that holds the segments.', { default: '/dev/shm' }),
+  names: Type.Array(text('Segment name, or a pattern with `*` and `?`.'), {
+    description:
+      'Segments to drain, by name or pattern; the `ring2.` of the file name is left out.',
+    default: ['*'],
+    minItems: 1,
+    maxItems: listEntriesMax,
+  }),
+})
+
+const capture = section('Capture', 'What is done with the tensors of each hook.', {
+  stats: hookList('Hooks that are measured (metrics and spans). An empty list: none.'),
+  tensors: hookList('Hooks whose full tensors are stored, and measured too. An empty list: none.'),
+})
+
+const api = section('API', 'The HTTP API and the /metrics page.', {
+  host: text('Address to listen on. Any but a loopback address needs `api.token`.', {
+    default: '127.0.0.1',
+  }),
+  port: count('TCP port; 0 chooses a free one.', 9464, 0, portMax),
+  token: Type.Optional(
+    text('Bearer token that requests must carry. Unset: no token is asked for.', {
+      writeOnly: true,
+    }),
+  ),
+  public_url: Type.Optional(
+    text('Base URL under which others reach the API; links on spans begin with it.', {
+      pattern: '^https?://',
+    }),
+  ),
+})
+
+const telemetry = section('Telemetry', 'Spans and metrics sent by OTLP over gRPC.', {
+  otlp: choice(
+    'Whether OTLP is sent. `auto`: when `telemetry.endpoint` or an OTEL_EXPORTER_OTLP_… endpoint is set.',
+    'auto',
+    ['auto', 'on', 'off'],
+  ),
+  endpoint: Type.Optional(
+    text('URL of the Collector. Wins over OTEL_EXPORTER_OTLP_ENDPOINT.', { pattern: '^https?://' }),
+  ),
+  metrics_interval_seconds: seconds(
+    'Time between two metric exports. OTEL_METRIC_EXPORT_INTERVAL, when set, wins over it.',
+    15,
+    0.1,
+  ),
+})
+
+const drain = section('Drain', 'How the rings are emptied.', {
+  interval_ms: Type.Number({
+    description: 'Pause after a turn that found nothing, in milliseconds.',
+    default: 2,
+    minimum: 0,
+    maximum: 1000,
+  }),
+  batch_records: count(
+    'Slices taken in one turn.',
+    4096,
+    constants.stepRowsMax,
+    configLimits.batchRecordsMax,
+  ),
+  batch_bytes: count('Payload bytes taken in one turn.', 64 * MIB, 4096, bytesMax),
+})
+
+const limits = section('Limits', 'Bounds on memory.', {
+  requests_max: count(
+    'Requests in the registry at once; the oldest are given up.',
+    10_000,
+    1,
+    countMax,
+  ),
+  request_idle_seconds: seconds('A request without any record for so long is given up.', 600, 1),
+  spans_max: count(
+    'Spans that wait for the Collector; beyond it the oldest are lost.',
+    100_000,
+    1,
+    countMax,
+  ),
+  span_bytes_max: count('Bytes, estimated, of spans that wait.', 64 * MIB, 65_536, bytesMax),
+})
+
+const log = section('Log', 'Lines on standard error.', {
+  level: choice('Least severe level that is written.', 'info', ['debug', 'info', 'warn', 'error']),
+  format: choice('`auto`: text on a terminal, else JSON.', 'auto', ['auto', 'text', 'json']),
+})
+
+/** Title and help of the whole, for the published schema. */
+export const configTitle = 'ring2-exporter configuration'
+export const configDescription = 'Every key may be left out.'
+
+export const configSchema = Type.Object(
+  { store, segments, capture, api, telemetry, drain, limits, log },
+  { additionalProperties: false },
+)
+
+/** A complete configuration: every key has a value, but for those that may be unset. */
+export type Config = Static<typeof configSchema>
