@@ -61,6 +61,8 @@ export const catalogLimits = {
   pageRowsMax: 500,
   /** Tensors (hook × layer × rank × file) listed of one trace. */
   seriesMax: 100_000,
+  /** Requests listed of one trace. */
+  traceRequestsMax: 10_000,
 } as const
 
 /** Answers of the reader and the API. */

@@ -1,0 +1,126 @@
+/**
+ * Where the store is: a store URL and a state directory become the paths that the sink, the
+ * catalogue, the uploader and the reader share. Pure, and cheap to send to a worker thread.
+ *
+ *   a path or file:///path     a directory; its state lies in {path}/.ring2
+ *   s3://bucket/prefix?endpoint=URL&region=R&path_style=true    a bucket; a state directory is needed
+ */
+
+import { isAbsolute, join, resolve } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { Ring2Error } from '../errors.ts'
+
+export interface DirectoryTarget {
+  readonly kind: 'directory'
+  readonly root: string
+}
+
+export interface BucketTarget {
+  readonly kind: 's3'
+  readonly bucket: string
+  /** Without slashes at its ends; may be empty. */
+  readonly prefix: string
+  /** Null for the endpoint of AWS. */
+  readonly endpoint: string | null
+  readonly region: string
+  readonly pathStyle: boolean
+}
+
+export interface StoreLocation {
+  readonly target: DirectoryTarget | BucketTarget
+  /** Files being written, one folder per producer life. */
+  readonly spool: string
+  /** Files that wait for their upload; unused by a directory store. */
+  readonly queue: string
+  /** The catalogue's database file. */
+  readonly catalog: string
+}
+
+const STATE_FOLDER = '.ring2'
+const DEFAULT_REGION = 'us-east-1'
+const BUCKET = /^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$/
+const PREFIX = /^[A-Za-z0-9!_.()/-]*$/
+
+/**
+ * Throws RING2_E_CONFIG for a URL that names no store.
+ *
+ * @param stateDirectory of a bucket store; a directory store keeps its state beside its files, so
+ *   that publishing a file is one rename.
+ */
+export function locateStore(url: string, stateDirectory: string | null): StoreLocation {
+  const target = parseStoreUrl(url)
+  if (target.kind === 'directory') return paths(target, join(target.root, STATE_FOLDER))
+  if (stateDirectory === null) {
+    throw new Ring2Error('RING2_E_CONFIG', {
+      expected: 'a state directory on local disk for a bucket store',
+      actual: 'none',
+      action: 'Name a local directory: files wait there until they are uploaded.',
+    })
+  }
+  return paths(target, resolve(stateDirectory))
+}
+
+function paths(target: DirectoryTarget | BucketTarget, state: string): StoreLocation {
+  return {
+    target,
+    spool: join(state, 'spool'),
+    queue: join(state, 'queue'),
+    catalog: join(state, 'catalog.sqlite'),
+  }
+}
+
+function parseStoreUrl(url: string): DirectoryTarget | BucketTarget {
+  if (url.startsWith('s3://')) return parseBucket(url)
+  if (url.startsWith('file:')) return { kind: 'directory', root: filePath(url) }
+  if (url === '' || /^[a-z][a-z0-9+.-]*:\/\//i.test(url)) throw invalid(url, 'a store URL')
+  return { kind: 'directory', root: isAbsolute(url) ? url : resolve(url) }
+}
+
+function filePath(url: string): string {
+  try {
+    return fileURLToPath(url)
+  } catch (error) {
+    throw invalid(url, `a file URL (${error instanceof Error ? error.message : 'malformed'})`)
+  }
+}
+
+function parseBucket(url: string): BucketTarget {
+  if (!URL.canParse(url)) throw invalid(url, 'an s3 URL')
+  const parsed = new URL(url)
+  const bucket = parsed.hostname
+  if (!BUCKET.test(bucket)) throw invalid(url, 'a bucket name of 3 to 63 of [a-z0-9.-]')
+  if (parsed.username !== '' || parsed.password !== '') {
+    throw invalid('s3://…@…', 'no credentials in the URL; the AWS credential chain supplies them')
+  }
+  const prefix = decodeURIComponent(parsed.pathname).replaceAll(/^\/+|\/+$/g, '')
+  if (!PREFIX.test(prefix) || prefix.split('/').includes('..')) {
+    throw invalid(url, 'a prefix of [A-Za-z0-9!_.()/-] without ..')
+  }
+  for (const name of parsed.searchParams.keys()) {
+    if (name !== 'endpoint' && name !== 'region' && name !== 'path_style') {
+      throw invalid(url, 'only the parameters endpoint, region and path_style')
+    }
+  }
+  const endpoint = parsed.searchParams.get('endpoint')
+  if (endpoint !== null && !/^https?:\/\//.test(endpoint)) {
+    throw invalid(url, 'an endpoint that starts with http:// or https://')
+  }
+  const style = parsed.searchParams.get('path_style') ?? String(endpoint !== null)
+  if (style !== 'true' && style !== 'false') throw invalid(url, 'path_style=true or false')
+  return {
+    kind: 's3',
+    bucket,
+    prefix,
+    endpoint,
+    region: parsed.searchParams.get('region') ?? process.env.AWS_REGION ?? DEFAULT_REGION,
+    pathStyle: style === 'true',
+  }
+}
+
+function invalid(url: string, expected: string): Ring2Error {
+  return new Ring2Error('RING2_E_CONFIG', {
+    expected,
+    actual: JSON.stringify(url),
+    action: 'Use a directory, file:///directory, or s3://bucket/prefix?endpoint=URL&region=R.',
+  })
+}

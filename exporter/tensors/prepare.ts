@@ -1,0 +1,160 @@
+/**
+ * Writes pending rows and summaries as complete files of the spool, one or more per partition.
+ *
+ * Invariant: all files are written, or none of the attempt is left. Not here: what is pending, and
+ * when a file becomes visible (tensor-sink.ts, spool.ts).
+ */
+
+import { mkdirSync } from 'node:fs'
+import { join } from 'node:path'
+import type { ProducerInfo, RequestSummary, TensorRow } from '../../collector/records.ts'
+import { parquetLimits } from '../limits.ts'
+import {
+  compareRows,
+  describeRequests,
+  describeTensors,
+  type FileDescription,
+  placeOf,
+} from './description.ts'
+import { writeParquetFile } from './file-writer.ts'
+import { fileKey, partition, producerSlug } from './keys.ts'
+import { requestColumns, SCHEMA_VERSION, tensorColumns, tensorPayload } from './schema.ts'
+import { removePrepared, spoolName, writeDescription } from './spool.ts'
+
+const MICROS_PER_HOUR = 3_600_000_000
+
+export interface PendingFiles {
+  readonly spool: string
+  readonly producer: ProducerInfo
+  readonly rows: readonly TensorRow[]
+  readonly summaries: readonly RequestSummary[]
+  readonly fsync: boolean
+  readonly nextUlid: () => string
+}
+
+/**
+ * Writes the files and returns their descriptions by their names in the spool. Throws what the
+ * system or the encoder throws, after removing what it had written.
+ */
+export function writePending(pending: PendingFiles): Map<string, FileDescription> {
+  const files = new Map<string, FileDescription>()
+  const folder = join(pending.spool, producerSlug(pending.producer))
+  mkdirSync(folder, { recursive: true, mode: 0o750 })
+  try {
+    writeTensorFiles(pending, files)
+    writeRequestFiles(pending, files)
+  } catch (error) {
+    removeAttempt(pending.spool, files.keys())
+    throw error
+  }
+  return files
+}
+
+function writeTensorFiles(pending: PendingFiles, files: Map<string, FileDescription>): void {
+  const { producer, fsync } = pending
+  for (const [folder, group] of groupRows(pending.rows)) {
+    group.sort(compareRows)
+    for (const rows of splitByBytes(group)) {
+      writeOne(pending, folder, files, (key, path) => {
+        const bytes = writeParquetFile({
+          path,
+          columns: tensorColumns,
+          payload: tensorPayload,
+          rows,
+          metadata: metadata(producer),
+          fsync,
+        })
+        return describeTensors({ key, bytes }, rows.map(placeOf))
+      })
+    }
+  }
+}
+
+function writeRequestFiles(pending: PendingFiles, files: Map<string, FileDescription>): void {
+  const { producer, fsync } = pending
+  for (const [folder, rows] of groupSummaries(pending.summaries)) {
+    writeOne(pending, folder, files, (key, path) => {
+      const bytes = writeParquetFile({
+        path,
+        columns: requestColumns,
+        payload: null,
+        rows,
+        metadata: metadata(producer),
+        fsync,
+      })
+      return describeRequests({ key, bytes }, rows)
+    })
+  }
+}
+
+function writeOne(
+  pending: PendingFiles,
+  folder: string,
+  files: Map<string, FileDescription>,
+  write: (key: string, path: string) => FileDescription,
+): void {
+  const key = fileKey(folder, pending.producer, pending.nextUlid())
+  const name = spoolName(pending.producer, key)
+  const path = join(pending.spool, name)
+  try {
+    const description = write(key, path)
+    writeDescription(path, description)
+    files.set(name, description)
+  } catch (error) {
+    removeAttempt(pending.spool, [name])
+    throw error
+  }
+}
+
+function removeAttempt(spool: string, names: Iterable<string>): void {
+  for (const name of names) {
+    try {
+      removePrepared(join(spool, name))
+    } catch {
+      // The disk refuses this too; discardExcept removes the leftover at the next start.
+    }
+  }
+}
+
+function groupRows(rows: readonly TensorRow[]): Map<string, TensorRow[]> {
+  const groups = new Map<string, TensorRow[]>()
+  const folders = new Map<string, string>()
+  for (const row of rows) {
+    // Text for a folder is made once per model and hour, not once per row.
+    const hour = `${Math.floor(row.capturedAtMicros / MICROS_PER_HOUR)} ${row.model.name}`
+    const folder = folders.get(hour) ?? partition('tensors', row.model.name, row.capturedAtMicros)
+    folders.set(hour, folder)
+    const group = groups.get(folder)
+    if (group === undefined) groups.set(folder, [row])
+    else group.push(row)
+  }
+  return groups
+}
+
+function groupSummaries(summaries: readonly RequestSummary[]): Map<string, RequestSummary[]> {
+  return Map.groupBy(summaries, (summary) =>
+    partition('requests', summary.model.name, summary.request.startedAtMicros),
+  )
+}
+
+function* splitByBytes(rows: readonly TensorRow[]): Generator<readonly TensorRow[]> {
+  let start = 0
+  let bytes = 0
+  for (const [index, row] of rows.entries()) {
+    if (index > start && bytes + row.data.byteLength > parquetLimits.fileBytesMax) {
+      yield rows.slice(start, index)
+      start = index
+      bytes = 0
+    }
+    bytes += row.data.byteLength
+  }
+  yield rows.slice(start)
+}
+
+function metadata(producer: ProducerInfo): Record<string, string> {
+  return {
+    'ring2.schema': SCHEMA_VERSION,
+    'ring2.producer': producer.segment,
+    'ring2.boot': producer.boot,
+  }
+}
