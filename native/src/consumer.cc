@@ -98,13 +98,13 @@ bool span_is_valid(const ring2_consumer *consumer, const ring2_descriptor &recor
          segment.place(consumer->payload_seen, record.payload_bytes);
 }
 
-// Notes where the next record must start. Returns whether this one is where it must be.
-bool advance(ring2_consumer *consumer, const ring2_descriptor &record, uint64_t payload_head) {
-  const bool valid = span_is_valid(consumer, record, payload_head);
+// Moves past a record, noting where the next one must start. A record that is wrong in one field may
+// be wrong in its size too, so it says nothing of that.
+void advance(ring2_consumer *consumer, const ring2_descriptor &record, bool valid) {
   if (valid) consumer->payload_seen = record.payload_position + record.payload_bytes;
   consumer->resync = !valid;
   payload_end(consumer, consumer->cursor) = consumer->payload_seen;
-  return valid;
+  ++consumer->cursor;
 }
 
 bool body_is_valid(const ring2_descriptor &record) {
@@ -157,36 +157,26 @@ ring2_slice describe(const ring2_consumer *consumer, const ring2_descriptor &rec
   return slice;
 }
 
-// Turns one committed record into slices; returns how many. Invalid ones are counted and give none.
+// Turns one committed record into slices; returns how many, or -1 when it is not valid.
 int accept(ring2_consumer *consumer, const ring2_descriptor &record, uint64_t position,
            ring2_slice *slices) {
   const ring2_slice base = describe(consumer, record, position);
   if (record.kind == RING2_KIND_TENSOR) {
-    if (!tensor_is_valid(record)) {
-      count_loss(consumer, RING2_LOSS_CORRUPT, record.payload_bytes);
-      return 0;
-    }
+    if (!tensor_is_valid(record)) return -1;
     const Step *step = consumer->steps.find(record.step);
     if (step == nullptr) {
       count_loss(consumer, RING2_LOSS_UNATTRIBUTED, record.payload_bytes);
       slices[0] = base;
-      return whole(record, &slices[0]) ? 1 : 0;
+      return whole(record, &slices[0]) ? 1 : -1;
     }
-    const int count = cut(record, *step, base, slices);
-    if (count >= 0) return count;
-    count_loss(consumer, RING2_LOSS_CORRUPT, record.payload_bytes);
-    return 0;
+    return cut(record, *step, base, slices);
   }
   if (record.kind == RING2_KIND_STEP) {
     const uint8_t *body = consumer->segment.payload + base.payload_offset;
-    if (consumer->steps.add(body, record.payload_bytes) != nullptr) {
-      count_loss(consumer, RING2_LOSS_CORRUPT, record.payload_bytes);
-      return 0;
-    }
+    if (consumer->steps.add(body, record.payload_bytes) != nullptr) return -1;
   }
   if (record.kind < RING2_KIND_MODEL || record.kind > RING2_KIND_GAP || !body_is_valid(record)) {
-    count_loss(consumer, RING2_LOSS_CORRUPT, record.payload_bytes);
-    return 0;
+    return -1;
   }
   slices[0] = base;
   return 1;
@@ -235,7 +225,9 @@ int check_positions(ring2_consumer *consumer) {
   const uint64_t payload_tail = load_relaxed(segment.header->payload_tail);
   const uint64_t head = load_acquire(segment.header->meta_head);
   const uint64_t payload_head = load_relaxed(segment.header->payload_head);
-  if (head - tail > segment.meta_slots || payload_head - payload_tail > segment.payload_bytes) {
+  // The payload may be up to a lap further than its size: a record that follows an empty ring skips
+  // to the start for free.
+  if (head - tail > segment.meta_slots || payload_head - payload_tail > 2 * segment.payload_bytes) {
     return ring2_set_error(RING2_E_NOT_A_SEGMENT, "%s: head and tail are further apart than the ring",
                            segment.path.c_str());
   }
@@ -385,10 +377,10 @@ int ring2_consumer_seek(ring2_consumer *consumer, uint64_t position) {
                            static_cast<unsigned long long>(head));
   }
   const uint64_t payload_head = load_relaxed(segment.header->payload_head);
-  for (; consumer->cursor < position; ++consumer->cursor) {
+  while (consumer->cursor < position) {
     ring2_descriptor record;
     copy_facts(segment.slot(consumer->cursor), &record);
-    advance(consumer, record, payload_head);
+    advance(consumer, record, span_is_valid(consumer, record, payload_head));
   }
   return ring2_release(consumer, position);
 }
@@ -452,17 +444,19 @@ int ring2_drain(ring2_consumer *consumer, ring2_slice *slices, uint64_t max_slic
       result->waiting = 1;
       break;
     }
-    const bool in_ring = advance(consumer, record, payload_head);
+    bool valid = span_is_valid(consumer, record, payload_head);
     if (verdict == SlotVerdict::kCommitted) {
-      if (in_ring) {
-        result->slices += static_cast<uint64_t>(
-            accept(consumer, record, consumer->cursor, slices + result->slices));
+      const int count =
+          valid ? accept(consumer, record, consumer->cursor, slices + result->slices) : -1;
+      valid = count >= 0;
+      if (valid) {
+        result->slices += static_cast<uint64_t>(count);
         result->payload_bytes += record.payload_bytes;
       } else {
         count_loss(consumer, RING2_LOSS_CORRUPT, 0);
       }
     }
-    ++consumer->cursor;
+    advance(consumer, record, valid);
   }
   store_relaxed(segment.header->consumer_heartbeat_ns, clock_ns(CLOCK_MONOTONIC));
   result->next_position = consumer->cursor;

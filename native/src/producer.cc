@@ -86,13 +86,13 @@ Room find_room(ring2_producer *producer, uint64_t bytes) {
   }
   const uint64_t position = segment.place(producer->payload_head, bytes);
   const uint64_t end = position + bytes;
-  if (end - producer->payload_tail_seen > segment.payload_bytes) {
-    producer->payload_tail_seen = load_acquire(segment.header->payload_tail);
-    if (end - producer->payload_tail_seen > segment.payload_bytes) {
-      return {0, RING2_LOSS_PAYLOAD_FULL};
-    }
-  }
-  return {position, -1};
+  if (end - producer->payload_tail_seen <= segment.payload_bytes) return {position, -1};
+  producer->payload_tail_seen = load_acquire(segment.header->payload_tail);
+  if (end - producer->payload_tail_seen <= segment.payload_bytes) return {position, -1};
+  // In an empty ring every byte is free, so that a large record fits wherever the last one ended.
+  producer->tail_seen = load_acquire(segment.header->meta_tail);
+  if (producer->tail_seen == producer->head) return {position, -1};
+  return {0, RING2_LOSS_PAYLOAD_FULL};
 }
 
 void take(ring2_producer *producer, const ring2_descriptor &facts, const Room &room,
@@ -100,9 +100,13 @@ void take(ring2_producer *producer, const ring2_descriptor &facts, const Room &r
   const Segment &segment = producer->segment;
   const uint64_t position = producer->head;
   ring2_descriptor &slot = segment.slot(position);
-  const uint64_t state = slot.state;  // of the earlier lap; this thread is its only writer now
-  slot = facts;
-  slot.state = state;
+  // Pairs with publish(): whoever committed in this space a lap ago is done with it. The consumer's
+  // release says so too, but through another process, where no checker of this one can see it.
+  load_acquire(segment.header->committed_records);
+  // All but the state word, which the consumer may be polling.
+  constexpr size_t kFacts = offsetof(ring2_descriptor, kind);
+  std::memcpy(reinterpret_cast<uint8_t *>(&slot) + kFacts,
+              reinterpret_cast<const uint8_t *>(&facts) + kFacts, sizeof facts - kFacts);
   slot.payload_position = room.payload_position;
   store_release(slot.state, position << 2 | RING2_SLOT_CLAIMED);
   producer->head = position + 1;
@@ -117,8 +121,8 @@ void take(ring2_producer *producer, const ring2_descriptor &facts, const Room &r
 
 void publish(ring2_producer *producer, const ring2_claim &claim) {
   ring2_header *header = producer->segment.header;
-  add_relaxed(header->committed_records, uint64_t{1});
   add_relaxed(header->committed_bytes, claim.payload_bytes);
+  atomic(header->committed_records).fetch_add(1, std::memory_order_release);
   // Publishes the payload and the descriptor; pairs with the acquire load in ring2_drain.
   store_release(producer->segment.slot(claim.position).state,
                 claim.position << 2 | RING2_SLOT_COMMITTED);
