@@ -1,0 +1,43 @@
+"""ring2: copy what a running PyTorch model computes into shared memory for ring2-exporter.
+
+    probe = ring2.attach(model, hooks="hidden-states,pattern,final_logits")
+    with ring2.request(request_id, traceparent=headers.get("traceparent")):
+        model.generate(**inputs)
+    probe.detach()
+
+    ring2.open("http://127.0.0.1:9464").trace(trace_id).tensor("resid_pre", layer=11).numpy()
+
+Importing this package needs neither torch nor transformers nor numpy.
+"""
+
+from typing import Any
+
+from ._errors import Ring2Error
+from ._probe import Probe, attach
+from ._requests import RequestInfo, batch, request
+from .client import Client, TensorData, Trace, open
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Client",
+    "HookPoint",
+    "Probe",
+    "RequestInfo",
+    "Ring2Error",
+    "TensorData",
+    "Trace",
+    "attach",
+    "batch",
+    "open",
+    "request",
+]
+
+
+def __getattr__(name: str) -> Any:
+    # HookPoint is a torch.nn.Module: torch is imported when it is first asked for.
+    if name == "HookPoint":
+        from .hook_point import HookPoint
+
+        return HookPoint
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

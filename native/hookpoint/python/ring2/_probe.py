@@ -1,0 +1,492 @@
+"""``attach`` and ``Probe``: hooks on a model, steps, and capture into one segment.
+
+A forward pass of the model opens a step (its STEP record first), the hooks inside it copy what they
+see, and its end closes the step. Nothing here changes a tensor or raises into the model: the first
+unexpected error ends the capture, with one log line. ``detach`` leaves the model as it was.
+"""
+
+import atexit
+import itertools
+import logging
+import os
+import re
+import threading
+import weakref
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from . import _attention, _models, _native, _requests
+from ._anonymous import AnonymousRequests
+from ._errors import Ring2Error
+from ._finished import FinishedRows
+from ._producer import Producer
+from ._requests import Entry, Session
+from ._selection import HOOKS_BY_NAME, Layers, select
+from ._steps import Forward, argument_binder, read_forward
+
+logger = logging.getLogger("ring2")
+
+_segment_numbers = itertools.count(1)
+
+
+class _CurrentStep(threading.local):
+    """The step that this thread's forward pass belongs to."""
+
+    forward: Forward | None = None
+    entries: tuple[Entry, ...] = ()
+
+
+def _default_segment(name: str) -> str:
+    plain = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "model"
+    return f"{plain[:40]}-{os.getpid()}-{next(_segment_numbers)}"
+
+
+class Probe:
+    """Capture of one model into one segment, until ``detach``. Also a context manager."""
+
+    def __init__(
+        self, model: Any, structure: _models.Structure, hooks: dict[str, tuple[int, ...]],
+        producer: Producer, token_ids: Iterable[int],
+    ) -> None:
+        self.hooks = hooks
+        self.segment = producer.name
+        self.path = producer.path
+        self._model = model
+        self._producer = producer
+        self._capture = _native.register_operator()
+        self._native = _native.library()
+        self._token = _token_buffer()
+        self._keys = itertools.count(1)
+        self._keys_lock = threading.Lock()
+        self._step = _CurrentStep()
+        self._anonymous = AnonymousRequests()
+        self._finished = FinishedRows(token_ids)
+        self._undo: list[Callable[[], object]] = []
+        self._active = True
+        self._warned: set[str] = set()
+        wanted = {(hook, layer) for hook, layers in hooks.items() for layer in layers}
+        self._sites = [site for site in structure.sites if (site.hook, site.layer) in wanted]
+        self._tensors = len(self._sites) + ("token_ids" in hooks)
+        producer.housekeeping = self._anonymous.collect
+
+    # ------------------------------------------------------------------ public
+
+    @property
+    def active(self) -> bool:
+        """False once detached, or after an error has ended the capture."""
+        return self._active and self._producer.alive
+
+    def losses(self) -> dict[str, tuple[int, int]]:
+        """(records, bytes) that this side could not write, by reason; see docs/architecture.md."""
+        return self._producer.losses()
+
+    def detach(self) -> None:
+        """Takes every hook off, ends open requests and closes the segment. Twice is harmless."""
+        self._active = False
+        while self._undo:
+            self._undo.pop()()
+        if self in _requests.attached:
+            _requests.attached.remove(self)
+        if self._producer.alive:
+            self._anonymous.end_all()
+        self._producer.housekeeping = None
+        self._producer.close()
+        _live.discard(self)
+
+    def __enter__(self) -> "Probe":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.detach()
+
+    # ------------------------------------------------------------------ installation
+
+    def install(self) -> None:
+        """Puts the hooks on the model."""
+        model = self._model
+        self._bind = argument_binder(model.forward)
+        self._on(model.register_forward_pre_hook(self._before, with_kwargs=True, prepend=True))
+        self._on(model.register_forward_hook(self._after, always_call=True))
+        kernel = "" if "pattern" not in self.hooks else self._attention_kernel()
+        for site in self._sites:
+            self._install_site(site, kernel)
+
+    def _on(self, handle: Any) -> None:
+        self._undo.append(handle.remove)
+
+    def _attention_kernel(self) -> str:
+        if not any(site.side == _models.WEIGHTS for site in self._sites):
+            return ""
+        config = self._model.config
+        kernel = _attention.implementation(self._model)
+        if kernel != "eager":
+            config._attn_implementation = _attention.register_twin(kernel)
+
+            def restore() -> None:
+                config._attn_implementation = kernel
+
+            self._undo.append(restore)
+        return kernel
+
+    def _install_site(self, site: _models.Site, kernel: str) -> None:
+        tap = self._tap(HOOKS_BY_NAME[site.hook].id, site.layer, site.view)
+        module = site.module
+        if hasattr(module, "hook_name"):
+            module._tap = tap
+            self._undo.append(lambda: setattr(module, "_tap", None))
+        elif site.side == _models.INPUT:
+            self._on(module.register_forward_pre_hook(_input_hook(tap), with_kwargs=True))
+        elif site.side == _models.OUTPUT:
+            self._on(module.register_forward_hook(_output_hook(tap)))
+        elif kernel == "eager":
+            self._on(module.register_forward_hook(self._weights_hook(site.layer, tap)))
+        else:
+            module.__dict__[_attention.TAP] = self._pattern_tap(site.layer, tap)
+            self._undo.append(lambda: module.__dict__.pop(_attention.TAP, None))
+
+    def _tap(self, hook: int, layer: int, view: _models.View | None) -> Callable[[Any], None]:
+        capture, token, slot = self._capture, self._token, self._producer.slot
+
+        def tap(tensor: Any) -> None:
+            try:
+                if tensor.requires_grad:
+                    tensor = tensor.detach()
+                if view is not None:
+                    tensor = view(tensor)
+                capture(token, tensor, slot, hook, layer)
+            except Exception as error:  # the model must go on, whatever this was
+                self._disable(error)
+
+        return tap
+
+    # ------------------------------------------------------------------ attention
+
+    def _weights_hook(self, layer: int, tap: Callable[[Any], None]) -> Callable[..., None]:
+        """Eager attention returns its probabilities: they are captured as they are."""
+
+        def hook(_module: Any, _args: Any, output: Any) -> None:
+            forward = self._step.forward
+            if forward is None:
+                return
+            weights = output[1] if isinstance(output, tuple) and len(output) > 1 else None
+            keys = forward.past + forward.columns
+            if weights is None or not forward.keys_in_one_piece or weights.shape[-1] < keys:
+                self._refuse_pattern(layer)
+                return
+            tap(weights[..., :keys])
+
+        return hook
+
+    def _pattern_tap(self, layer: int, tap: Callable[[Any], None]) -> Callable[..., None]:
+        import torch
+
+        wants, slot, hook = self._native.ring2_torch_wants, self._producer.slot, 5
+        hook = HOOKS_BY_NAME["pattern"].id
+
+        def pattern(module: Any, query: Any, key: Any, mask: Any, kwargs: dict[str, Any]) -> None:
+            try:
+                forward = self._step.forward
+                if forward is None or not wants(slot, hook, layer):
+                    return
+                keys = forward.past + forward.columns
+                known_mask = mask is None or isinstance(mask, torch.Tensor)
+                if not forward.keys_in_one_piece or key.shape[2] < keys or not known_mask:
+                    self._refuse_pattern(layer)
+                    return
+                causal = kwargs.get("is_causal")
+                if causal is None:
+                    causal = getattr(module, "is_causal", True)
+                with torch.no_grad():
+                    weights = _attention.probabilities(
+                        query, key, mask, kwargs.get("scaling"), causal, keys
+                    )
+                tap(weights)
+            except Exception as error:  # the model must go on, whatever this was
+                self._disable(error)
+
+        return pattern
+
+    def _refuse_pattern(self, layer: int) -> None:
+        self._producer.count_loss("unsupported", 1)
+        self._warn_once(
+            "pattern",
+            f"attention pattern of layer {layer} was not captured: its keys are not one run of the "
+            "request's positions (right padding before decoding, or a sliding window)",
+        )
+
+    # ------------------------------------------------------------------ steps
+
+    def _before(self, _module: Any, args: tuple, kwargs: dict[str, Any]) -> None:
+        if not self._active:
+            return
+        try:
+            self._open_step(self._bind(args, kwargs))
+        except Exception as error:  # the model must go on, whatever this was
+            self._disable(error)
+
+    def _after(self, _module: Any, _args: tuple, output: Any) -> None:
+        forward, entries = self._step.forward, self._step.entries
+        self._native.ring2_torch_set_step(self._producer.slot, -1)
+        self._step.forward, self._step.entries = None, ()
+        if not entries or not self._active:
+            return
+        try:
+            cache = getattr(output, "past_key_values", None)
+            self._anonymous.after(entries, cache if cache is not None else forward.cache)
+        except Exception as error:  # the model must go on, whatever this was
+            self._disable(error)
+
+    def _open_step(self, arguments: dict[str, Any]) -> None:
+        self._native.ring2_torch_set_step(self._producer.slot, -1)
+        self._step.forward, self._step.entries = None, ()
+        forward = read_forward(arguments)
+        if forward is None:
+            self._refuse_step("a forward pass without a tensor argument cannot be attributed")
+            return
+        entries = _requests.current()
+        if entries is None:
+            entries = self._anonymous.resolve(forward.batch, forward.past, forward.cache)
+            self._step.entries = entries
+        elif len(entries) != forward.batch:
+            self._refuse_step(
+                f"a forward pass of {forward.batch} rows under {len(entries)} requests was not "
+                "captured: give one request per batch row (beams and several sequences per request "
+                "cannot be attributed)"
+            )
+            return
+        if forward.irregular:
+            self._refuse_step("rows with padding between their tokens were not captured")
+        rows = self._finished.remove(forward, entries)
+        if rows:
+            self._write_step(forward, rows, entries)
+
+    def _write_step(self, forward: Forward, rows: Any, entries: tuple[Entry, ...]) -> None:
+        values = []
+        for row in rows:
+            session = self._session(entries[row.index])
+            session.count(row.token_end, forward.phase == _native.PHASE_PREFILL)
+            values.append((session.key, row.token_start, row.token_end, row.index,
+                           row.row_offset, row.kv_offset, forward.phase))
+        step = self._producer.write_step(forward.layout, forward.columns, values, self._tensors)
+        if step < 0:
+            return
+        self._step.forward = forward
+        self._native.ring2_torch_set_step(self._producer.slot, step)
+        if "token_ids" in self.hooks and forward.token_ids is not None:
+            self._capture(self._token, forward.token_ids, self._producer.slot,
+                          HOOKS_BY_NAME["token_ids"].id, -1)
+
+    def _refuse_step(self, reason: str) -> None:
+        self._producer.count_loss("unsupported", self._tensors)
+        self._warn_once(reason, reason)
+
+    # ------------------------------------------------------------------ requests
+
+    def _session(self, entry: Entry) -> Session:
+        session = entry.sessions.get(self)
+        if session is None:
+            with self._keys_lock:
+                session = entry.sessions.get(self)
+                if session is None:
+                    session = Session(next(self._keys))
+                    entry.sessions[self] = session
+                    body = _requests.request_body(
+                        entry.info, session.key, entry.started_realtime_ns
+                    )
+                    self._producer.send(_native.KIND_REQUEST, body)
+        return session
+
+    def open_request(self, entry: Entry) -> None:
+        """Writes the REQUEST record. Never raises."""
+        if not self.active:
+            return
+        try:
+            self._session(entry)
+        except Exception as error:  # the caller's request must go on, whatever this was
+            self._disable(error)
+
+    def close_request(self, entry: Entry, outcome: str) -> None:
+        """Writes the REQUEST_END record. Never raises."""
+        session = entry.sessions.pop(self, None)
+        if session is None or not self._producer.alive:
+            return
+        try:
+            self._finished.forget(entry)
+            self._producer.send(
+                _native.KIND_REQUEST_END,
+                {
+                    "key": session.key,
+                    "steps": session.steps,
+                    "tokens": session.tokens,
+                    "prompt_tokens": session.prompt_tokens,
+                    "outcome": outcome,
+                },
+            )
+        except Exception as error:  # the caller's request must go on, whatever this was
+            self._disable(error)
+
+    # ------------------------------------------------------------------ trouble
+
+    def _warn_once(self, key: str, text: str) -> None:
+        if key not in self._warned:
+            self._warned.add(key)
+            logger.warning("ring2: %s", text)
+
+    def _disable(self, error: Exception) -> None:
+        """Ends the capture after an error that was not expected; the model goes on."""
+        if not self._active:
+            return
+        self._active = False
+        self._step.forward = None
+        self._native.ring2_torch_set_step(self._producer.slot, -1)
+        logger.error(
+            "ring2: capture of %s has stopped after an error; the model goes on without it: %s: %s",
+            type(self._model).__name__, type(error).__name__, error, exc_info=error,
+        )
+
+
+_live: "weakref.WeakSet[Probe]" = weakref.WeakSet()
+
+
+def _detach_all() -> None:
+    for probe in list(_live):
+        probe.detach()
+
+
+def _forget_all() -> None:
+    # In a forked child the hooks stay on the model and do nothing; nothing is written at its exit.
+    for probe in list(_live):
+        probe._active = False
+    _live.clear()
+    _requests.attached.clear()
+
+
+atexit.register(_detach_all)
+os.register_at_fork(after_in_child=_forget_all)
+
+
+def _token_buffer() -> Any:
+    """What the operator says it changes, so that a compiler neither drops nor reorders it."""
+    import torch
+
+    return torch.zeros(1, dtype=torch.uint8)
+
+
+def _input_hook(tap: Callable[[Any], None]) -> Callable[..., None]:
+    def hook(_module: Any, args: tuple, kwargs: dict[str, Any]) -> None:
+        tap(args[0] if args else kwargs.get("hidden_states"))
+
+    return hook
+
+
+def _output_hook(tap: Callable[[Any], None]) -> Callable[..., None]:
+    def hook(_module: Any, _args: tuple, output: Any) -> None:
+        tap(output[0] if isinstance(output, tuple) else output)
+
+    return hook
+
+
+def _end_of_sequence_ids(model: Any, tokenizer: Any) -> set[int]:
+    ids: set[int] = set()
+    sources = (getattr(model, "generation_config", None), getattr(model, "config", None), tokenizer)
+    for source in sources:
+        for name in ("eos_token_id", "pad_token_id"):
+            value = getattr(source, name, None)
+            values = value if isinstance(value, (list, tuple)) else (value,)
+            ids.update(int(item) for item in values if isinstance(item, int))
+    return ids
+
+
+def _check_not_attached(model: Any) -> None:
+    for probe in list(_live):
+        other = probe._model
+        if other is model or model in other.modules() or other in model.modules():
+            raise Ring2Error(
+                "RING2_E_MODEL",
+                f"expected a model without a probe, got one that is attached to segment "
+                f"{probe.segment!r} already; detach that probe first.",
+            )
+
+
+def attach(
+    model: Any,
+    hooks: str | Iterable[str] = "hf-only",
+    layers: Layers = "all",
+    tokenizer: Any = None,
+    segment: str | None = None,
+    payload_mb: float = 256,
+    when_full: str = "drop",
+    *,
+    block_timeout_ms: int = 1000,
+    directory: str | None = None,
+    model_name: str | None = None,
+    revision: str | None = None,
+) -> Probe:
+    """Starts capturing ``hooks`` of ``layers`` from a model into a new segment.
+
+    model       a Hugging Face causal language model as it is, or any module with HookPoints
+    hooks       names, presets and aliases of docs/hooks.md: ``"resid_pre[0,5],pattern[::4],logits"``
+    layers      for hooks without brackets: "all", a number, numbers, or text like "::4"
+    tokenizer   only to learn more end-of-sequence ids, for batches in which rows end early
+    segment     name of /dev/shm/ring2.<segment>; by default the model's name and the process id
+    payload_mb  size of the payload ring in MiB
+    when_full   "drop" counts what does not fit; "block" waits up to ``block_timeout_ms`` first
+
+    Forward passes outside of ``request`` and ``batch`` get requests with generated ids, one per
+    batch row: from a pass at position 0 for as long as its cache grows. Raises Ring2Error.
+    """
+    import torch
+
+    if not isinstance(model, torch.nn.Module):
+        raise Ring2Error(
+            "RING2_E_MODEL", f"expected a torch.nn.Module, got {type(model).__name__}"
+        )
+    _check_not_attached(model)
+    structure = _models.find_structure(model, _hook_points(model))
+    available: dict[str, set[int]] = {}
+    for site in structure.sites:
+        available.setdefault(site.hook, set()).add(site.layer)
+    if structure.captures_token_ids:
+        available.setdefault("token_ids", set()).add(-1)
+    chosen, skipped = select(
+        hooks,
+        layers,
+        {name: frozenset(numbers) for name, numbers in available.items()},
+        structure.layer_count,
+        type(model).__name__,
+    )
+    if skipped:
+        logger.info(
+            "ring2: not captured from %s in this version: %s",
+            type(model).__name__, ", ".join(skipped),
+        )
+    _native.register_operator()
+    info = dict(structure.info)
+    info["name"] = model_name or info["name"]
+    info["revision"] = revision if revision is not None else info["revision"]
+    info["hooks"] = {name: list(numbers) for name, numbers in chosen.items()}
+    name = segment if segment is not None else _default_segment(str(info["name"]))
+    producer = Producer(name, payload_mb, when_full, block_timeout_ms, directory)
+    return _start(model, structure, chosen, producer, info, tokenizer)
+
+
+def _start(
+    model: Any, structure: _models.Structure, chosen: dict[str, tuple[int, ...]],
+    producer: Producer, info: dict[str, object], tokenizer: Any,
+) -> Probe:
+    probe = Probe(model, structure, chosen, producer, _end_of_sequence_ids(model, tokenizer))
+    try:
+        producer.send(_native.KIND_MODEL, info)
+        probe.install()
+    except BaseException:
+        probe.detach()
+        raise
+    _live.add(probe)
+    _requests.attached.append(probe)
+    return probe
+
+
+def _hook_points(model: Any) -> list[Any]:
+    from .hook_point import HookPoint
+
+    return [module for module in model.modules() if isinstance(module, HookPoint)]
