@@ -9,7 +9,10 @@
 
 import type { CompletenessState, Phase, Verdict } from '../../collector/records.ts'
 
-/** A notable sample of a series: the largest one since the last snapshot. */
+/**
+ * A notable sample of a series: the largest one since the snapshot before. A series without a new
+ * sample keeps its last exemplar, so that a reader who comes less often still finds one.
+ */
 export interface ExemplarPoint {
   readonly value: number
   /** Lower-case hexadecimal, 32 and 16 digits. */

@@ -1,0 +1,138 @@
+/**
+ * The /metrics page: OpenMetrics text 1.0 with exemplars, from the same families as OTLP.
+ *
+ * Classic buckets are read off the exponential ones. The bounds are 2^(n/4), and a bucket counts every
+ * exponential bucket that ends at or below its bound. At scale 2 and finer that is exact, because the
+ * bound is then also a bound of the exponential histogram. A coarser one (values spread over more
+ * than twelve decades) may have an exponential bucket across the bound; its values are then counted in
+ * the next bucket, so that a count is never too high. Counts grow along the bounds, and `+Inf` is the
+ * count of all.
+ *
+ * Source: https://github.com/prometheus/OpenMetrics/blob/v1.0.0/specification/OpenMetrics.md
+ */
+
+import type { HistogramSeries, MetricFamily, PointAttributes } from './metric-families.ts'
+import type { ExemplarPoint, HistogramPoint } from './metric-points.ts'
+import {
+  type MetricDefinition,
+  openMetricsFamily,
+  openMetricsLabel,
+  openMetricsUnit,
+} from './registry.ts'
+
+/** Content-Type of the page. */
+export const openMetricsContentType = 'application/openmetrics-text; version=1.0.0; charset=utf-8'
+
+/** log2 of the number of quarter octaves in an octave. */
+const QUARTERS_LOG2 = 2
+
+/**
+ * Writes the page.
+ *
+ * @param target attributes of the resource, written as `target_info`.
+ */
+export function writeOpenMetrics(
+  families: readonly MetricFamily[],
+  target: Readonly<Record<string, string>>,
+): string {
+  const lines = ['# TYPE target info', '# HELP target The exporter itself.']
+  const targetLabels = Object.entries(target).map(([name, value]) => labelText(name, value))
+  lines.push(`target_info{${targetLabels.join(',')}} 1`)
+  for (const family of families) addFamily(lines, family)
+  lines.push('# EOF', '')
+  return lines.join('\n')
+}
+
+/**
+ * How many samples are at or below 2^(quarterOctave/4), of those in buckets that end there or before.
+ *
+ * Exponential bucket i ends at 2^((i+1)·2^-scale), so it ends at or below the bound exactly when
+ * i + 1 ≤ quarterOctave · 2^(scale-2).
+ */
+export function cumulativeCount(point: HistogramPoint, quarterOctave: number): number {
+  const ended = Math.floor(quarterOctave * 2 ** (point.scale - QUARTERS_LOG2)) - point.offset
+  const last = Math.min(ended, point.buckets.length)
+  let total = point.zeroCount
+  for (let index = 0; index < last; index += 1) total += point.buckets[index] ?? 0
+  return total
+}
+
+function addFamily(lines: string[], family: MetricFamily): void {
+  const { definition } = family
+  const name = openMetricsFamily(definition)
+  lines.push(`# TYPE ${name} ${typeText(definition)}`)
+  const unit = openMetricsUnit(definition)
+  if (unit !== null && name.endsWith(`_${unit}`)) lines.push(`# UNIT ${name} ${unit}`)
+  lines.push(`# HELP ${name} ${escapeText(definition.help)}`)
+  const sample = definition.kind === 'counter' ? `${name}_total` : name
+  for (const { attributes, value } of family.numbers) {
+    lines.push(`${sample}${braces(labelsOf(attributes))} ${numberText(value)}`)
+  }
+  for (const series of family.histograms) addHistogram(lines, name, definition, series)
+}
+
+function addHistogram(
+  lines: string[],
+  name: string,
+  definition: MetricDefinition,
+  series: HistogramSeries,
+): void {
+  const { histogram } = series
+  const labels = labelsOf(series.attributes)
+  let exemplar = histogram.exemplar
+  for (const quarterOctave of definition.quarterOctaves ?? []) {
+    const bound = 2 ** (quarterOctave / 4)
+    const held = exemplar !== undefined && exemplar.value <= bound ? exemplar : undefined
+    if (held !== undefined) exemplar = undefined
+    const count = cumulativeCount(histogram, quarterOctave)
+    lines.push(bucketLine(name, labels, numberText(bound), count, held))
+  }
+  lines.push(bucketLine(name, labels, '+Inf', histogram.count, exemplar))
+  lines.push(`${name}_count${braces(labels)} ${numberText(histogram.count)}`)
+  lines.push(`${name}_sum${braces(labels)} ${numberText(histogram.sum)}`)
+}
+
+function bucketLine(
+  name: string,
+  labels: readonly string[],
+  bound: string,
+  count: number,
+  exemplar: ExemplarPoint | undefined,
+): string {
+  const line = `${name}_bucket${braces([...labels, `le="${bound}"`])} ${numberText(count)}`
+  if (exemplar === undefined) return line
+  const ids = `trace_id="${exemplar.traceId}",span_id="${exemplar.spanId}"`
+  const seconds = (exemplar.atMicros / 1e6).toFixed(6)
+  return `${line} # {${ids}} ${numberText(exemplar.value)} ${seconds}`
+}
+
+function typeText(definition: MetricDefinition): string {
+  if (definition.kind === 'counter') return 'counter'
+  return definition.kind === 'histogram' ? 'histogram' : 'gauge'
+}
+
+function labelsOf(attributes: PointAttributes): string[] {
+  return Object.entries(attributes).map(([name, value]) =>
+    labelText(openMetricsLabel(name), String(value)),
+  )
+}
+
+function labelText(name: string, value: string): string {
+  return `${openMetricsLabel(name)}="${escapeText(value)}"`
+}
+
+function braces(labels: readonly string[]): string {
+  return labels.length === 0 ? '' : `{${labels.join(',')}}`
+}
+
+/** OpenMetrics escapes backslash, line feed and quote, in labels and in help texts. */
+function escapeText(text: string): string {
+  return text.replaceAll('\\', '\\\\').replaceAll('\n', '\\n').replaceAll('"', '\\"')
+}
+
+/** Canonical numbers: bounds of buckets are floats, so that `1` is written `1.0`. */
+function numberText(value: number): string {
+  if (Number.isNaN(value)) return 'NaN'
+  if (!Number.isFinite(value)) return value > 0 ? '+Inf' : '-Inf'
+  return Number.isInteger(value) && Math.abs(value) < 1e15 ? `${value}.0` : String(value)
+}

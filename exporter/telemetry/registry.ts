@@ -1,0 +1,362 @@
+/**
+ * The one registry of metrics: every name, kind, unit, attribute, bucket bound and help text.
+ *
+ * The OTLP producer, the /metrics page, docs/signals.md and whatever draws or alerts on a metric read
+ * it here. Span names and attributes are in span-registry.ts. A metric never carries a request id, a
+ * head or a token as attribute: those are unbounded.
+ */
+
+export type MetricKind = 'histogram' | 'counter' | 'up_down_counter' | 'gauge'
+
+/** UCUM; a unit in braces counts things. */
+export type MetricUnit =
+  | '1'
+  | 'By'
+  | 's'
+  | '{nat}'
+  | '{element}'
+  | '{row}'
+  | '{record}'
+  | '{request}'
+  | '{file}'
+  | '{failure}'
+  | '{span}'
+
+export interface AttributeDefinition {
+  readonly type: 'string' | 'int'
+  readonly help: string
+  readonly values: string
+}
+
+/** Attributes of metrics. */
+export const metricAttributes = {
+  'gen_ai.request.model': {
+    type: 'string',
+    help: 'model name as the producer gave it',
+    values: '`HuggingFaceTB/SmolLM2-135M-Instruct`',
+  },
+  'ring2.hook': {
+    type: 'string',
+    help: 'where in the model the tensor was taken',
+    values: '`resid_pre`, `pattern`, … (docs/hooks.md)',
+  },
+  'ring2.layer': {
+    type: 'int',
+    help: 'layer, from 0; left out for hooks that are not per layer',
+    values: '`0` … `layers − 1`',
+  },
+  'ring2.phase': {
+    type: 'string',
+    help: 'phase of the request',
+    values: '`prefill`, `decode`',
+  },
+  'ring2.nonfinite.kind': {
+    type: 'string',
+    help: 'kind of a value that is no finite number',
+    values: '`nan`, `positive_infinity`, `negative_infinity`',
+  },
+  'ring2.verdict': {
+    type: 'string',
+    help: 'what the statistics say about the request',
+    values: '`ok`, `nonfinite`, `unknown`',
+  },
+  'ring2.completeness': {
+    type: 'string',
+    help: 'whether everything that the request called for was seen',
+    values: '`complete`, `incomplete`, `unknown`',
+  },
+  'ring2.segment': {
+    type: 'string',
+    help: 'name of the shared-memory segment',
+    values: '`chat`',
+  },
+  'ring2.ring.kind': {
+    type: 'string',
+    help: 'which of the two rings of a segment',
+    values: '`payload`, `meta`',
+  },
+  'error.type': {
+    type: 'string',
+    help: 'why something was lost',
+    values:
+      'capture: `meta_full`, `payload_full`, `oversized`, `step_lost`, `aborted`, `unsupported`, ' +
+      '`producer_died`, `corrupt`, `unattributed`; export: `queue_full`, `rejected`, `shutdown`',
+  },
+} as const satisfies Record<string, AttributeDefinition>
+
+export type MetricAttribute = keyof typeof metricAttributes
+
+export interface MetricDefinition {
+  readonly name: string
+  readonly kind: MetricKind
+  readonly unit: MetricUnit
+  readonly help: string
+  readonly attributes: readonly MetricAttribute[]
+  /** Histograms: the name in `ring2_signal` that is folded into it. */
+  readonly signal?: string
+  /**
+   * Histograms: upper bounds of the classic buckets on the /metrics page, in quarters of an octave:
+   * n means 2^(n/4). Such bounds are also bounds of every exponential histogram of scale ≥ 2.
+   */
+  readonly quarterOctaves?: readonly number[]
+}
+
+const tensorAttributes = [
+  'gen_ai.request.model',
+  'ring2.hook',
+  'ring2.layer',
+  'ring2.phase',
+] as const
+const elementAttributes = ['gen_ai.request.model', 'ring2.hook', 'ring2.layer'] as const
+
+/** 2^-9 … 2^5, closest between 4 and 16: entropies and margins in nat. */
+const natBounds = [
+  -36, -28, -20, -16, -12, -8, -4, 0, 2, 4, 6, 8, 9, 10, 11, 12, 13, 14, 15, 16, 20,
+]
+/** 2^-9 … 1, closest above one half: shares, of which the ones near 1 matter most. */
+const shareBounds = [-36, -28, -24, -20, -16, -14, -12, -10, -8, -6, -4, -3, -2, -1, 0]
+/** 2^-4 … 2^17 by octaves: L2 norms. */
+const normBounds = Array.from({ length: 22 }, (_, octave) => (octave - 4) * 4)
+
+function histogram(
+  name: string,
+  unit: MetricUnit,
+  signal: string,
+  quarterOctaves: readonly number[],
+  help: string,
+): MetricDefinition {
+  return {
+    name,
+    kind: 'histogram',
+    unit,
+    help,
+    attributes: tensorAttributes,
+    signal,
+    quarterOctaves,
+  }
+}
+
+function plain(
+  name: string,
+  kind: Exclude<MetricKind, 'histogram'>,
+  unit: MetricUnit,
+  attributes: readonly MetricAttribute[],
+  help: string,
+): MetricDefinition {
+  return { name, kind, unit, help, attributes }
+}
+
+/** Every metric, by a short name for code. */
+export const metrics = {
+  l2Norm: histogram(
+    'ring2.tensor.l2_norm',
+    '1',
+    'l2_norm',
+    normBounds,
+    'L2 norm of a row of a tensor, one sample per token (and head).',
+  ),
+  logitsEntropy: histogram(
+    'ring2.logits.entropy',
+    '{nat}',
+    'logits_entropy',
+    natBounds,
+    'Entropy of the softmax over the vocabulary, one sample per row of logits.',
+  ),
+  logitsTop1Probability: histogram(
+    'ring2.logits.top1.probability',
+    '1',
+    'logits_top1_probability',
+    shareBounds,
+    'Probability of the most likely token, one sample per row of logits.',
+  ),
+  logitsMargin: histogram(
+    'ring2.logits.margin',
+    '{nat}',
+    'logits_margin',
+    natBounds,
+    'Logarithm of the ratio of the two largest probabilities, one sample per row of logits.',
+  ),
+  attentionEntropy: histogram(
+    'ring2.attention.entropy',
+    '1',
+    'attention_entropy',
+    shareBounds,
+    'Entropy of an attention row divided by the logarithm of the keys it sees, per head and query.',
+  ),
+  attentionEntropyNoSink: histogram(
+    'ring2.attention.entropy_no_sink',
+    '1',
+    'attention_entropy_no_sink',
+    shareBounds,
+    'The same without key 0, the usual attention sink, renormalised.',
+  ),
+  attentionSinkMass: histogram(
+    'ring2.attention.sink.mass',
+    '1',
+    'attention_sink_mass',
+    shareBounds,
+    'Attention that goes to key 0, per head and query after the first.',
+  ),
+  tensorElements: plain(
+    'ring2.tensor.elements',
+    'counter',
+    '{element}',
+    elementAttributes,
+    'Elements measured.',
+  ),
+  tensorNonfinite: plain(
+    'ring2.tensor.nonfinite.elements',
+    'counter',
+    '{element}',
+    [...elementAttributes, 'ring2.nonfinite.kind'],
+    'Elements that are NaN or infinite.',
+  ),
+  tensorInvalidRows: plain(
+    'ring2.tensor.invalid_rows',
+    'counter',
+    '{row}',
+    elementAttributes,
+    'Rows without statistics because of a value that is no finite number.',
+  ),
+  requests: plain(
+    'ring2.requests',
+    'counter',
+    '{request}',
+    ['gen_ai.request.model', 'ring2.verdict', 'ring2.completeness'],
+    'Requests that have ended.',
+  ),
+  requestActive: plain(
+    'ring2.request.active',
+    'up_down_counter',
+    '{request}',
+    [],
+    'Requests that have begun and not ended.',
+  ),
+  captureRecords: plain(
+    'ring2.capture.records',
+    'counter',
+    '{record}',
+    ['ring2.segment'],
+    'Records that producers committed.',
+  ),
+  captureIo: plain(
+    'ring2.capture.io',
+    'counter',
+    'By',
+    ['ring2.segment'],
+    'Payload bytes of the records that producers committed.',
+  ),
+  captureLostRecords: plain(
+    'ring2.capture.lost.records',
+    'counter',
+    '{record}',
+    ['ring2.segment', 'error.type'],
+    'Records that were lost, by reason.',
+  ),
+  captureLostIo: plain(
+    'ring2.capture.lost.io',
+    'counter',
+    'By',
+    ['ring2.segment', 'error.type'],
+    'Payload bytes of the records that were lost, by reason.',
+  ),
+  ringUsage: plain(
+    'ring2.ring.usage',
+    'up_down_counter',
+    'By',
+    ['ring2.segment', 'ring2.ring.kind'],
+    'Bytes of a ring that hold records not yet released.',
+  ),
+  ringLimit: plain(
+    'ring2.ring.limit',
+    'up_down_counter',
+    'By',
+    ['ring2.segment', 'ring2.ring.kind'],
+    'Size of a ring.',
+  ),
+  exportLag: plain(
+    'ring2.export.lag',
+    'gauge',
+    's',
+    ['ring2.segment'],
+    'Age of the oldest record that is not yet released.',
+  ),
+  storeRows: plain('ring2.store.rows', 'counter', '{row}', [], 'Tensor rows written to the store.'),
+  storeIo: plain('ring2.store.io', 'counter', 'By', [], 'Payload bytes written to the store.'),
+  storeFiles: plain('ring2.store.files', 'counter', '{file}', [], 'Files published in the store.'),
+  storeFailures: plain(
+    'ring2.store.failures',
+    'counter',
+    '{failure}',
+    [],
+    'Writes to the store that failed; the data waits and is written again.',
+  ),
+  storePendingRows: plain(
+    'ring2.store.pending.rows',
+    'up_down_counter',
+    '{row}',
+    [],
+    'Tensor rows that wait to be written.',
+  ),
+  storePendingSize: plain(
+    'ring2.store.pending.size',
+    'up_down_counter',
+    'By',
+    [],
+    'Payload bytes that wait to be written.',
+  ),
+  exportSpans: plain(
+    'ring2.export.spans',
+    'counter',
+    '{span}',
+    [],
+    'Spans that the Collector took.',
+  ),
+  exportLostSpans: plain(
+    'ring2.export.lost.spans',
+    'counter',
+    '{span}',
+    ['error.type'],
+    'Spans that were lost, by reason.',
+  ),
+  exportPendingSpans: plain(
+    'ring2.export.pending.spans',
+    'up_down_counter',
+    '{span}',
+    [],
+    'Spans that wait for the Collector.',
+  ),
+} as const satisfies Record<string, MetricDefinition>
+
+/** Every metric, in the order of the documents and of the /metrics page. */
+export const allMetrics: readonly MetricDefinition[] = Object.values(metrics)
+
+const unitSuffixes: Readonly<Partial<Record<MetricUnit, string>>> = { By: 'bytes', s: 'seconds' }
+
+/** The unit as OpenMetrics writes it, or null for units that its names leave out. */
+export function openMetricsUnit(definition: MetricDefinition): string | null {
+  if (definition.unit === '1') return definition.kind === 'gauge' ? 'ratio' : null
+  return unitSuffixes[definition.unit] ?? null
+}
+
+/**
+ * Name of the metric family on the /metrics page: dots become underscores, the unit is appended. It
+ * is the name that Prometheus gives the same metric when it arrives by OTLP, less `_total`.
+ * Source: OpenTelemetry specification, "Prometheus and OpenMetrics compatibility".
+ */
+export function openMetricsFamily(definition: MetricDefinition): string {
+  const unit = openMetricsUnit(definition)
+  const name = openMetricsLabel(definition.name)
+  return unit === null || name.endsWith(`_${unit}`) ? name : `${name}_${unit}`
+}
+
+/** Name of a metric's samples as PromQL sees them; of a histogram, without `_bucket` and the like. */
+export function prometheusName(definition: MetricDefinition): string {
+  const family = openMetricsFamily(definition)
+  return definition.kind === 'counter' ? `${family}_total` : family
+}
+
+/** An attribute's name as a label. */
+export function openMetricsLabel(name: string): string {
+  return name.replaceAll(/[^a-zA-Z0-9_]/g, '_')
+}

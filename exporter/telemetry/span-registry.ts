@@ -1,0 +1,157 @@
+/**
+ * The one registry of spans: their names, attributes and events.
+ *
+ * The span sink takes its names from here, and docs/signals.md is generated from it. Attributes that
+ * carry a statistic are named after it, so they are given as patterns.
+ */
+
+export const spanNames = {
+  request: 'ring2 request',
+  prefill: 'ring2 prefill',
+  decode: 'ring2 decode',
+} as const
+
+export const spanHelp: Readonly<Record<keyof typeof spanNames, string>> = {
+  request: "One request, under the caller's span; a root span when the request came without one.",
+  prefill: 'The part of the request that processed the prompt; child of `ring2 request`.',
+  decode: 'The part of the request that generated tokens; child of `ring2 request`.',
+}
+
+export const eventNames = {
+  nonfinite: 'ring2.nonfinite',
+  incomplete: 'ring2.incomplete',
+} as const
+
+export const eventHelp: Readonly<Record<keyof typeof eventNames, string>> = {
+  nonfinite: 'The request had NaN or infinite values; carries their counts.',
+  incomplete: 'Something that the request called for is missing or unknown; carries the reasons.',
+}
+
+/** Attribute names of spans and events, by a short name for code. */
+export const spanAttributes = {
+  model: 'gen_ai.request.model',
+  requestId: 'ring2.request.id',
+  verdict: 'ring2.verdict',
+  completeness: 'ring2.completeness',
+  recordsExpected: 'ring2.records.expected',
+  recordsSeen: 'ring2.records.seen',
+  reasons: 'ring2.reasons',
+  anomaly: 'ring2.anomaly',
+  nan: 'ring2.nonfinite.nan',
+  positiveInfinity: 'ring2.nonfinite.positive_infinity',
+  negativeInfinity: 'ring2.nonfinite.negative_infinity',
+  tokensTotal: 'ring2.tokens.total',
+  tokensPrompt: 'ring2.tokens.prompt',
+  tokenStart: 'ring2.tokens.start',
+  tokenEnd: 'ring2.tokens.end',
+  steps: 'ring2.steps',
+  engine: 'ring2.engine',
+  segment: 'ring2.segment',
+  traceOrigin: 'ring2.trace.origin',
+  tensorsUrl: 'ring2.tensors.url',
+  tensorsRows: 'ring2.tensors.rows',
+  tensorsSize: 'ring2.tensors.size',
+  phase: 'ring2.phase',
+} as const
+
+export type SpanAttribute = keyof typeof spanAttributes
+
+interface SpanAttributeDefinition {
+  readonly type: string
+  readonly on: string
+  readonly help: string
+}
+
+const request = '`ring2 request`'
+const phases = '`ring2 prefill`, `ring2 decode`'
+
+export const spanAttributeHelp: Readonly<Record<SpanAttribute, SpanAttributeDefinition>> = {
+  model: { type: 'string', on: 'all', help: 'model name' },
+  requestId: { type: 'string', on: 'all', help: "the caller's request id" },
+  verdict: { type: 'string', on: request, help: '`ok`, `nonfinite` or `unknown`' },
+  completeness: {
+    type: 'string',
+    on: request,
+    help: '`complete`, `incomplete` or `unknown`; what is unknown is never called complete',
+  },
+  recordsExpected: {
+    type: 'int',
+    on: request,
+    help: 'records (hook × layer × step) that the steps called for',
+  },
+  recordsSeen: { type: 'int', on: request, help: 'records of these that came' },
+  reasons: { type: 'string[]', on: '`ring2.incomplete`', help: 'what is missing, in words' },
+  anomaly: {
+    type: 'boolean',
+    on: request,
+    help: 'whether the verdict is `nonfinite`; for tail sampling',
+  },
+  nan: { type: 'int', on: `${request}, \`ring2.nonfinite\``, help: 'NaN elements' },
+  positiveInfinity: { type: 'int', on: `${request}, \`ring2.nonfinite\``, help: '+Inf elements' },
+  negativeInfinity: { type: 'int', on: `${request}, \`ring2.nonfinite\``, help: '−Inf elements' },
+  tokensTotal: { type: 'int', on: request, help: 'tokens the model processed' },
+  tokensPrompt: { type: 'int', on: request, help: 'tokens of the prompt' },
+  tokenStart: { type: 'int', on: phases, help: 'first token of the phase' },
+  tokenEnd: { type: 'int', on: phases, help: 'token after the last one of the phase' },
+  steps: { type: 'int', on: 'all', help: 'forward passes' },
+  engine: { type: 'string', on: request, help: '`transformers`, `vllm`, …' },
+  segment: { type: 'string', on: request, help: 'shared-memory segment it came through' },
+  traceOrigin: {
+    type: 'string',
+    on: request,
+    help: 'where the trace id came from: `request`, `request_id` or `derived`',
+  },
+  tensorsUrl: { type: 'string', on: request, help: 'address of the tensors in the API' },
+  tensorsRows: { type: 'int', on: request, help: 'tensor rows stored' },
+  tensorsSize: { type: 'int', on: request, help: 'payload bytes stored' },
+  phase: { type: 'string', on: phases, help: '`prefill` or `decode`' },
+}
+
+/** Attributes whose names are made of a hook and a statistic. */
+export const seriesPatterns: readonly { pattern: string; type: string; help: string }[] = [
+  {
+    pattern: 'ring2.<hook>.<statistic>',
+    type: 'double[]',
+    help: 'one value per layer, for the layers in `ring2.<hook>.layers`',
+  },
+  {
+    pattern: 'ring2.<hook>.layers',
+    type: 'int[]',
+    help: 'the layers that have a value of at least one statistic of the hook',
+  },
+  {
+    pattern: 'ring2.<hook>.<statistic>.layers',
+    type: 'int[]',
+    help: 'the layers of this statistic, only where they differ from `ring2.<hook>.layers`',
+  },
+  {
+    pattern: 'ring2.<hook>.<statistic>',
+    type: 'double',
+    help: 'for hooks that are not per layer',
+  },
+]
+
+/**
+ * Which statistics come first when a span has room for 128 attributes and a request has more. What
+ * is not listed comes last. All of them are in the store.
+ */
+export const statisticOrder: readonly string[] = [
+  'l2_mean',
+  'entropy_normalized_mean',
+  'sink_mass',
+  'entropy_mean',
+  'top1_probability_mean',
+  'margin_mean',
+  'l2_max',
+  'abs_max',
+  'sink_score',
+  'entropy_no_sink_mean',
+  'mean',
+  'variance',
+  'entropy_min',
+  'entropy_max',
+  'lse_mean',
+  'logit_max_mean',
+  'rms_mean',
+  'rms_max',
+]

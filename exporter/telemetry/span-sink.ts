@@ -1,0 +1,122 @@
+/**
+ * Turns request summaries into spans: `ring2 request` under the caller's span, with `ring2 prefill`
+ * and `ring2 decode` below it.
+ *
+ * Ids are given, never random, so that exporting a summary again makes the same spans. Whether a span
+ * is recorded is the SDK's sampler's decision: by default, a caller who did not sample gets no spans,
+ * and nothing else of the exporter is affected.
+ */
+
+import {
+  type Context,
+  createTraceState,
+  ROOT_CONTEXT,
+  type Span,
+  SpanKind,
+  TraceFlags,
+  type Tracer,
+  trace,
+} from '@opentelemetry/api'
+import type { IdGenerator } from '@opentelemetry/sdk-trace'
+import { deriveSpanId } from '../../collector/ids.ts'
+import type { PhaseSummary, RequestSummary } from '../../collector/records.ts'
+import { hrTimeOf } from './metric-producer.ts'
+import {
+  incompleteAttributes,
+  nonfiniteAttributes,
+  phaseAttributes,
+  requestAttributes,
+} from './span-attributes.ts'
+import { eventNames, spanNames } from './span-registry.ts'
+
+/** Takes the summary of every request that has ended. Never throws, never waits. */
+export interface SpanSink {
+  finish(summary: RequestSummary): void
+}
+
+/** Hands the SDK the ids that the next span shall have. */
+export interface GivenIds extends IdGenerator {
+  next(traceId: string, spanId: string): void
+}
+
+export function createGivenIds(): GivenIds {
+  let ids = { traceId: '', spanId: '' }
+  return {
+    next: (traceId, spanId) => {
+      ids = { traceId, spanId }
+    },
+    generateTraceId: () => ids.traceId,
+    generateSpanId: () => ids.spanId,
+  }
+}
+
+/**
+ * @param tracer a tracer of a provider whose id generator is `ids`.
+ * @param tensorsUrl trace id → address of the trace's tensors.
+ */
+export function createSpanSink(
+  tracer: Tracer,
+  ids: GivenIds,
+  tensorsUrl: (traceId: string) => string,
+): SpanSink {
+  const start = (
+    name: string,
+    spanId: string,
+    summary: RequestSummary,
+    startedAtMicros: number,
+    parent: Context,
+  ): Span => {
+    ids.next(summary.request.traceId, spanId)
+    const startTime = hrTimeOf(startedAtMicros)
+    return tracer.startSpan(name, { kind: SpanKind.INTERNAL, startTime }, parent)
+  }
+  return {
+    finish: (summary) => {
+      const { request } = summary
+      const parent = parentContext(summary)
+      const { startedAtMicros } = request
+      const span = start(spanNames.request, request.spanId, summary, startedAtMicros, parent)
+      if (!span.isRecording()) return
+      span.setAttributes(requestAttributes(summary, tensorsUrl(request.traceId)))
+      const endedAtMicros = Math.max(startedAtMicros, summary.endedAtMicros)
+      addEvents(span, summary, endedAtMicros)
+      const context = trace.setSpan(ROOT_CONTEXT, span)
+      for (const [index, phase] of summary.phases.entries()) {
+        const spanId = phaseSpanId(summary, phase, index)
+        const child = start(spanNames[phase.phase], spanId, summary, phase.startedAtMicros, context)
+        child.setAttributes(phaseAttributes(summary, phase))
+        child.end(hrTimeOf(Math.max(phase.startedAtMicros, phase.endedAtMicros)))
+      }
+      span.end(hrTimeOf(endedAtMicros))
+    },
+  }
+}
+
+/** A phase that comes a second time (after preemption) gets an id of its own. */
+function phaseSpanId(summary: RequestSummary, phase: PhaseSummary, index: number): string {
+  const { traceId, requestId } = summary.request
+  const earlier = summary.phases.slice(0, index).filter((other) => other.phase === phase.phase)
+  const stage = earlier.length === 0 ? phase.phase : `${phase.phase}#${earlier.length}`
+  return deriveSpanId(traceId, requestId, stage)
+}
+
+function parentContext(summary: RequestSummary): Context {
+  const { traceId, parentSpanId, traceFlags, traceState } = summary.request
+  if (parentSpanId === null) return ROOT_CONTEXT
+  return trace.setSpanContext(ROOT_CONTEXT, {
+    traceId,
+    spanId: parentSpanId,
+    traceFlags: traceFlags & TraceFlags.SAMPLED,
+    isRemote: true,
+    ...(traceState === null ? {} : { traceState: createTraceState(traceState) }),
+  })
+}
+
+function addEvents(span: Span, summary: RequestSummary, atMicros: number): void {
+  if (summary.nan + summary.posInf + summary.negInf > 0) {
+    span.addEvent(eventNames.nonfinite, nonfiniteAttributes(summary), hrTimeOf(atMicros))
+  }
+  if (summary.completeness.state !== 'complete') {
+    span.addEvent(eventNames.incomplete, incompleteAttributes(summary), hrTimeOf(atMicros))
+  }
+}

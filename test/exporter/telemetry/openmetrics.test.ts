@@ -1,0 +1,160 @@
+import { spawnSync } from 'node:child_process'
+import { join } from 'node:path'
+import { describe, expect, it, vi } from 'vitest'
+import { collectFamilies } from '../../../exporter/telemetry/metric-families.ts'
+import type { HistogramPoint } from '../../../exporter/telemetry/metric-points.ts'
+import { cumulativeCount, writeOpenMetrics } from '../../../exporter/telemetry/openmetrics.ts'
+import { metrics } from '../../../exporter/telemetry/registry.ts'
+import { python } from '../../helpers/otlp-receiver.ts'
+import { histogramOf, PARENT, START_MICROS, snapshotOf, TRACE } from './fixtures.ts'
+
+vi.setConfig({ testTimeout: 60_000 })
+
+interface Sample {
+  readonly name: string
+  readonly labels: Readonly<Record<string, string>>
+  readonly value: number
+  readonly exemplar: { labels: Record<string, string>; value: number; timestamp: number } | null
+}
+
+interface Family {
+  readonly name: string
+  readonly type: string
+  readonly unit: string
+  readonly samples: readonly Sample[]
+}
+
+const parser = join(import.meta.dirname, '../../helpers/parse_openmetrics.py')
+
+function pageOf(histograms: readonly HistogramPoint[]): string {
+  const spans = { startedAtMicros: START_MICROS, delivered: 7, lost: { rejected: 1 }, pending: 2 }
+  const target = { 'service.name': 'ring2-exporter', 'host.name': 'b\\o"x\n' }
+  return writeOpenMetrics(collectFamilies(snapshotOf(histograms), spans), target)
+}
+
+/** What Python's strict parser reads; it throws on anything that is no OpenMetrics. */
+function parse(page: string): Map<string, Family> {
+  const result = spawnSync(python, [parser], { input: page, encoding: 'utf8' })
+  if (result.status !== 0) throw new Error(result.stderr)
+  const { families } = JSON.parse(result.stdout) as { families: Family[] }
+  return new Map(families.map((family) => [family.name, family]))
+}
+
+function samplesOf(families: Map<string, Family>, name: string): readonly Sample[] {
+  return families.get(name)?.samples ?? []
+}
+
+/** A fixed sequence of values over eight decades, some of them exact bounds, some zero. */
+function manyValues(): number[] {
+  const spread = Array.from({ length: 500 }, (_, index) => 10 ** (((index * 7919) % 800) / 100 - 2))
+  return [...spread, 0, 0, 1, 2, 4, 0.5, 1024]
+}
+
+describe('the /metrics page', () => {
+  it('is read by a strict parser, with names, types and units', () => {
+    const families = parse(pageOf([histogramOf([1, 2, 3], 4)]))
+    expect(families.get('ring2_tensor_l2_norm')?.type).toBe('histogram')
+    expect(families.get('ring2_capture_io_bytes')).toMatchObject({ type: 'counter', unit: 'bytes' })
+    expect(families.get('ring2_export_lag_seconds')).toMatchObject({
+      type: 'gauge',
+      unit: 'seconds',
+    })
+    expect(families.get('ring2_requests')?.samples[0]).toMatchObject({
+      name: 'ring2_requests_total',
+      value: 5,
+      labels: {
+        gen_ai_request_model: 'SmolLM2-135M-Instruct',
+        ring2_verdict: 'ok',
+        ring2_completeness: 'complete',
+      },
+    })
+    expect(samplesOf(families, 'ring2_capture_lost_records')[0]).toMatchObject({
+      labels: { ring2_segment: 'chat', error_type: 'payload_full' },
+      value: 2,
+    })
+    expect(samplesOf(families, 'ring2_ring_usage_bytes').map(({ value }) => value)).toEqual([
+      4096,
+      3 * 128,
+    ])
+    expect(families.get('target')?.samples[0]?.labels).toEqual({
+      service_name: 'ring2-exporter',
+      host_name: 'b\\o"x\n',
+    })
+  })
+
+  it('is read by the parser when there is nothing to tell but zeros', () => {
+    const families = parse(pageOf([]))
+    expect(families.has('ring2_tensor_l2_norm')).toBe(false)
+    expect(samplesOf(families, 'ring2_export_spans')[0]?.value).toBe(7)
+  })
+
+  it.each([0, 2, 3, 5, 12])(
+    'counts in each bucket what is at or below its bound, at scale %i',
+    (scale) => {
+      const values = manyValues()
+      // At scale 0 only whole octaves are exact, and all bounds of this metric are whole octaves.
+      const families = parse(pageOf([histogramOf(values, scale)]))
+      const samples = samplesOf(families, 'ring2_tensor_l2_norm')
+      const buckets = samples.filter(({ name }) => name.endsWith('_bucket'))
+      expect(buckets).toHaveLength((metrics.l2Norm.quarterOctaves?.length ?? 0) + 1)
+      for (const { labels, value } of buckets) {
+        const bound = labels.le === '+Inf' ? Number.POSITIVE_INFINITY : Number(labels.le)
+        expect(value).toBe(values.filter((sample) => sample <= bound).length)
+      }
+      const count = samples.find(({ name }) => name.endsWith('_count'))
+      const sum = samples.find(({ name }) => name.endsWith('_sum'))
+      expect(count?.value).toBe(values.length)
+      expect(sum?.value).toBeCloseTo(
+        values.reduce((total, value) => total + value, 0),
+        6,
+      )
+    },
+  )
+
+  it('never counts too high, nor falls, where the exponential buckets are coarser than the bounds', () => {
+    const values = manyValues()
+    const point = histogramOf(values, -1)
+    let before = 0
+    for (let quarterOctave = -40; quarterOctave < 120; quarterOctave += 1) {
+      const count = cumulativeCount(point, quarterOctave)
+      expect(count).toBeGreaterThanOrEqual(before)
+      expect(count).toBeLessThanOrEqual(values.filter((v) => v <= 2 ** (quarterOctave / 4)).length)
+      before = count
+    }
+    expect(cumulativeCount(point, 400)).toBe(values.length)
+  })
+
+  it('puts an exemplar with trace and span on the bucket that holds its value', () => {
+    const exemplar = { value: 3, traceId: TRACE, spanId: PARENT, atMicros: START_MICROS }
+    const families = parse(pageOf([histogramOf([1, 2, 3], 4, { exemplar })]))
+    const marked = samplesOf(families, 'ring2_tensor_l2_norm').filter((sample) => sample.exemplar)
+    expect(marked).toHaveLength(1)
+    expect(marked[0]?.labels.le).toBe('4.0')
+    expect(marked[0]?.exemplar).toEqual({
+      labels: { trace_id: TRACE, span_id: PARENT },
+      value: 3,
+      timestamp: START_MICROS / 1e6,
+    })
+  })
+
+  it('puts an exemplar above all bounds on +Inf', () => {
+    const exemplar = { value: 1e9, traceId: TRACE, spanId: PARENT, atMicros: START_MICROS }
+    const families = parse(pageOf([histogramOf([1e9], 4, { exemplar })]))
+    const marked = samplesOf(families, 'ring2_tensor_l2_norm').filter((sample) => sample.exemplar)
+    expect(marked.map(({ labels }) => labels.le)).toEqual(['+Inf'])
+  })
+
+  it('leaves the layer out for hooks that have none, and tells series apart', () => {
+    const global = { layer: -1, hook: 'final_logits', signal: 1 }
+    const families = parse(pageOf([histogramOf([1], 4, global), histogramOf([1], 4, { layer: 7 })]))
+    const [logits] = samplesOf(families, 'ring2_logits_entropy')
+    expect(logits?.labels).not.toHaveProperty('ring2_layer')
+    expect(samplesOf(families, 'ring2_tensor_l2_norm')[0]?.labels.ring2_layer).toBe('7')
+  })
+
+  it('writes an empty histogram as one', () => {
+    const empty = histogramOf([], 4, { min: 0, max: 0 })
+    const samples = samplesOf(parse(pageOf([empty])), 'ring2_tensor_l2_norm')
+    expect(samples.every(({ value }) => value === 0)).toBe(true)
+  })
+})
