@@ -51,6 +51,8 @@ export const uploadLimits = {
   pollMillis: 1000,
   /** One request to the object store. */
   requestMillisMax: 60_000,
+  connectMillisMax: 5_000,
+  readChunkBytes: 1 * MIB,
 } as const
 
 /** The catalogue. */

@@ -1,0 +1,299 @@
+/**
+ * Stitches the rows of one series, one per step, into one tensor along the token axis.
+ *
+ * Pure: `planStitch` decides from the rows' places alone what the answer is, how large, and what is
+ * missing; `copySegment` then copies one row's payload into it. Rules:
+ *
+ * - The token axis is axis 0, or axis 1 (queries) of attention [heads, queries, keys].
+ * - A row of n entries for the tokens [a, b) holds the last n of them: all of them for most hooks,
+ *   fewer for logits. More than b − a is a contradiction and an error.
+ * - A position that several steps computed is taken from the latest.
+ * - Attention rows of fewer keys than the longest are filled with zeros at the end.
+ * - Positions that are missing are gaps of the plan; they are never joined silently.
+ */
+
+import type { HookShape } from '../../collector/hooks.gen.ts'
+import { Ring2Error } from '../errors.ts'
+import { type Dtype, dtypeOf } from './dtypes.ts'
+import { clip, rangesText, subtract, unite } from './ranges.ts'
+import type { TensorRecord } from './records.ts'
+import type { TokenRange } from './selection.ts'
+
+export interface StitchRequest {
+  readonly shape: HookShape
+  /** Axis of heads, or null for hooks that have none. */
+  readonly headAxis: number | null
+  /** Heads wanted, in the order of the answer; null for all. */
+  readonly heads: readonly number[] | null
+  readonly tokens: TokenRange | null
+  /** Positions the request's steps computed, or null when that is not known. */
+  readonly expected: readonly TokenRange[] | null
+}
+
+/** Entries [from, from + count) of a row's token axis, placed at `out` of the answer's. */
+export interface StitchSegment {
+  readonly row: number
+  readonly from: number
+  readonly count: number
+  readonly out: number
+}
+
+export interface StitchPlan {
+  readonly dtype: Dtype
+  readonly shape: readonly number[]
+  readonly bytes: number
+  readonly segments: readonly StitchSegment[]
+  /** Positions of the token axis, in order. */
+  readonly tokens: readonly TokenRange[]
+  readonly gaps: readonly TokenRange[]
+  readonly completeness: 'complete' | 'incomplete' | 'unknown'
+  readonly attention: boolean
+  readonly heads: readonly number[] | null
+}
+
+/** A run of positions that one row supplies. */
+interface Piece extends TokenRange {
+  readonly row: number
+}
+
+/** @param records of one series, without duplicates; a segment's `row` is an index into it. */
+export function planStitch(records: readonly TensorRecord[], request: StitchRequest): StitchPlan {
+  const [first] = records
+  if (first === undefined) throw new Error('nothing to stitch')
+  const dtype = dtypeOf(first.dtype)
+  const axis = request.shape === 'attention' ? 1 : 0
+  for (const record of records) checkRecord(record, first, axis, dtype)
+  const pieces = choosePieces(records, axis, request.tokens)
+  if (pieces.length === 0) throw nothingSelected(records, axis, request.tokens)
+  const heads = checkHeads(first, request)
+  const shape = answerShape(records, pieces, request, heads)
+  const covered = unite(request.shape === 'request' ? stepRanges(records) : pieces)
+  const wanted = wantedRanges(covered, request)
+  const gaps = subtract(wanted, covered)
+  const unknown = request.expected === null ? 'unknown' : 'complete'
+  return {
+    dtype,
+    shape,
+    bytes: shape.reduce((product, size) => product * size, dtype.bytes),
+    segments: segmentsOf(records, pieces, axis),
+    tokens: unite(pieces),
+    gaps,
+    completeness: gaps.length > 0 ? 'incomplete' : unknown,
+    attention: request.shape === 'attention',
+    heads,
+  }
+}
+
+/** Copies a segment from its row's payload, whose shape is `shape`, into the answer. */
+export function copySegment(
+  plan: StitchPlan,
+  segment: StitchSegment,
+  shape: readonly number[],
+  data: Uint8Array,
+  out: Uint8Array,
+): void {
+  if (plan.attention) copyAttention(plan, segment, shape, data, out)
+  else copyTokens(plan, segment, shape, data, out)
+}
+
+function copyTokens(
+  plan: StitchPlan,
+  segment: StitchSegment,
+  shape: readonly number[],
+  data: Uint8Array,
+  out: Uint8Array,
+): void {
+  const entryBytes = product(shape.slice(1)) * plan.dtype.bytes
+  if (plan.heads === null) {
+    const from = segment.from * entryBytes
+    const part = data.subarray(from, from + segment.count * entryBytes)
+    out.set(part, segment.out * entryBytes)
+    return
+  }
+  const headBytes = entryBytes / (shape[1] ?? 1)
+  let at = segment.out * plan.heads.length * headBytes
+  for (let entry = segment.from; entry < segment.from + segment.count; entry += 1) {
+    for (const head of plan.heads) {
+      const from = entry * entryBytes + head * headBytes
+      out.set(data.subarray(from, from + headBytes), at)
+      at += headBytes
+    }
+  }
+}
+
+function copyAttention(
+  plan: StitchPlan,
+  segment: StitchSegment,
+  shape: readonly number[],
+  data: Uint8Array,
+  out: Uint8Array,
+): void {
+  const [heads = 0, queries = 0, keys = 0] = shape
+  const [, outQueries = 0, outKeys = 0] = plan.shape
+  const size = plan.dtype.bytes
+  const chosen = plan.heads ?? Array.from({ length: heads }, (_, head) => head)
+  for (const [outHead, head] of chosen.entries()) {
+    for (let query = 0; query < segment.count; query += 1) {
+      const from = (head * queries + segment.from + query) * keys * size
+      const to = (outHead * outQueries + segment.out + query) * outKeys * size
+      out.set(data.subarray(from, from + keys * size), to)
+    }
+  }
+}
+
+function checkRecord(record: TensorRecord, first: TensorRecord, axis: number, dtype: Dtype): void {
+  const { shape } = record
+  const rank = axis === 1 ? 3 : Math.max(1, first.shape.length)
+  if (shape.length !== rank) throw contradiction(record, `${rank} axes`, `shape [${shape}]`)
+  if (record.dtype !== first.dtype) {
+    throw contradiction(record, `${first.dtype} as in the other rows`, record.dtype)
+  }
+  if (record.encoding !== 'raw') throw contradiction(record, 'encoding raw', record.encoding)
+  const bytes = product(shape) * dtype.bytes
+  if (bytes !== record.data_bytes) {
+    throw contradiction(record, `${bytes} bytes for [${shape}]`, `${record.data_bytes}`)
+  }
+  const fixed = axis === 1 ? [0] : shape.map((_, index) => index).slice(1)
+  if (fixed.some((index) => shape[index] !== first.shape[index])) {
+    throw contradiction(record, `[${first.shape}] but for its tokens`, `[${shape}]`)
+  }
+  const tokens = record.token_end - record.token_start
+  if ((shape[axis] ?? 0) > tokens) {
+    throw contradiction(record, `at most ${tokens} entries on axis ${axis}`, `[${shape}]`)
+  }
+}
+
+/** The positions of each row, later steps over earlier ones, cut to what is asked. */
+function choosePieces(
+  records: readonly TensorRecord[],
+  axis: number,
+  tokens: TokenRange | null,
+): Piece[] {
+  const order = records.map((_, row) => row)
+  order.sort((left, right) => stepOf(records, left) - stepOf(records, right))
+  let pieces: Piece[] = []
+  for (const row of order) {
+    const record = records[row]
+    if (record === undefined) continue
+    const start = record.token_end - (record.shape[axis] ?? 0)
+    const [piece] =
+      tokens === null ? [{ start, end: record.token_end }] : clipOne(record, start, tokens)
+    if (piece === undefined || piece.start >= piece.end) continue
+    const last = pieces.at(-1)
+    if (last !== undefined && piece.start < last.end) pieces = cutOut(pieces, piece)
+    pieces.push({ ...piece, row })
+    const before = pieces.at(-2)
+    if (before !== undefined && before.start > piece.start) {
+      pieces.sort((left, right) => left.start - right.start)
+    }
+  }
+  return pieces
+}
+
+function clipOne(record: TensorRecord, start: number, tokens: TokenRange): TokenRange[] {
+  return clip([{ start, end: record.token_end }], tokens)
+}
+
+function stepOf(records: readonly TensorRecord[], row: number): number {
+  return records[row]?.step ?? 0
+}
+
+function cutOut(pieces: readonly Piece[], hole: TokenRange): Piece[] {
+  return pieces.flatMap((piece) =>
+    subtract([piece], [hole]).map((range) => ({ ...range, row: piece.row })),
+  )
+}
+
+function segmentsOf(
+  records: readonly TensorRecord[],
+  pieces: readonly Piece[],
+  axis: number,
+): StitchSegment[] {
+  let out = 0
+  return pieces.map((piece) => {
+    const record = records[piece.row]
+    const first = (record?.token_end ?? 0) - (record?.shape[axis] ?? 0)
+    const count = piece.end - piece.start
+    const segment = { row: piece.row, from: piece.start - first, count, out }
+    out += count
+    return segment
+  })
+}
+
+function answerShape(
+  records: readonly TensorRecord[],
+  pieces: readonly Piece[],
+  request: StitchRequest,
+  heads: readonly number[] | null,
+): number[] {
+  const entries = pieces.reduce((sum, piece) => sum + piece.end - piece.start, 0)
+  const shape = [...(records[0]?.shape ?? [])]
+  if (request.shape === 'attention') {
+    const keys = pieces.map((piece) => records[piece.row]?.shape[2] ?? 0)
+    shape[1] = entries
+    shape[2] = keys.reduce((longest, count) => Math.max(longest, count), 0)
+  } else {
+    shape[0] = entries
+  }
+  if (heads !== null && request.headAxis !== null) shape[request.headAxis] = heads.length
+  return shape
+}
+
+function checkHeads(first: TensorRecord, request: StitchRequest): readonly number[] | null {
+  if (request.heads === null) return null
+  const count = request.headAxis === null ? undefined : first.shape[request.headAxis]
+  if (count === undefined) {
+    throw new Ring2Error('RING2_E_QUERY', {
+      expected: `no heads for ${first.hook}, which has none`,
+      actual: `heads=${request.heads.join(',')}`,
+    })
+  }
+  const beyond = request.heads.find((head) => head >= count)
+  if (beyond === undefined) return request.heads
+  throw new Ring2Error('RING2_E_QUERY', {
+    expected: `heads from 0 to ${count - 1}`,
+    actual: `head ${beyond}`,
+  })
+}
+
+/** What must be there: the request's positions, or what lies between those that came. */
+function wantedRanges(covered: readonly TokenRange[], request: StitchRequest): TokenRange[] {
+  const start = covered[0]?.start ?? 0
+  const end = covered.at(-1)?.end ?? 0
+  const wanted = request.expected === null ? [{ start, end }] : unite(request.expected)
+  return request.tokens === null ? wanted : clip(wanted, request.tokens)
+}
+
+function stepRanges(records: readonly TensorRecord[]): TokenRange[] {
+  return records.map((record) => ({ start: record.token_start, end: record.token_end }))
+}
+
+function nothingSelected(
+  records: readonly TensorRecord[],
+  axis: number,
+  tokens: TokenRange | null,
+): Ring2Error {
+  const held = unite(
+    records.map((record) => ({
+      start: record.token_end - (record.shape[axis] ?? 0),
+      end: record.token_end,
+    })),
+  )
+  return new Ring2Error('RING2_E_QUERY', {
+    expected: `tokens within ${rangesText(held) || 'nothing: no row of this tensor has a token'}`,
+    actual: tokens === null ? 'all tokens' : `tokens=${tokens.start}:${tokens.end}`,
+  })
+}
+
+function product(sizes: readonly number[]): number {
+  return sizes.reduce((result, size) => result * size, 1)
+}
+
+function contradiction(record: TensorRecord, expected: string, actual: string): Ring2Error {
+  const place = `${record.hook}, layer ${record.layer}, step ${record.step}`
+  return new Ring2Error('RING2_E_STORE', {
+    expected: `${expected} (${place})`,
+    actual,
+    action: 'Ask for a token range without this step, or read the rows from Parquet directly.',
+  })
+}
