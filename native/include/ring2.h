@@ -261,7 +261,7 @@ RING2_API int ring2_fold_record(ring2_fold *fold, uint32_t signal, uint32_t hook
                                 uint32_t phase, const double *values, uint64_t count, uint64_t key,
                                 uint64_t realtime_ns);
 
-/* Measures every slice whose action is not DROP, in place, and folds it. One pass over the bytes;
+/* Measures every attributed slice whose action is not DROP, in place, and folds it. One pass over the bytes;
  * TENSOR slices get their CRC-32C too. fold may be NULL. */
 RING2_API int ring2_measure(ring2_consumer *consumer, ring2_fold *fold, ring2_slice *slices, uint64_t count);
 

@@ -503,6 +503,8 @@ int ring2_measure(ring2_consumer *consumer, ring2_fold *fold, ring2_slice *slice
   for (uint64_t i = 0; i < count; ++i) {
     ring2_slice &slice = slices[i];
     if (slice.kind != RING2_KIND_TENSOR || slice.action == RING2_ACTION_DROP) continue;
+    // Without a step nobody knows which rows are tokens: such a tensor has no statistics.
+    if ((slice.flags & RING2_SLICE_UNATTRIBUTED) != 0) continue;
     if (!slice_is_inside(consumer, slice)) return outside(slice);
     const int measured =
         measure_slice(consumer->segment.payload + slice.payload_offset, fold, &slice);

@@ -214,7 +214,8 @@ TEST(Hostile, RandomDamageNeverLeavesTheRing) {
       }
     }
     EXPECT_EQ(ring2_measure(consumer, nullptr, drained.slices.data(), drained.slices.size()),
-              RING2_OK);
+              RING2_OK)
+        << ring2_last_error();
     EXPECT_EQ(ring2_release(consumer, drained.result.next_position), RING2_OK);
     ring2_consumer_close(consumer, 0);
     ring2_producer_close(producer);

@@ -1,0 +1,200 @@
+/**
+ * Reads the bodies of MODEL, REQUEST, REQUEST_END, STEP and GAP records.
+ *
+ * They come from another process: every field is checked, and a wrong one gives a reason in words
+ * instead of a value.
+ */
+import { deriveSpanId, deriveTraceId, parseTraceparent, parseTraceRequestId } from './ids.ts'
+import { constants, gap as gapLayout, stepHeader, stepRow } from './layout.gen.ts'
+import { collectorLimits } from './limits.ts'
+import type { AttributeValue, ModelInfo, Phase, RequestInfo } from './records.ts'
+import { decodeLosses, type LossCount } from './segments.ts'
+import { words } from './words.ts'
+
+export type Parsed<T> =
+  | { readonly ok: true; readonly value: T }
+  | { readonly ok: false; readonly reason: string }
+
+export interface StepRow {
+  readonly requestKey: number
+  readonly tokenStart: number
+  readonly tokenEnd: number
+  readonly phase: Phase
+}
+
+export interface RequestEnd {
+  readonly key: number
+  readonly steps: number | null
+  readonly tokens: number | null
+  readonly promptTokens: number | null
+  readonly outcome: string
+}
+
+const decoder = new TextDecoder('utf-8', { fatal: true })
+
+function fail(reason: string): { ok: false; reason: string } {
+  return { ok: false, reason }
+}
+
+function parseObject(body: Uint8Array): Parsed<Record<string, unknown>> {
+  try {
+    const value: unknown = JSON.parse(decoder.decode(body))
+    if (typeof value !== 'object' || value === null || Array.isArray(value)) {
+      return fail('no JSON object')
+    }
+    return { ok: true, value: value as Record<string, unknown> }
+  } catch {
+    return fail('no JSON in UTF-8')
+  }
+}
+
+function text(value: unknown, fallback: string): string {
+  return typeof value === 'string'
+    ? value.slice(0, collectorLimits.attributeCharactersMax)
+    : fallback
+}
+
+function count(value: unknown): number | null {
+  return typeof value === 'number' && Number.isSafeInteger(value) && value >= 0 ? value : null
+}
+
+export function parseModel(body: Uint8Array): Parsed<ModelInfo> {
+  const parsed = parseObject(body)
+  if (!parsed.ok) return parsed
+  const facts = parsed.value
+  const name = text(facts['name'], '')
+  if (name === '') return fail('MODEL without a name')
+  const hooks: Record<string, number[]> = {}
+  for (const [hook, layers] of Object.entries((facts['hooks'] as object | undefined) ?? {})) {
+    if (!Array.isArray(layers)) return fail(`MODEL hook ${hook} without a list of layers`)
+    hooks[hook] = layers.filter((layer): layer is number => Number.isInteger(layer))
+  }
+  return {
+    ok: true,
+    value: {
+      name,
+      revision: text(facts['revision'], ''),
+      engine: text(facts['engine'], 'unknown'),
+      dtype: text(facts['dtype'], 'unknown'),
+      layers: count(facts['layers']) ?? 0,
+      heads: count(facts['heads']) ?? 0,
+      kvHeads: count(facts['kv_heads']) ?? 0,
+      hidden: count(facts['hidden']) ?? 0,
+      vocabulary: count(facts['vocabulary']) ?? 0,
+      hooks,
+    },
+  }
+}
+
+/** Used until a MODEL record has come: its completeness is never known. */
+export const unknownModel: ModelInfo = {
+  name: 'unknown',
+  revision: '',
+  engine: 'unknown',
+  dtype: 'unknown',
+  layers: 0,
+  heads: 0,
+  kvHeads: 0,
+  hidden: 0,
+  vocabulary: 0,
+  hooks: {},
+}
+
+function readAttributes(value: unknown): Record<string, AttributeValue> {
+  const attributes: Record<string, AttributeValue> = {}
+  if (typeof value !== 'object' || value === null) return attributes
+  for (const [key, entry] of Object.entries(value).slice(
+    0,
+    collectorLimits.requestAttributesMax,
+  )) {
+    if (typeof entry === 'string') attributes[key] = text(entry, '')
+    else if (typeof entry === 'boolean') attributes[key] = entry
+    else if (typeof entry === 'number' && Number.isFinite(entry)) attributes[key] = entry
+  }
+  return attributes
+}
+
+/** Identity of a request, from the best source of trace context there is. */
+export function identify(
+  key: number,
+  requestId: string,
+  traceparent: string | null,
+  rest: Pick<RequestInfo, 'traceState' | 'attributes' | 'startedAtMicros'>,
+): RequestInfo {
+  const fromHeader = traceparent === null ? null : parseTraceparent(traceparent)
+  const parent = fromHeader ?? parseTraceRequestId(requestId)
+  const traceId = parent?.traceId ?? deriveTraceId(requestId)
+  return {
+    key,
+    requestId,
+    traceId,
+    spanId: deriveSpanId(traceId, requestId, 'request'),
+    parentSpanId: parent?.parentSpanId ?? null,
+    traceFlags: parent?.flags ?? 1,
+    traceOrigin: fromHeader !== null ? 'request' : parent !== null ? 'request_id' : 'derived',
+    ...rest,
+  }
+}
+
+export function parseRequest(body: Uint8Array, capturedAtMicros: number): Parsed<RequestInfo> {
+  const parsed = parseObject(body)
+  if (!parsed.ok) return parsed
+  const facts = parsed.value
+  const key = count(facts['key'])
+  if (key === null || key === 0) return fail('REQUEST without a key')
+  const requestId = text(facts['request_id'], '')
+  if (requestId === '') return fail('REQUEST without a request_id')
+  const started = Number(facts['started_realtime_ns'])
+  return {
+    ok: true,
+    value: identify(
+      key,
+      requestId,
+      typeof facts['traceparent'] === 'string' ? facts['traceparent'] : null,
+      {
+        traceState: typeof facts['tracestate'] === 'string' ? text(facts['tracestate'], '') : null,
+        attributes: readAttributes(facts['attributes']),
+        startedAtMicros: started > 0 ? Math.floor(started / 1000) : capturedAtMicros,
+      },
+    ),
+  }
+}
+
+export function parseRequestEnd(body: Uint8Array): Parsed<RequestEnd> {
+  const parsed = parseObject(body)
+  if (!parsed.ok) return parsed
+  const key = count(parsed.value['key'])
+  if (key === null || key === 0) return fail('REQUEST_END without a key')
+  return {
+    ok: true,
+    value: {
+      key,
+      steps: count(parsed.value['steps']),
+      tokens: count(parsed.value['tokens']),
+      promptTokens: count(parsed.value['prompt_tokens']),
+      outcome: text(parsed.value['outcome'], 'unknown'),
+    },
+  }
+}
+
+/** Rows of a STEP body that native code has already validated. */
+export function readStepRows(body: Uint8Array): StepRow[] {
+  const source = words(body)
+  const rows: StepRow[] = []
+  for (let index = 0; index < source.u32(stepHeader.rowCount); index++) {
+    const base = stepHeader.bytes + index * stepRow.bytes
+    const phase = source.bytes[base + stepRow.phase]
+    rows.push({
+      requestKey: source.u64(base + stepRow.requestKey),
+      tokenStart: source.i32(base + stepRow.tokenStart),
+      tokenEnd: source.i32(base + stepRow.tokenEnd),
+      phase: phase === constants.phasePrefill ? 'prefill' : 'decode',
+    })
+  }
+  return rows
+}
+
+/** Losses that a GAP body announces. */
+export function readGap(body: Uint8Array): LossCount[] {
+  return decodeLosses(words(body), gapLayout.losses)
+}

@@ -1,0 +1,34 @@
+/**
+ * Every bound of the collector. A bound that belongs to the shared-memory layout is in layout.gen.ts.
+ */
+import { constants } from './layout.gen.ts'
+
+const MIB = 1024 * 1024
+
+export const collectorLimits = {
+  /** Segments drained at once by one exporter. */
+  segmentsMax: 64,
+  /** Slices of one drain call; a record never gives more than a step has rows. */
+  batchSlices: 4 * constants.stepRowsMax,
+  /** Payload bytes of the records of one drain call. */
+  batchBytes: 64 * MIB,
+  /** Requests a segment's registry holds; the one not heard of for longest is given up first. */
+  requestsMax: 4096,
+  /** A request without a record for this long is given up. */
+  requestIdleMicros: 600_000_000,
+  /** Ended requests whose trace id an exemplar may still name. */
+  exemplarRequestsMax: 16_384,
+  /** Steps kept in a checkpoint, so that their tensors can be attributed after a restart. */
+  checkpointStepsMax: 16,
+  /** Bytes of a checkpoint that is still read. */
+  checkpointBytesMax: 64 * MIB,
+  /** Reasons a completeness verdict lists. */
+  reasonsMax: 16,
+  /** Attributes of one request, and characters of one of their values. */
+  requestAttributesMax: 64,
+  attributeCharactersMax: 1024,
+  /** Share of a ring that may wait for a flush before one is forced. */
+  flushOccupancy: 0.25,
+  /** Wait before a failed flush is tried again. */
+  flushRetryMillis: 500,
+} as const

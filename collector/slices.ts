@@ -1,0 +1,103 @@
+/** Reads what a drain call wrote: an array of ring2_slice in one buffer, one accessor for all. */
+import { hooks } from './hooks.gen.ts'
+import { constants, dtypes, slice as layout, statistics } from './layout.gen.ts'
+import type { Phase, Ranks, SliceStatistics } from './records.ts'
+import { type Words, words } from './words.ts'
+
+const hookNames = new Map(hooks.map((hook) => [hook.id, hook.name]))
+
+/** `l2_mean` → `l2Mean`, by ring2_stat. */
+const statisticKeys: readonly (keyof SliceStatistics)[] = Array.from(statistics.values(), (name) =>
+  name.replaceAll(/_([a-z0-9])/g, (_, letter: string) => letter.toUpperCase()),
+) as (keyof SliceStatistics)[]
+
+export interface Slices {
+  readonly bytes: Uint8Array
+  readonly capacity: number
+  kind(index: number): number
+  position(index: number): number
+  requestKey(index: number): number
+  setRequestKey(index: number, key: number): void
+  step(index: number): number
+  hookId(index: number): number
+  hook(index: number): string
+  layer(index: number): number
+  dtype(index: number): string
+  phase(index: number): Phase
+  tokenStart(index: number): number
+  tokenEnd(index: number): number
+  kvOffset(index: number): number
+  shape(index: number): number[]
+  ranks(index: number): Ranks
+  capturedAtMicros(index: number): number
+  payloadOffset(index: number): number
+  payloadBytes(index: number): number
+  isContiguous(index: number): boolean
+  isUnattributed(index: number): boolean
+  action(index: number): number
+  setAction(index: number, action: number): void
+  crc32c(index: number): number
+  elements(index: number): number
+  nan(index: number): number
+  posInf(index: number): number
+  negInf(index: number): number
+  statistics(index: number): SliceStatistics
+  /** The bytes of one ring2_slice, to hand back to native code. */
+  record(index: number): Uint8Array
+}
+
+export function createSlices(capacity: number): Slices {
+  const bytes = new Uint8Array(capacity * layout.bytes)
+  const all: Words = words(bytes)
+  const at = (index: number, field: number): number => index * layout.bytes + field
+  return {
+    bytes,
+    capacity,
+    kind: (i) => all.u32(at(i, layout.kind)),
+    position: (i) => all.u64(at(i, layout.position)),
+    requestKey: (i) => all.u64(at(i, layout.requestKey)),
+    setRequestKey: (i, key) => all.setU64(at(i, layout.requestKey), key),
+    step: (i) => all.i64(at(i, layout.step)),
+    hookId: (i) => all.u32(at(i, layout.hook)),
+    hook: (i) => hookNames.get(all.u32(at(i, layout.hook))) ?? '',
+    layer: (i) => all.i32(at(i, layout.layer)),
+    dtype: (i) => dtypes.get(all.u32(at(i, layout.dtype))) ?? '',
+    phase: (i) => (all.u32(at(i, layout.phase)) === constants.phasePrefill ? 'prefill' : 'decode'),
+    tokenStart: (i) => all.i32(at(i, layout.tokenStart)),
+    tokenEnd: (i) => all.i32(at(i, layout.tokenEnd)),
+    kvOffset: (i) => all.i32(at(i, layout.kvOffset)),
+    shape: (i) =>
+      Array.from({ length: all.u32(at(i, layout.ndim)) }, (_, axis) =>
+        all.u32(at(i, layout.dims + axis * 4)),
+      ),
+    ranks: (i) => ({
+      tp: all.u16(at(i, layout.tpRank)),
+      pp: all.u16(at(i, layout.ppRank)),
+      dp: all.u16(at(i, layout.dpRank)),
+      ep: all.u16(at(i, layout.epRank)),
+    }),
+    capturedAtMicros: (i) => all.micros(at(i, layout.capturedRealtimeNs)),
+    payloadOffset: (i) => all.u64(at(i, layout.payloadOffset)),
+    payloadBytes: (i) => all.u64(at(i, layout.payloadBytes)),
+    isContiguous: (i) => (all.u32(at(i, layout.flags)) & constants.sliceContiguous) !== 0,
+    isUnattributed: (i) => (all.u32(at(i, layout.flags)) & constants.sliceUnattributed) !== 0,
+    action: (i) => all.u32(at(i, layout.action)),
+    setAction: (i, action) => all.setU32(at(i, layout.action), action),
+    crc32c: (i) => all.u32(at(i, layout.crc32c)),
+    elements: (i) => all.u64(at(i, layout.elements)),
+    nan: (i) => all.u64(at(i, layout.nanCount)),
+    posInf: (i) => all.u64(at(i, layout.posInfCount)),
+    negInf: (i) => all.u64(at(i, layout.negInfCount)),
+    statistics: (i) => readStatistics(all, at(i, 0)),
+    record: (i) => bytes.subarray(at(i, 0), at(i + 1, 0)),
+  }
+}
+
+function readStatistics(all: Words, base: number): SliceStatistics {
+  const defined = all.u32(base + layout.defined)
+  const values: Partial<Record<keyof SliceStatistics, number>> = {}
+  for (const [index, key] of statisticKeys.entries()) {
+    if ((defined & (1 << index)) !== 0) values[key] = all.f64(base + layout.stats + index * 8)
+  }
+  return values
+}

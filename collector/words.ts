@@ -1,0 +1,47 @@
+/** Reads C integers from a buffer. 64-bit words become numbers here, and only here. */
+import { strict as assert } from 'node:assert'
+
+const HIGH = 2 ** 32
+
+export interface Words {
+  readonly bytes: Uint8Array
+  u16(offset: number): number
+  u32(offset: number): number
+  i32(offset: number): number
+  /** An unsigned 64-bit word that must be exact as a number: positions, counts, sizes. */
+  u64(offset: number): number
+  i64(offset: number): number
+  f64(offset: number): number
+  /** Nanoseconds since the epoch as microseconds, to 1 µs. */
+  micros(offset: number): number
+  setU32(offset: number, value: number): void
+  setU64(offset: number, value: number): void
+}
+
+export function words(bytes: Uint8Array): Words {
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
+  const u64 = (offset: number): number => {
+    const value = view.getUint32(offset + 4, true) * HIGH + view.getUint32(offset, true)
+    assert(value <= Number.MAX_SAFE_INTEGER, 'a 64-bit word beyond 2^53')
+    return value
+  }
+  return {
+    bytes,
+    u16: (offset) => view.getUint16(offset, true),
+    u32: (offset) => view.getUint32(offset, true),
+    i32: (offset) => view.getInt32(offset, true),
+    u64,
+    i64: (offset) => {
+      const value = view.getInt32(offset + 4, true) * HIGH + view.getUint32(offset, true)
+      assert(Number.isSafeInteger(value), 'a 64-bit word beyond 2^53')
+      return value
+    },
+    f64: (offset) => view.getFloat64(offset, true),
+    micros: (offset) => Number(view.getBigUint64(offset, true) / 1000n),
+    setU32: (offset, value) => view.setUint32(offset, value, true),
+    setU64: (offset, value) => {
+      view.setUint32(offset, value % HIGH, true)
+      view.setUint32(offset + 4, Math.floor(value / HIGH), true)
+    },
+  }
+}
