@@ -1,0 +1,102 @@
+// The kernels for float64 elements: plain loops, correct for every value. Models rarely run in
+// float64, so speed was not sought; squares beyond float64's own range come out as infinity, and
+// the callers give no value then.
+#include <cmath>
+#include <cstring>
+#include <limits>
+
+#include "kernels.h"
+
+namespace ring2 {
+namespace {
+
+double element(const uint8_t *data, size_t index) {
+  double value;
+  std::memcpy(&value, data + index * sizeof value, sizeof value);
+  return value;
+}
+
+bool count_not_finite(double value, MomentsBlock *block) {
+  if (std::isfinite(value)) return false;
+  if (std::isnan(value)) {
+    ++block->nan;
+  } else if (value > 0) {
+    ++block->pos_inf;
+  } else {
+    ++block->neg_inf;
+  }
+  return true;
+}
+
+}  // namespace
+
+void moments_float64(const uint8_t *data, const BlockShape &shape, double mask_at,
+                     MomentsBlock *block, RowSquares *squares) {
+  double values[kBlockElements];
+  *block = MomentsBlock{};
+  for (size_t row = 0; row < shape.rows; ++row) {
+    squares[row] = RowSquares{};
+    for (size_t i = 0; i < shape.width; ++i) {
+      const double value = element(data + row * shape.stride_bytes, i);
+      if (count_not_finite(value, block) || value <= mask_at) continue;
+      values[block->used++] = value;
+      squares[row].sum_squares += value * value;
+      ++squares[row].used;
+      block->sum += value;
+      block->abs_max = std::fmax(block->abs_max, std::fabs(value));
+    }
+  }
+  if (block->used == 0) return;
+  const double mean = block->sum / static_cast<double>(block->used);
+  for (uint64_t i = 0; i < block->used; ++i) {
+    block->centred += (values[i] - mean) * (values[i] - mean);
+  }
+}
+
+void logits_float64(const uint8_t *data, size_t count, double running_maximum,
+                    LogitsBlock *block) {
+  *block = LogitsBlock{};
+  RowSquares squares;
+  const BlockShape shape = {count * sizeof(double), 1, count};
+  const double infinity = std::numeric_limits<double>::infinity();
+  moments_float64(data, shape, -infinity, &block->moments, &squares);
+  block->sum_squares = squares.sum_squares;
+  block->maximum = block->second = -infinity;
+  if (block->moments.nan + block->moments.pos_inf > 0) return;
+  for (size_t i = 0; i < count; ++i) {
+    const double value = element(data, i);
+    if (value > block->maximum) {
+      block->second = block->maximum;
+      block->maximum = value;
+      if (value > running_maximum) block->top_index = static_cast<uint32_t>(i);
+    } else if (value > block->second) {
+      block->second = value;
+    }
+  }
+  for (size_t i = 0; i < count; ++i) {
+    const double t = element(data, i) - block->maximum;
+    const double e = std::exp(t);
+    if (!(e > 0)) continue;
+    block->weight += e;
+    block->weighted += t * e;
+  }
+}
+
+void attention_float64(const uint8_t *data, size_t keys, size_t, AttentionRow *row) {
+  *row = AttentionRow{};
+  row->first = element(data, 0);
+  MomentsBlock counts{};
+  for (size_t key = 0; key < keys; ++key) {
+    const double p = element(data, key);
+    if (count_not_finite(p, &counts)) continue;
+    row->negative += p < 0;
+    if (key == 0) continue;
+    row->rest += p;
+    if (p > 0) row->rest_p_log_p += p * std::log(p);
+  }
+  row->nan = static_cast<uint32_t>(counts.nan);
+  row->pos_inf = static_cast<uint32_t>(counts.pos_inf);
+  row->neg_inf = static_cast<uint32_t>(counts.neg_inf);
+}
+
+}  // namespace ring2

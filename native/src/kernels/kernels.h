@@ -1,0 +1,97 @@
+// The inner loops of the statistics, as a table of plain functions for each instruction set.
+//
+// A kernel sees at most kBlockElements elements at a time, so that what it reads twice comes from
+// the L1 cache: memory is passed over once. Kernels never read outside the elements they are given,
+// take any alignment, accumulate float32 lanes inside a block and hand float64 to the caller, who
+// merges the blocks (moments.h, softmax.h, attention.h). They keep no state and know no tensors,
+// hooks or slices.
+//
+// Every flavour is the same source (vector.h and *_block.h) at another vector width. A flavour's
+// file is compiled with its instruction set's flags and therefore includes nothing with inline
+// functions of external linkage: the linker could keep a copy that this machine cannot run.
+#ifndef RING2_KERNELS_KERNELS_H
+#define RING2_KERNELS_KERNELS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+namespace ring2 {
+
+constexpr size_t kBlockElements = 4096;
+constexpr size_t kBlockRowsMax = 512;
+
+enum ElementType { kFloat32 = 0, kFloat16 = 1, kBfloat16 = 2, kFloat64 = 3, kElementTypes = 4 };
+
+struct MomentsBlock {
+  uint64_t used;  // finite elements that are not masked
+  uint64_t nan, pos_inf, neg_inf;
+  double sum;
+  double centred;  // sum of squared distances from this block's mean
+  double abs_max;  // 0 when nothing was used
+};
+
+// Of one row of a MomentsBlock, or the part of a row that the block holds.
+struct RowSquares {
+  double sum_squares;
+  uint32_t used;
+};
+
+// Part of one row of logits. Natural logarithms; -Inf entries have probability 0.
+struct LogitsBlock {
+  MomentsBlock moments;
+  double sum_squares;
+  double maximum;      // -infinity when nothing is finite
+  double second;       // largest value besides one `maximum`; set when maximum > running_maximum
+  double weight;       // Z = sum of e^(l - maximum)
+  double weighted;     // S = sum of (l - maximum) e^(l - maximum)
+  uint32_t top_index;  // first element equal to `maximum`; likewise
+};
+
+// One row of an attention pattern. Keys 1 and up are summed apart from key 0, so that leaving the
+// sink out cancels nothing.
+struct AttentionRow {
+  double first;          // p of key 0
+  double rest;           // sum of p, keys >= 1
+  double rest_p_log_p;   // sum of p ln p, keys >= 1, with 0 ln 0 = 0
+  uint32_t nan, pos_inf, neg_inf;
+  uint32_t negative;     // elements below 0 (not -0): no probability
+};
+
+struct BlockShape {
+  size_t stride_bytes;  // from one row to the next
+  size_t rows;          // at most kBlockRowsMax
+  size_t width;         // elements of a row; rows * width <= kBlockElements
+};
+
+struct Kernels {
+  const char *name;
+  // Elements at or below mask_at are left out and not counted (pass -infinity: none; -Inf is then
+  // left out and counted). squares has shape.rows entries.
+  void (*moments[kElementTypes])(const uint8_t *data, const BlockShape &shape, double mask_at,
+                                 MomentsBlock *block, RowSquares *squares);
+  // count <= kBlockElements; running_maximum: of the row's earlier blocks. With any NaN or +Inf
+  // only moments and sum_squares are meaningful.
+  void (*logits[kElementTypes])(const uint8_t *data, size_t count, double running_maximum,
+                                LogitsBlock *block);
+  // One row of any width >= 1; keys from `visible` on are expected to be 0 and then cost less.
+  void (*attention[kElementTypes])(const uint8_t *data, size_t keys, size_t visible,
+                                   AttentionRow *row);
+};
+
+extern const Kernels kPortableKernels;
+#if defined(__x86_64__)
+extern const Kernels kAvx2Kernels;
+extern const Kernels kAvx512Kernels;
+#endif
+
+// Plain float64 loops, shared by every flavour.
+void moments_float64(const uint8_t *data, const BlockShape &shape, double mask_at,
+                     MomentsBlock *block, RowSquares *squares);
+void logits_float64(const uint8_t *data, size_t count, double running_maximum, LogitsBlock *block);
+void attention_float64(const uint8_t *data, size_t keys, size_t visible, AttentionRow *row);
+
+// The best flavour this processor and operating system can run, lowered by RING2_ISA. Chosen once.
+const Kernels &selected_kernels();
+
+}  // namespace ring2
+#endif

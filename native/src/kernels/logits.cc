@@ -1,0 +1,137 @@
+// Softmax statistics of logits rows, with the moments of the same bytes: hook final_logits.
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "slice.h"
+
+namespace ring2 {
+namespace {
+
+// One row's softmax so far: weight = sum of e^t and weighted = sum of t e^t, t = l - maximum.
+// Merging rescales to the larger maximum (online softmax, Milakov and Gimelshein 2018).
+struct RowSoftmax {
+  double maximum = -std::numeric_limits<double>::infinity();
+  double second = -std::numeric_limits<double>::infinity();
+  double weight = 0, weighted = 0;
+  uint32_t top_index = 0;
+
+  void merge(const LogitsBlock &block, uint64_t first_index) {
+    if (block.weight == 0) return;
+    double other_weight = block.weight, other_weighted = block.weighted;
+    if (block.maximum > maximum) {
+      if (weight > 0) rescale(maximum - block.maximum, &weight, &weighted);
+      second = std::fmax(maximum, block.second);
+      maximum = block.maximum;
+      top_index = static_cast<uint32_t>(first_index + block.top_index);
+    } else {
+      rescale(block.maximum - maximum, &other_weight, &other_weighted);
+      second = std::fmax(second, block.maximum);
+    }
+    weight += other_weight;
+    weighted += other_weighted;
+  }
+
+  // The weighted sum first: it needs the weight as it was.
+  static void rescale(double difference, double *weight, double *weighted) {
+    const double factor = std::exp(difference);
+    *weighted = factor > 0 ? factor * (*weighted + difference * *weight) : 0;
+    *weight *= factor;
+  }
+};
+
+struct LogitsRun {
+  const SliceContext &context;
+  SliceMoments moments;
+  RowNorms norms;
+  Summary entropy, log_sum_exp, top1, margin, maximum;
+  SampleBatch entropy_samples, top1_samples, margin_samples;
+
+  explicit LogitsRun(const SliceContext &measured)
+      : context(measured),
+        norms(measured, true),
+        entropy_samples(measured, RING2_SIGNAL_LOGITS_ENTROPY),
+        top1_samples(measured, RING2_SIGNAL_LOGITS_TOP1_PROBABILITY),
+        margin_samples(measured, RING2_SIGNAL_LOGITS_MARGIN) {}
+
+  void row(const uint8_t *data, uint64_t width) {
+    RowSoftmax softmax;
+    RowSquares squares = {};
+    uint64_t unusable = 0;
+    for (uint64_t done = 0; done < width; done += kBlockElements) {
+      const uint64_t count = std::min<uint64_t>(kBlockElements, width - done);
+      const uint8_t *part = data + done * context.element_bytes;
+      add_to_crc(context, part, count * context.element_bytes);
+      LogitsBlock block;
+      context.kernels->logits[context.type](part, count, softmax.maximum, &block);
+      context.slice->nan_count += block.moments.nan;
+      context.slice->pos_inf_count += block.moments.pos_inf;
+      context.slice->neg_inf_count += block.moments.neg_inf;
+      unusable += block.moments.nan + block.moments.pos_inf;
+      moments.merge(block.moments);
+      squares.sum_squares += block.sum_squares;
+      squares.used += static_cast<uint32_t>(block.moments.used);
+      if (unusable == 0) softmax.merge(block, done);
+    }
+    norms.add(squares);
+    finish_row(softmax, unusable);
+  }
+
+  void finish_row(const RowSoftmax &softmax, uint64_t unusable) {
+    if (unusable > 0) {
+      ++context.slice->invalid_rows;
+      return;
+    }
+    if (softmax.weight == 0) {
+      ++context.slice->skipped_rows;
+      return;
+    }
+    const double log_weight = std::log(softmax.weight);
+    const double h = std::fmax(0.0, log_weight - softmax.weighted / softmax.weight);
+    const double p = 1 / softmax.weight;
+    entropy.add(h);
+    entropy_samples.add(h);
+    log_sum_exp.add(softmax.maximum + log_weight);
+    top1.add(p);
+    top1_samples.add(p);
+    maximum.add(softmax.maximum);
+    if (std::isfinite(softmax.second)) {
+      margin.add(softmax.maximum - softmax.second);
+      margin_samples.add(softmax.maximum - softmax.second);
+    }
+    context.slice->top1_id = softmax.top_index;
+  }
+
+  void publish() {
+    entropy_samples.flush();
+    top1_samples.flush();
+    margin_samples.flush();
+    ring2_slice *slice = context.slice;
+    moments.publish(slice);
+    norms.publish(slice);
+    if (margin.count > 0) set_stat(slice, RING2_STAT_MARGIN_MEAN, margin.mean());
+    if (entropy.count == 0) return;
+    set_stat(slice, RING2_STAT_ENTROPY_MEAN, entropy.mean());
+    set_stat(slice, RING2_STAT_ENTROPY_MIN, entropy.least);
+    set_stat(slice, RING2_STAT_ENTROPY_MAX, entropy.most);
+    set_stat(slice, RING2_STAT_LSE_MEAN, log_sum_exp.mean());
+    set_stat(slice, RING2_STAT_TOP1_PROBABILITY_MEAN, top1.mean());
+    set_stat(slice, RING2_STAT_LOGIT_MAX_MEAN, maximum.mean());
+  }
+};
+
+}  // namespace
+
+void measure_logits(const SliceContext &context) {
+  LogitsRun run(context);
+  const RowWalk walk = walk_of(*context.slice, context.element_bytes, true);
+  for (uint64_t outer = 0; outer < walk.outer_count(); ++outer) {
+    const uint8_t *data = walk.outer(context.data, outer);
+    for (uint64_t row = 0; row < walk.rows; ++row) {
+      run.row(data + row * walk.stride_bytes, walk.width);
+    }
+  }
+  run.publish();
+}
+
+}  // namespace ring2

@@ -1,0 +1,190 @@
+// Moments and row norms of a slice: any float hook.
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "ring2_hooks.h"
+#include "slice.h"
+
+namespace ring2 {
+namespace {
+
+// Masked attention scores are -Inf or near the type's lowest number, sometimes both in one row (the
+// mask is added in the type itself): at half of it and below, a score counts as masked.
+double mask_at(const SliceContext &context) {
+  const bool masked = context.slice->hook == RING2_HOOK_ATTN_SCORES;
+  if (!masked) return -std::numeric_limits<double>::infinity();
+  switch (context.type) {
+    case kFloat16:
+      return -65504.0 / 2;
+    case kBfloat16:
+      return -0x1.fep127 / 2;
+    case kFloat64:
+      return std::numeric_limits<double>::lowest() / 2;
+    default:
+      return static_cast<double>(std::numeric_limits<float>::lowest()) / 2;
+  }
+}
+
+void count_block(const MomentsBlock &block, ring2_slice *slice) {
+  slice->nan_count += block.nan;
+  slice->pos_inf_count += block.pos_inf;
+  slice->neg_inf_count += block.neg_inf;
+}
+
+struct MomentsRun {
+  const SliceContext &context;
+  double mask;
+  SliceMoments moments;
+  RowNorms norms;
+  RowSquares squares[kBlockRowsMax];
+
+  MomentsRun(const SliceContext &measured, bool folded)
+      : context(measured), mask(mask_at(measured)), norms(measured, folded) {}
+
+  MomentsBlock block(const uint8_t *data, const BlockShape &shape) {
+    MomentsBlock result;
+    context.kernels->moments[context.type](data, shape, mask, &result, squares);
+    count_block(result, context.slice);
+    moments.merge(result);
+    return result;
+  }
+
+  void row_done(const RowSquares &row) {
+    if (!norms.add(row)) ++context.slice->skipped_rows;
+  }
+
+  // Rows so narrow that a block holds several.
+  void narrow(const uint8_t *data, const RowWalk &walk) {
+    const uint64_t row_bytes = walk.width * context.element_bytes;
+    const uint64_t fitting = std::min<uint64_t>(kBlockElements / walk.width, kBlockRowsMax);
+    for (uint64_t row = 0; row < walk.rows; row += fitting) {
+      const uint64_t rows = std::min(fitting, walk.rows - row);
+      const uint8_t *at = data + row * walk.stride_bytes;
+      if (walk.stride_bytes == row_bytes) {
+        add_to_crc(context, at, rows * row_bytes);
+      } else {
+        for (uint64_t i = 0; i < rows; ++i) {
+          add_to_crc(context, at + i * walk.stride_bytes, row_bytes);
+        }
+      }
+      block(at, {walk.stride_bytes, rows, walk.width});
+      for (uint64_t i = 0; i < rows; ++i) row_done(squares[i]);
+    }
+  }
+
+  void wide(const uint8_t *data, const RowWalk &walk) {
+    for (uint64_t row = 0; row < walk.rows; ++row) {
+      const uint8_t *at = data + row * walk.stride_bytes;
+      RowSquares whole = {};
+      for (uint64_t done = 0; done < walk.width; done += kBlockElements) {
+        const uint64_t count = std::min<uint64_t>(kBlockElements, walk.width - done);
+        const uint8_t *part = at + done * context.element_bytes;
+        add_to_crc(context, part, count * context.element_bytes);
+        block(part, {count * context.element_bytes, 1, count});
+        whole.sum_squares += squares[0].sum_squares;
+        whole.used += squares[0].used;
+      }
+      row_done(whole);
+    }
+  }
+
+  void run() {
+    const RowWalk walk = walk_of(*context.slice, context.element_bytes, true);
+    for (uint64_t outer = 0; outer < walk.outer_count(); ++outer) {
+      const uint8_t *data = walk.outer(context.data, outer);
+      walk.width > kBlockElements ? wide(data, walk) : narrow(data, walk);
+    }
+  }
+};
+
+}  // namespace
+
+RowWalk walk_of(const ring2_slice &slice, uint32_t element_bytes, bool join_axes) {
+  const uint32_t last = slice.ndim - 1;
+  RowWalk walk = {{1, 1}, {0, 0}, 1, 0, slice.dims[last]};
+  walk.stride_bytes = walk.width * element_bytes;
+  if (slice.ndim == 1) return walk;
+  uint32_t axis = last - 1;
+  walk.rows = slice.dims[axis];
+  walk.stride_bytes = slice.strides[axis] * element_bytes;
+  while (join_axes && axis > 0 &&
+         slice.strides[axis - 1] * element_bytes == walk.rows * walk.stride_bytes) {
+    walk.rows *= slice.dims[--axis];
+  }
+  for (uint32_t slot = 2; axis > 0 && slot > 0;) {
+    --axis;
+    --slot;
+    walk.outer_dims[slot] = slice.dims[axis];
+    walk.outer_strides_bytes[slot] = slice.strides[axis] * element_bytes;
+  }
+  return walk;
+}
+
+void SliceMoments::merge(const MomentsBlock &block) {
+  if (block.used == 0) return;
+  const double added = static_cast<double>(block.used);
+  const double before = static_cast<double>(used);
+  const double total = before + added;
+  const double difference = block.sum / added - mean;
+  mean += difference * (added / total);
+  centred += block.centred + difference * difference * (before * added / total);
+  used += block.used;
+  abs_max = std::fmax(abs_max, block.abs_max);
+}
+
+void SliceMoments::publish(ring2_slice *slice) const {
+  if (used == 0) return;
+  set_stat(slice, RING2_STAT_ABS_MAX, abs_max);
+  const double variance = centred / static_cast<double>(used);
+  if (!std::isfinite(mean) || !std::isfinite(variance)) return;
+  set_stat(slice, RING2_STAT_MEAN, mean);
+  set_stat(slice, RING2_STAT_VARIANCE, variance);
+}
+
+bool RowNorms::add(const RowSquares &squares) {
+  if (squares.used == 0 || !std::isfinite(squares.sum_squares)) return false;
+  const double norm = std::sqrt(squares.sum_squares);
+  norm_.add(norm);
+  rms_.add(std::sqrt(squares.sum_squares / squares.used));
+  if (folded_) samples_.add(norm);
+  return true;
+}
+
+void RowNorms::publish(ring2_slice *slice) {
+  samples_.flush();
+  if (norm_.count == 0) return;
+  set_stat(slice, RING2_STAT_L2_MEAN, norm_.mean());
+  set_stat(slice, RING2_STAT_L2_MAX, norm_.most);
+  set_stat(slice, RING2_STAT_RMS_MEAN, rms_.mean());
+  set_stat(slice, RING2_STAT_RMS_MAX, rms_.most);
+}
+
+void measure_bytes(const SliceContext &context) {
+  const RowWalk walk = walk_of(*context.slice, context.element_bytes, true);
+  const uint64_t row_bytes = walk.width * context.element_bytes;
+  for (uint64_t outer = 0; outer < walk.outer_count(); ++outer) {
+    const uint8_t *data = walk.outer(context.data, outer);
+    if (walk.stride_bytes == row_bytes) {
+      add_to_crc(context, data, walk.rows * row_bytes);
+      continue;
+    }
+    for (uint64_t row = 0; row < walk.rows; ++row) {
+      add_to_crc(context, data + row * walk.stride_bytes, row_bytes);
+    }
+  }
+}
+
+void measure_moments(const SliceContext &context) {
+  MomentsRun run(context, context.slice->hook != RING2_HOOK_ATTN_SCORES);
+  run.run();
+  run.moments.publish(context.slice);
+  run.norms.publish(context.slice);
+}
+
+void measure_counts(const SliceContext &context) {
+  MomentsRun run(context, false);
+  run.run();
+}
+
+}  // namespace ring2
