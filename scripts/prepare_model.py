@@ -59,7 +59,6 @@ def convert(gguf: str, folder: str) -> None:
     plain.save_pretrained(folder)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
-    tokenizer.padding_side = "left"
     tokenizer.save_pretrained(folder)
 
 
