@@ -11,8 +11,9 @@ export function unite(ranges: Iterable<TokenRange>): TokenRange[] {
   const united: TokenRange[] = []
   for (const range of sorted) {
     const last = united.at(-1)
-    if (last === undefined || range.start > last.end) united.push(range)
-    else united[united.length - 1] = { start: last.start, end: Math.max(last.end, range.end) }
+    const { start, end } = range
+    if (last === undefined || start > last.end) united.push({ start, end })
+    else united[united.length - 1] = { start: last.start, end: Math.max(last.end, end) }
   }
   return united
 }
