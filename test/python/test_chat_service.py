@@ -1,0 +1,77 @@
+"""The example service as a real process: six requests, some together, and its clean end."""
+
+import concurrent.futures
+import json
+import os
+import signal
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+
+import numpy
+import pytest
+from ring_reader import Reader
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+QUESTIONS = ("What is the capital of France?", "Hi", "Name three colours.", "Bye", "Sing.", "Why?")
+
+
+@pytest.fixture
+def service(model_folder, tmp_path):
+    command = [
+        sys.executable, os.path.join(ROOT, "examples", "chat-service", "service.py"),
+        "--model", model_folder, "--segment", "service", "--segment-directory", str(tmp_path),
+        "--hooks", "resid_pre,token_ids", "--keep-tensors", str(tmp_path / "kept"),
+        "--keep-layers", "0,29",
+    ]
+    environment = {**os.environ, "OTEL_TRACES_EXPORTER": "none"}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+    line = process.stdout.readline()
+    assert line, "the service ended before it was ready"
+    yield process, json.loads(line)
+    process.kill()
+    process.wait()
+
+
+def _ask(url: str, index: int, **body):
+    question = {"messages": [{"role": "user", "content": QUESTIONS[index]}], "max_tokens": 5}
+    call = urllib.request.Request(
+        f"{url}/chat", data=json.dumps({**question, **body}).encode(),
+        headers={
+            "content-type": "application/json", "traceparent": f"00-{index + 1:032x}-{7:016x}-01",
+        },
+    )
+    with urllib.request.urlopen(call, timeout=120) as answer:
+        return json.loads(answer.read())
+
+
+def test_six_requests_are_captured_as_the_model_held_them(service, tmp_path):
+    process, ready = service
+    with urllib.request.urlopen(f"{ready['url']}/healthz", timeout=10) as answer:
+        assert answer.status == 200
+    reader = Reader(ready["segment_path"])
+    with concurrent.futures.ThreadPoolExecutor(len(QUESTIONS)) as pool:
+        answers = list(pool.map(lambda i: _ask(ready["url"], i), range(len(QUESTIONS))))
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        _ask(ready["url"], 0, temperature=1)
+    assert refused.value.code == 422
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=60) == 0
+    records = reader.drain()
+    reader.close(remove=True)
+    assert len(records.ends) == len(QUESTIONS) and records.gaps == []
+    assert max(len(step.rows) for step in records.steps) > 1, "no two requests ran together"
+    requests = {request["request_id"]: request for request in records.requests}
+    for index, answer in enumerate(answers):
+        assert answer["trace_id"] == f"{index + 1:032x}"
+        request = requests[answer["request_id"]]
+        assert request["traceparent"].split("-")[1] == answer["trace_id"]
+        # The parent is a span of the service, not the caller's.
+        assert request["traceparent"].split("-")[2] != f"{7:016x}"
+        for layer in (0, 29):
+            kept = numpy.load(tmp_path / "kept" / f"{answer['request_id']}.resid_pre.{layer}.npy")
+            tokens = answer["prompt_tokens"] + answer["completion_tokens"] - 1
+            assert kept.shape == (tokens, 576)
+            captured = records.stitched("resid_pre", layer, request["key"]).numpy()
+            assert captured.tobytes() == kept.tobytes()
