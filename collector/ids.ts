@@ -1,8 +1,8 @@
 /**
  * Trace and span ids: derived ones, and those read from a W3C `traceparent`.
  *
- * Pure functions. Derived ids depend on their inputs alone, so that exporting a request twice, or in
- * another process after a crash, gives the same ids. No id made here is ever all zero.
+ * Pure functions. Derived ids depend on their inputs alone, so that exporting a request twice, or
+ * in another process after a crash, gives the same ids. No id made here is ever all zero.
  */
 
 import { createHash } from 'node:crypto'
@@ -27,7 +27,8 @@ export interface TraceParent {
 }
 
 /**
- * Id of a span of a request: the first 8 bytes of SHA-256(`traceId|requestId|stage`), in hexadecimal.
+ * Id of a span of a request: the first 8 bytes of SHA-256(`traceId|requestId|stage`), in
+ * hexadecimal.
  *
  * @param stage `request`, `prefill`, `decode`, …: unique among the spans of one request.
  */
@@ -43,8 +44,9 @@ export function deriveTraceId(requestId: string): string {
 /**
  * Reads a W3C trace context `traceparent`; null when it is malformed.
  *
- * Version ff is invalid. A version above 00 is read as far as version 00 goes, and of its flags only
- * `sampled` is taken, as the specification asks (https://www.w3.org/TR/trace-context/ §3.2.2, §4.3).
+ * Version ff is invalid. A version above 00 is read as far as version 00 goes, and of its flags
+ * only `sampled` is taken, as the specification asks (https://www.w3.org/TR/trace-context/ §3.2.2,
+ * §4.3).
  */
 export function parseTraceparent(text: string): TraceParent | null {
   const match = TRACEPARENT_HEAD.exec(text.slice(0, TRACEPARENT_CHARACTERS))

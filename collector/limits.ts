@@ -12,10 +12,6 @@ export const collectorLimits = {
   batchSlices: 4 * constants.stepRowsMax,
   /** Payload bytes of the records of one drain call. */
   batchBytes: 64 * MIB,
-  /** Requests a segment's registry holds; the one not heard of for longest is given up first. */
-  requestsMax: 4096,
-  /** A request without a record for this long is given up. */
-  requestIdleMicros: 600_000_000,
   /** Ended requests whose trace id an exemplar may still name. */
   exemplarRequestsMax: 16_384,
   /** Steps kept in a checkpoint, so that their tensors can be attributed after a restart. */

@@ -1,0 +1,113 @@
+/**
+ * What a restarted exporter needs to go on exactly where this one stopped.
+ *
+ * One small file per segment, replaced atomically. It is the commit point of a flush: files are
+ * prepared, then named here together with the ring position they reach, then published, then the
+ * ring is released. Whichever of these a crash falls between, every record is stored once.
+ */
+import {
+  closeSync,
+  fsyncSync,
+  mkdirSync,
+  openSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+  writeSync,
+} from 'node:fs'
+import { join } from 'node:path'
+import { Ring2Error } from './errors.ts'
+import { collectorLimits } from './limits.ts'
+import type { Outcome, ProducerInfo } from './records.ts'
+import type { StoredRegistry } from './requests.ts'
+
+const version = 1
+
+export interface Checkpoint {
+  readonly version: number
+  readonly segment: string
+  readonly boot: string
+  /** Meta position: everything below is safe. */
+  readonly position: number
+  /** Prepared files of this flush: to be published if that has not happened. */
+  readonly files: readonly string[]
+  /** STEP bodies (base64) whose tensors may lie at or beyond `position`. */
+  readonly steps: readonly string[]
+  readonly registry: StoredRegistry
+}
+
+export function checkpointPath(directory: string, producer: ProducerInfo): string {
+  return join(directory, `${producer.segment}-${producer.boot}.checkpoint.json`)
+}
+
+/** null when there is none. A damaged one is an error: to start over would store rows twice. */
+export function readCheckpoint(directory: string, producer: ProducerInfo): Checkpoint | null {
+  const path = checkpointPath(directory, producer)
+  let text: string
+  try {
+    if (statSync(path).size > collectorLimits.checkpointBytesMax) throw new Error('too large')
+    text = readFileSync(path, 'utf8')
+  } catch (cause) {
+    if ((cause as NodeJS.ErrnoException).code === 'ENOENT') return null
+    throw damaged(path, cause)
+  }
+  try {
+    const checkpoint = JSON.parse(text) as Checkpoint
+    if (checkpoint.version !== version) throw new Error(`version ${checkpoint.version}`)
+    if (checkpoint.boot !== producer.boot) throw new Error(`boot ${checkpoint.boot}`)
+    return checkpoint
+  } catch (cause) {
+    throw damaged(path, cause)
+  }
+}
+
+function damaged(path: string, cause: unknown): Ring2Error {
+  return new Ring2Error('RING2_E_STORE', {
+    expected: `a readable checkpoint of version ${version} at ${path}`,
+    actual: cause instanceof Error ? cause.message : String(cause),
+    action: 'Remove the file to drain the segment from what it still holds; rows may then be stored twice.',
+    cause,
+  })
+}
+
+export function writeCheckpoint(
+  directory: string,
+  producer: ProducerInfo,
+  facts: Omit<Checkpoint, 'version' | 'segment' | 'boot'>,
+  fsync: boolean,
+): Outcome<void> {
+  const path = checkpointPath(directory, producer)
+  const temporary = `${path}.tmp`
+  const checkpoint: Checkpoint = {
+    version,
+    segment: producer.segment,
+    boot: producer.boot,
+    ...facts,
+  }
+  try {
+    mkdirSync(directory, { recursive: true })
+    const file = openSync(temporary, 'w', 0o600)
+    try {
+      writeSync(file, JSON.stringify(checkpoint))
+      if (fsync) fsyncSync(file)
+    } finally {
+      closeSync(file)
+    }
+    renameSync(temporary, path)
+    return { status: 'success', value: undefined }
+  } catch (cause) {
+    return {
+      status: 'retryable',
+      error: new Ring2Error('RING2_E_STORE', {
+        expected: `to write the checkpoint ${path}`,
+        actual: cause instanceof Error ? cause.message : String(cause),
+        cause,
+      }),
+    }
+  }
+}
+
+export function removeCheckpoint(directory: string, producer: ProducerInfo): void {
+  rmSync(checkpointPath(directory, producer), { force: true })
+}

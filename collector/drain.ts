@@ -1,0 +1,411 @@
+/**
+ * Drains one segment at its own pace: records → policy → statistics → sink → release.
+ *
+ * One native call takes a batch, one measures it. Payload bytes are handed on by reference and stay
+ * in the ring until `flush` has made what they became safe; only then is their space released.
+ * Synchronous: it runs in a worker and never inside a callback.
+ */
+import { parseModel, parseRequest, parseRequestEnd, readGap, readStepRows } from './bodies.ts'
+import { readCheckpoint, removeCheckpoint, writeCheckpoint } from './checkpoint.ts'
+import type { Ring2Error } from './errors.ts'
+import type { FoldBook } from './folds.ts'
+import { hooks } from './hooks.gen.ts'
+import { constants, drainResult, segmentInfo } from './layout.gen.ts'
+import { collectorLimits } from './limits.ts'
+import { type NativeConsumer, openConsumer } from './native.ts'
+import type { Outcome, ProducerInfo, RequestSummary, TensorSink } from './records.ts'
+import { type ActiveRequest, createRegistry } from './requests.ts'
+import { decodeSegmentInfo, readSegmentInfo, type SegmentInfo } from './segments.ts'
+import type { Slices } from './slices.ts'
+import { words } from './words.ts'
+
+export interface DrainEvent {
+  readonly level: 'info' | 'warn' | 'error'
+  readonly message: string
+  readonly facts: Readonly<Record<string, unknown>>
+}
+
+export interface DrainOptions {
+  readonly path: string
+  readonly host: string
+  /** ring2_action by hook id (policy.ts). */
+  readonly actions: Uint8Array
+  readonly sink: TensorSink
+  readonly folds: FoldBook
+  /** Scratch for one batch; drains of one thread share it. */
+  readonly slices: Slices
+  readonly batchBytes: number
+  /** Where checkpoints are kept. */
+  readonly stateDirectory: string
+  readonly fsync: boolean
+  readonly flushMillis: number
+  readonly flushBytes: number
+  readonly requestsMax: number
+  readonly requestIdleMicros: number
+  onEnd(summary: RequestSummary): void
+  onEvent(event: DrainEvent): void
+}
+
+export interface Turn {
+  /** Slices taken; 0 means there is nothing to do right now. */
+  readonly slices: number
+  /** The producer is gone and everything has been drained, stored and released. */
+  readonly finished: boolean
+}
+
+export interface SegmentDrain {
+  readonly producer: ProducerInfo
+  readonly path: string
+  /** Takes one batch, and flushes when that is due. Throws for a segment that cannot be drained. */
+  turn(): Turn
+  /** Makes everything drained so far safe and releases it. */
+  flush(): Outcome<void>
+  info(): SegmentInfo
+  /** Seconds since the oldest record that is not yet released was captured. */
+  lagSeconds(): number
+  activeRequests(): number
+  failures(): number
+  /** Gives the segment back; what was not flushed stays in the ring for the next exporter. */
+  close(): void
+}
+
+/** Takes a segment and goes on where the last exporter stopped. */
+export function openDrain(options: DrainOptions): SegmentDrain {
+  const found = readSegmentInfo(options.path)
+  const consumer = openConsumer(options.path, found.payloadBytes)
+  const producer: ProducerInfo = {
+    segment: found.segment,
+    boot: found.boot,
+    host: options.host,
+    pid: found.producerPid,
+  }
+  const unwanted = new Set(
+    hooks
+      .filter((hook) => options.actions[hook.id] === constants.actionDrop)
+      .map((hook) => hook.name),
+  )
+  const registry = createRegistry({
+    producer,
+    unwanted,
+    requestsMax: options.requestsMax,
+    requestIdleMicros: options.requestIdleMicros,
+    onEnd(summary) {
+      options.sink.finish(summary)
+      options.onEnd(summary)
+    },
+  })
+  const state = {
+    position: 0,
+    released: 0,
+    borrowedBytes: 0,
+    oldestPendingMicros: 0,
+    flushDueMillis: Number.POSITIVE_INFINITY,
+    retryAtMillis: 0,
+    failures: 0,
+    closed: false,
+    producerGone: false,
+    steps: [] as Uint8Array[],
+    /** Prepared and not yet published. */
+    files: [] as string[],
+  }
+  const infoWords = words(new Uint8Array(segmentInfo.bytes))
+  const resultWords = words(new Uint8Array(drainResult.bytes))
+  const { slices, sink } = options
+
+  try {
+    resume()
+    for (const hook of hooks) consumer.want(hook.id, -2, !unwanted.has(hook.name))
+  } catch (error) {
+    consumer.close(false)
+    throw error
+  }
+
+  function resume(): void {
+    const checkpoint = readCheckpoint(options.stateDirectory, producer)
+    must(sink.discardExcept(producer, checkpoint?.files ?? []))
+    state.position = state.released = readInfo().metaTail
+    if (checkpoint === null) return
+    must(sink.publish(checkpoint.files))
+    for (const step of checkpoint.steps) {
+      const body = new Uint8Array(Buffer.from(step, 'base64'))
+      consumer.addStep(body)
+      state.steps.push(body)
+    }
+    registry.restore(checkpoint.registry)
+    if (checkpoint.position > state.position) {
+      consumer.seek(checkpoint.position)
+      state.position = state.released = checkpoint.position
+    }
+    options.onEvent({
+      level: 'info',
+      message: 'resumed a segment from its checkpoint',
+      facts: { segment: producer.segment, position: state.position, requests: registry.active() },
+    })
+  }
+
+  function readInfo(): { metaTail: number } {
+    consumer.info(infoWords.bytes)
+    return { metaTail: infoWords.u64(segmentInfo.metaTail) }
+  }
+
+  function body(index: number): Uint8Array {
+    const offset = slices.payloadOffset(index)
+    return consumer.payload.subarray(offset, offset + slices.payloadBytes(index))
+  }
+
+  function malformed(kind: string, reason: string): void {
+    options.onEvent({
+      level: 'warn',
+      message: `skipped a malformed ${kind} record`,
+      facts: { segment: producer.segment, reason },
+    })
+  }
+
+  /** Before measuring: learns who the tensors belong to and decides what becomes of each. */
+  function prepareSlice(index: number): void {
+    switch (slices.kind(index)) {
+      case constants.kindTensor: {
+        const request = slices.isUnattributed(index)
+          ? undefined
+          : registry.find(slices.requestKey(index))
+        const action = options.actions[slices.hookId(index)] ?? constants.actionDrop
+        slices.setAction(index, request === undefined ? constants.actionDrop : action)
+        break
+      }
+      case constants.kindStep: {
+        const bytes = body(index)
+        state.steps.push(bytes.slice())
+        if (state.steps.length > collectorLimits.checkpointStepsMax) state.steps.shift()
+        const atMicros = slices.capturedAtMicros(index)
+        for (const row of readStepRows(bytes)) registry.step(row, atMicros)
+        break
+      }
+      case constants.kindModel: {
+        const model = parseModel(body(index))
+        if (model.ok) registry.setModel(model.value)
+        else malformed('MODEL', model.reason)
+        break
+      }
+      case constants.kindRequest: {
+        const request = parseRequest(body(index), slices.capturedAtMicros(index))
+        if (request.ok) registry.begin(request.value)
+        else malformed('REQUEST', request.reason)
+        break
+      }
+      case constants.kindGap:
+        registry.gap(readGap(body(index)))
+        break
+      default:
+        break
+    }
+  }
+
+  /** The elements of a slice: the ring's own memory, or a copy when they do not lie in one piece. */
+  function elements(index: number): Uint8Array {
+    if (slices.isContiguous(index)) return body(index)
+    const copy = new Uint8Array(slices.payloadBytes(index))
+    consumer.gather(slices.record(index), copy)
+    return copy
+  }
+
+  function deliver(index: number, request: ActiveRequest): void {
+    const stored = slices.action(index) === constants.actionTensor
+    const statistics = slices.statistics(index)
+    const hook = slices.hook(index)
+    const layer = slices.layer(index)
+    const tokenStart = slices.tokenStart(index)
+    const tokenEnd = slices.tokenEnd(index)
+    const capturedAtMicros = slices.capturedAtMicros(index)
+    const nan = slices.nan(index)
+    const posInf = slices.posInf(index)
+    const negInf = slices.negInf(index)
+    registry.addSlice(request, {
+      hook,
+      layer,
+      rows: tokenEnd - tokenStart,
+      statistics,
+      nan,
+      posInf,
+      negInf,
+      storedBytes: stored ? slices.payloadBytes(index) : null,
+      capturedAtMicros,
+    })
+    if (!stored) return
+    sink.append({
+      request: request.info,
+      model: request.model,
+      producer,
+      hook,
+      layer,
+      step: slices.step(index),
+      phase: slices.phase(index),
+      tokenStart,
+      tokenEnd,
+      kvOffset: slices.kvOffset(index),
+      ranks: slices.ranks(index),
+      capturedAtMicros,
+      dtype: slices.dtype(index),
+      shape: slices.shape(index),
+      statistics,
+      nonfinite: nan + posInf + negInf,
+      crc32c: slices.crc32c(index),
+      data: elements(index),
+    })
+  }
+
+  /** Requests of the batch by the key that folding uses; see FoldBook.keyOf. */
+  function assignFoldKeys(count: number): Map<number, ActiveRequest> {
+    const byKey = new Map<number, ActiveRequest>()
+    const keyOf = new Map<number, number>()
+    for (let index = 0; index < count; index++) {
+      if (slices.kind(index) !== constants.kindTensor) continue
+      if (slices.action(index) === constants.actionDrop) continue
+      const own = slices.requestKey(index)
+      let key = keyOf.get(own)
+      if (key === undefined) {
+        const request = registry.find(own)
+        if (request === undefined) continue
+        key = options.folds.keyOf(request.info)
+        keyOf.set(own, key)
+        byKey.set(key, request)
+      }
+      slices.setRequestKey(index, key)
+    }
+    return byKey
+  }
+
+  function endRequest(index: number): void {
+    const end = parseRequestEnd(body(index))
+    if (end.ok) registry.end(end.value, slices.capturedAtMicros(index))
+    else malformed('REQUEST_END', end.reason)
+  }
+
+  function drainBatch(): number {
+    consumer.drain(slices.bytes, slices.capacity, options.batchBytes, resultWords.bytes)
+    const count = resultWords.u64(drainResult.slices)
+    for (let index = 0; index < count; index++) prepareSlice(index)
+    const byKey = assignFoldKeys(count)
+    consumer.measure(options.folds.of(registry.model().name), slices.bytes, count)
+    for (let index = 0; index < count; index++) {
+      const kind = slices.kind(index)
+      if (kind === constants.kindRequestEnd) endRequest(index)
+      if (kind !== constants.kindTensor || slices.action(index) === constants.actionDrop) continue
+      const request = byKey.get(slices.requestKey(index))
+      if (request !== undefined) deliver(index, request)
+    }
+    if (count > 0 && state.oldestPendingMicros === 0) {
+      state.oldestPendingMicros = slices.capturedAtMicros(0)
+    }
+    state.borrowedBytes += resultWords.u64(drainResult.payloadBytes)
+    state.position = resultWords.u64(drainResult.nextPosition)
+    state.producerGone = resultWords.u32(drainResult.finished) === 1
+    return count
+  }
+
+  function somethingPending(): boolean {
+    return sink.pending().summaries > 0 || state.position !== state.released
+  }
+
+  function flushIsDue(nowMillis: number): boolean {
+    if (nowMillis < state.retryAtMillis || !somethingPending()) return false
+    const share = collectorLimits.flushOccupancy
+    return (
+      state.producerGone ||
+      nowMillis >= state.flushDueMillis ||
+      sink.pending().bytes >= options.flushBytes ||
+      state.borrowedBytes >= share * found.payloadBytes ||
+      state.position - state.released >= share * found.metaSlots
+    )
+  }
+
+  function commit(): Outcome<void> {
+    const prepared = sink.prepare(producer)
+    if (prepared.status !== 'success') return prepared
+    state.files.push(...prepared.value)
+    const recorded = writeCheckpoint(
+      options.stateDirectory,
+      producer,
+      {
+        position: state.position,
+        files: state.files,
+        steps: state.steps.map((step) => Buffer.from(step).toString('base64')),
+        registry: registry.store(),
+      },
+      options.fsync,
+    )
+    if (recorded.status !== 'success') return recorded
+    const published = sink.publish(state.files)
+    if (published.status === 'success') state.files.length = 0
+    return published
+  }
+
+  function flush(): Outcome<void> {
+    const outcome = commit()
+    if (outcome.status !== 'success') {
+      state.failures += 1
+      state.retryAtMillis = performance.now() + collectorLimits.flushRetryMillis
+      options.onEvent({
+        level: 'error',
+        message: 'could not store; the data waits in the ring',
+        facts: { segment: producer.segment, error: describe(outcome.error) },
+      })
+      return outcome
+    }
+    consumer.release(state.position)
+    state.released = state.position
+    state.borrowedBytes = 0
+    state.oldestPendingMicros = 0
+    state.flushDueMillis = Number.POSITIVE_INFINITY
+    return outcome
+  }
+
+  function finish(): boolean {
+    if (somethingPending()) {
+      if (performance.now() < state.retryAtMillis || flush().status !== 'success') return false
+    }
+    state.closed = true
+    consumer.close(true)
+    removeCheckpoint(options.stateDirectory, producer)
+    return true
+  }
+
+  return {
+    producer,
+    path: options.path,
+    turn() {
+      const count = drainBatch()
+      const now = performance.now()
+      registry.giveUp(Date.now() * 1000, state.producerGone)
+      if (somethingPending() && state.flushDueMillis === Number.POSITIVE_INFINITY) {
+        state.flushDueMillis = now + options.flushMillis
+      }
+      if (state.producerGone) return { slices: count, finished: finish() }
+      if (flushIsDue(now)) flush()
+      return { slices: count, finished: false }
+    },
+    flush,
+    info() {
+      consumer.info(infoWords.bytes)
+      return decodeSegmentInfo(options.path, infoWords)
+    },
+    lagSeconds: () =>
+      state.oldestPendingMicros === 0
+        ? 0
+        : Math.max(0, Date.now() / 1000 - state.oldestPendingMicros / 1e6),
+    activeRequests: () => registry.active(),
+    failures: () => state.failures,
+    close() {
+      if (state.closed) return
+      state.closed = true
+      consumer.close(false)
+    },
+  }
+}
+
+function must(outcome: Outcome<unknown>): void {
+  if (outcome.status !== 'success') throw outcome.error
+}
+
+function describe(error: Error): unknown {
+  return 'toJSON' in error ? (error as Ring2Error).toJSON() : error.message
+}

@@ -1,0 +1,187 @@
+/**
+ * One native fold per model, and the traces that exemplars name. JavaScript reads folded points when
+ * metrics are collected; it never sees a single sample.
+ */
+import { hooks } from './hooks.gen.ts'
+import { constants, counts as countsLayout, point as pointLayout } from './layout.gen.ts'
+import { collectorLimits } from './limits.ts'
+import { createFold, type NativeFold } from './native.ts'
+import type { Phase, RequestInfo } from './records.ts'
+import { type Words, words } from './words.ts'
+
+export interface FoldedHistogram {
+  readonly signal: number
+  readonly hook: string
+  readonly layer: number
+  readonly phase: Phase
+  readonly count: number
+  readonly zeroCount: number
+  readonly sum: number
+  readonly min: number
+  readonly max: number
+  readonly scale: number
+  readonly offset: number
+  readonly buckets: readonly number[]
+  readonly exemplar?: FoldedExemplar
+}
+
+export interface FoldedExemplar {
+  readonly value: number
+  readonly traceId: string
+  readonly spanId: string
+  readonly atMicros: number
+}
+
+export interface FoldedCounts {
+  readonly hook: string
+  readonly layer: number
+  readonly elements: number
+  readonly nan: number
+  readonly positiveInfinity: number
+  readonly negativeInfinity: number
+  readonly invalidRows: number
+  readonly skippedRows: number
+}
+
+export interface FoldedModel {
+  readonly model: string
+  readonly histograms: readonly FoldedHistogram[]
+  readonly elements: readonly FoldedCounts[]
+}
+
+export interface FoldBook {
+  /** The fold of a model, made when it is first asked for. */
+  of(model: string): NativeFold
+  /** A number that stands for a request in every segment, as ring2_slice.request_key. */
+  keyOf(request: RequestInfo): number
+  read(): FoldedModel[]
+  destroy(): void
+}
+
+const hookNames = new Map(hooks.map((hook) => [hook.id, hook.name]))
+
+interface ModelFold {
+  readonly fold: NativeFold
+  /** Last exemplar of a series: kept until a newer one comes. */
+  readonly exemplars: Map<string, FoldedExemplar>
+}
+
+export function createFoldBook(): FoldBook {
+  const folds = new Map<string, ModelFold>()
+  const requests = new Map<number, RequestInfo>()
+  const keys = new Map<string, number>()
+  let next = 1
+
+  function fold(model: string): ModelFold {
+    let found = folds.get(model)
+    if (found === undefined) {
+      found = { fold: createFold(), exemplars: new Map() }
+      folds.set(model, found)
+    }
+    return found
+  }
+
+  return {
+    of: (model) => fold(model).fold,
+    keyOf(request) {
+      // The span id is derived from trace and request id, so it names the request everywhere.
+      const name = `${request.traceId}${request.spanId}`
+      const known = keys.get(name)
+      if (known !== undefined) return known
+      const key = next++
+      keys.set(name, key)
+      requests.set(key, request)
+      if (requests.size > collectorLimits.exemplarRequestsMax) forgetOldest(requests, keys)
+      return key
+    },
+    read: () => Array.from(folds, ([model, entry]) => readModel(model, entry, requests)),
+    destroy() {
+      for (const entry of folds.values()) entry.fold.destroy()
+      folds.clear()
+    },
+  }
+}
+
+function forgetOldest(requests: Map<number, RequestInfo>, keys: Map<string, number>): void {
+  const oldest = requests.entries().next().value
+  if (oldest === undefined) return
+  requests.delete(oldest[0])
+  keys.delete(`${oldest[1].traceId}${oldest[1].spanId}`)
+}
+
+function readModel(
+  model: string,
+  { fold, exemplars }: ModelFold,
+  requests: ReadonlyMap<number, RequestInfo>,
+): FoldedModel {
+  const series = fold.read(null, 0)
+  const points = new Uint8Array(series * pointLayout.bytes)
+  const read = Math.min(fold.read(points, series), series)
+  const pointWords = words(points)
+  const hookLayers = fold.counts(null, 0)
+  const counts = new Uint8Array(hookLayers * countsLayout.bytes)
+  const counted = Math.min(fold.counts(counts, hookLayers), hookLayers)
+  const countWords = words(counts)
+  return {
+    model,
+    histograms: Array.from({ length: read }, (_, index) =>
+      readPoint(pointWords, index * pointLayout.bytes, exemplars, requests),
+    ),
+    elements: Array.from({ length: counted }, (_, index) =>
+      readCounts(countWords, index * countsLayout.bytes),
+    ).filter((entry) => entry.hook !== ''),
+  }
+}
+
+function readPoint(
+  source: Words,
+  base: number,
+  exemplars: Map<string, FoldedExemplar>,
+  requests: ReadonlyMap<number, RequestInfo>,
+): FoldedHistogram {
+  const at = (field: number): number => base + field
+  const histogram = {
+    signal: source.u32(at(pointLayout.signal)),
+    hook: hookNames.get(source.u32(at(pointLayout.hook))) ?? '',
+    layer: source.i32(at(pointLayout.layer)),
+    phase: (source.u32(at(pointLayout.phase)) === constants.phasePrefill
+      ? 'prefill'
+      : 'decode') as Phase,
+    count: source.u64(at(pointLayout.count)),
+    zeroCount: source.u64(at(pointLayout.zeroCount)),
+    sum: source.f64(at(pointLayout.sum)),
+    min: source.f64(at(pointLayout.min)),
+    max: source.f64(at(pointLayout.max)),
+    scale: source.i32(at(pointLayout.scale)),
+    offset: source.i32(at(pointLayout.offset)),
+    buckets: Array.from({ length: source.u32(at(pointLayout.bucketCount)) }, (_, index) =>
+      source.u64(at(pointLayout.buckets) + index * 8),
+    ),
+  }
+  const name = `${histogram.signal}/${histogram.hook}/${histogram.layer}/${histogram.phase}`
+  const request = requests.get(source.u64(at(pointLayout.exemplarKey)))
+  if (request !== undefined) {
+    exemplars.set(name, {
+      value: source.f64(at(pointLayout.exemplarValue)),
+      traceId: request.traceId,
+      spanId: request.spanId,
+      atMicros: source.micros(at(pointLayout.exemplarRealtimeNs)),
+    })
+  }
+  const exemplar = exemplars.get(name)
+  return exemplar === undefined ? histogram : { ...histogram, exemplar }
+}
+
+function readCounts(source: Words, base: number): FoldedCounts {
+  const at = (field: number): number => base + field
+  return {
+    hook: hookNames.get(source.u32(at(countsLayout.hook))) ?? '',
+    layer: source.i32(at(countsLayout.layer)),
+    elements: source.u64(at(countsLayout.elements)),
+    nan: source.u64(at(countsLayout.nan)),
+    positiveInfinity: source.u64(at(countsLayout.posInf)),
+    negativeInfinity: source.u64(at(countsLayout.negInf)),
+    invalidRows: source.u64(at(countsLayout.invalidRows)),
+    skippedRows: source.u64(at(countsLayout.skippedRows)),
+  }
+}

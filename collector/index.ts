@@ -1,0 +1,11 @@
+/** The collector's public names: all that the exporter may import. */
+export { type DrainEvent, openDrain, type SegmentDrain } from './drain.ts'
+export { type ErrorCode, type ErrorFacts, Ring2Error } from './errors.ts'
+export { createFoldBook, type FoldBook } from './folds.ts'
+export { type Hook, hooks } from './hooks.gen.ts'
+export { collectorLimits } from './limits.ts'
+export { crc32c, nativeFacts } from './native.ts'
+export { type CapturePolicy, planActions } from './policy.ts'
+export type * from './records.ts'
+export { findSegments, type LossCount, readSegmentInfo, type SegmentInfo } from './segments.ts'
+export { createSlices } from './slices.ts'

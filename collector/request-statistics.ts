@@ -1,0 +1,134 @@
+/**
+ * Sums up the slices of one request: per hook and layer, means weighted by rows, maxima, counts.
+ *
+ * Plain state that survives a checkpoint as JSON; the statistics themselves are computed natively.
+ */
+import type { SliceStatistics } from './records.ts'
+
+/** How a statistic of several slices becomes one of the request. */
+const combinations: readonly [keyof SliceStatistics, string, 'mean' | 'max' | 'min'][] = [
+  ['l2Mean', 'l2_mean', 'mean'],
+  ['l2Max', 'l2_max', 'max'],
+  ['rmsMean', 'rms_mean', 'mean'],
+  ['absMax', 'abs_max', 'max'],
+  ['entropyMean', 'entropy_mean', 'mean'],
+  ['entropyMin', 'entropy_min', 'min'],
+  ['entropyMax', 'entropy_max', 'max'],
+  ['lseMean', 'lse_mean', 'mean'],
+  ['top1ProbabilityMean', 'top1_probability_mean', 'mean'],
+  ['marginMean', 'margin_mean', 'mean'],
+  ['entropyNormalizedMean', 'entropy_normalized_mean', 'mean'],
+  ['entropyNoSinkMean', 'entropy_no_sink_mean', 'mean'],
+  ['sinkMass', 'sink_mass', 'mean'],
+  ['sinkScore', 'sink_score', 'mean'],
+]
+
+interface Cell {
+  value: number
+  weight: number
+}
+
+/** `<hook>.<statistic>` → layer → value. */
+export interface RequestStatistics {
+  readonly cells: Map<string, Map<number, Cell>>
+  /** `<hook>` → layer → slices seen. */
+  readonly seen: Map<string, Map<number, number>>
+  nan: number
+  posInf: number
+  negInf: number
+}
+
+export function createStatistics(): RequestStatistics {
+  return { cells: new Map(), seen: new Map(), nan: 0, posInf: 0, negInf: 0 }
+}
+
+function layersOf<T>(map: Map<string, Map<number, T>>, name: string): Map<number, T> {
+  let layers = map.get(name)
+  if (layers === undefined) {
+    layers = new Map()
+    map.set(name, layers)
+  }
+  return layers
+}
+
+export function countSlice(statistics: RequestStatistics, hook: string, layer: number): void {
+  const layers = layersOf(statistics.seen, hook)
+  layers.set(layer, (layers.get(layer) ?? 0) + 1)
+}
+
+/** @param rows tokens of the slice: the weight of its means. */
+export function addSlice(
+  statistics: RequestStatistics,
+  hook: string,
+  layer: number,
+  rows: number,
+  values: SliceStatistics,
+): void {
+  for (const [key, name, combination] of combinations) {
+    const value = values[key]
+    if (value === undefined) continue
+    const layers = layersOf(statistics.cells, `${hook}.${name}`)
+    const cell = layers.get(layer)
+    if (cell === undefined) {
+      layers.set(layer, { value: combination === 'mean' ? value * rows : value, weight: rows })
+    } else if (combination === 'mean') {
+      cell.value += value * rows
+      cell.weight += rows
+    } else {
+      cell.value = combination === 'max' ? Math.max(cell.value, value) : Math.min(cell.value, value)
+    }
+  }
+}
+
+const meanNames = new Set(combinations.filter(([, , c]) => c === 'mean').map(([, name]) => name))
+
+function finish(name: string, cell: Cell): number {
+  const statistic = name.slice(name.indexOf('.') + 1)
+  return meanNames.has(statistic) ? cell.value / cell.weight : cell.value
+}
+
+export interface StatisticsSummary {
+  readonly layerSeries: Record<string, (number | null)[]>
+  readonly globals: Record<string, number>
+}
+
+/** Series over the layers 0 … n−1, null where no value came; global hooks apart. */
+export function summarize(statistics: RequestStatistics): StatisticsSummary {
+  const layerSeries: Record<string, (number | null)[]> = {}
+  const globals: Record<string, number> = {}
+  for (const [name, layers] of statistics.cells) {
+    const global = layers.get(-1)
+    if (global !== undefined) globals[name] = finish(name, global)
+    const last = Math.max(...layers.keys())
+    if (last < 0) continue
+    layerSeries[name] = Array.from({ length: last + 1 }, (_, layer) => {
+      const cell = layers.get(layer)
+      return cell === undefined ? null : finish(name, cell)
+    })
+  }
+  return { layerSeries, globals }
+}
+
+type Entries<T> = [string, [number, T][]][]
+
+/** The state as JSON, and back. */
+export interface StoredStatistics {
+  readonly cells: Entries<Cell>
+  readonly seen: Entries<number>
+  readonly nan: number
+  readonly posInf: number
+  readonly negInf: number
+}
+
+export function storeStatistics(statistics: RequestStatistics): StoredStatistics {
+  const entries = <T>(map: Map<string, Map<number, T>>): Entries<T> =>
+    Array.from(map, ([name, layers]) => [name, Array.from(layers)])
+  const { nan, posInf, negInf } = statistics
+  return { cells: entries(statistics.cells), seen: entries(statistics.seen), nan, posInf, negInf }
+}
+
+export function restoreStatistics(stored: StoredStatistics): RequestStatistics {
+  const maps = <T>(entries: Entries<T>) =>
+    new Map(entries.map(([name, layers]) => [name, new Map(layers)]))
+  return { ...stored, cells: maps(stored.cells), seen: maps(stored.seen) }
+}

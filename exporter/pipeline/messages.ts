@@ -1,0 +1,34 @@
+/** What the main thread and the drain worker say to each other: plain data, by structured clone. */
+import type { DrainEvent, RequestSummary } from '../../collector/index.ts'
+import type { StoreLocation } from '../store/location.ts'
+import type { MetricSnapshot } from '../telemetry/metric-points.ts'
+
+export interface WorkerOptions {
+  readonly segmentsDirectory: string
+  readonly segmentNames: readonly string[]
+  readonly stats: readonly string[]
+  readonly tensors: readonly string[]
+  readonly location: StoreLocation
+  readonly fsync: boolean
+  readonly host: string
+  readonly flushMillis: number
+  readonly flushBytes: number
+  readonly intervalMillis: number
+  readonly batchSlices: number
+  readonly batchBytes: number
+  readonly requestsMax: number
+  readonly requestIdleMicros: number
+}
+
+/** To the worker. */
+export type WorkerCommand =
+  | { readonly type: 'snapshot'; readonly id: number }
+  | { readonly type: 'stop'; readonly flushMillis: number }
+
+/** From the worker. */
+export type WorkerReport =
+  | { readonly type: 'ready' }
+  | { readonly type: 'request_end'; readonly summary: RequestSummary }
+  | { readonly type: 'snapshot'; readonly id: number; readonly snapshot: MetricSnapshot }
+  | { readonly type: 'event'; readonly event: DrainEvent }
+  | { readonly type: 'stopped'; readonly unflushed: readonly string[] }

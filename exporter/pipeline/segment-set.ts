@@ -1,0 +1,248 @@
+/**
+ * The segments that one worker drains: found, taken, drained in turn, forgotten when they have ended.
+ * A segment that cannot be taken or drained is reported once, left alone, and tried again later.
+ */
+import {
+  createFoldBook,
+  createSlices,
+  type DrainEvent,
+  findSegments,
+  openDrain,
+  planActions,
+  type RequestSummary,
+  Ring2Error,
+  type SegmentDrain,
+  type SegmentInfo,
+} from '../../collector/index.ts'
+import type {
+  LossReason,
+  MetricSnapshot,
+  RequestCount,
+  SegmentPoints,
+} from '../telemetry/metric-points.ts'
+import { type ClosableTensorSink, createTensorSink } from '../tensors/tensor-sink.ts'
+import { pipelineLimits } from './limits.ts'
+import type { WorkerOptions } from './messages.ts'
+
+export interface SegmentSet {
+  /** Looks for new segments. */
+  discover(): void
+  /** One batch of each segment; the slices taken. */
+  turn(): number
+  /** Drains what is there now, flushes, and gives everything back. */
+  stop(untilMillis: number): Stopped
+  snapshot(): MetricSnapshot
+}
+
+export interface Stopped {
+  /** Segments whose data could not be stored: it stays in their rings. */
+  readonly unflushed: readonly string[]
+  readonly last: MetricSnapshot
+}
+
+export interface SegmentSetEvents {
+  onRequestEnd(summary: RequestSummary): void
+  onEvent(event: DrainEvent): void
+}
+
+interface Held {
+  readonly drain: SegmentDrain
+  readonly sink: ClosableTensorSink
+}
+
+export function createSegmentSet(options: WorkerOptions, events: SegmentSetEvents): SegmentSet {
+  const actions = planActions(options)
+  const folds = createFoldBook()
+  const slices = createSlices(options.batchSlices)
+  const held = new Map<string, Held>()
+  const refused = new Map<string, number>()
+  const ended = new Map<string, { points: SegmentPoints; atMillis: number }>()
+  const requests = new Map<string, RequestCount>()
+  const store = { rows: 0, bytes: 0, files: 0, failures: 0 }
+  const startedAtMicros = Date.now() * 1000
+
+  function countRequest(summary: RequestSummary): void {
+    const { verdict } = summary
+    const completeness = summary.completeness.state
+    const model = summary.model.name
+    const name = JSON.stringify([model, verdict, completeness])
+    const count = (requests.get(name)?.count ?? 0) + 1
+    requests.set(name, { model, verdict, completeness, count })
+  }
+
+  function take(path: string): void {
+    const retryAt = refused.get(path)
+    if (retryAt !== undefined && performance.now() < retryAt) return
+    const sink = countingSink(
+      createTensorSink({ location: options.location, fsync: options.fsync }),
+      store,
+    )
+    try {
+      const drain = openDrain({
+        ...options,
+        path,
+        actions,
+        sink,
+        folds,
+        slices,
+        stateDirectory: options.location.spool,
+        onEnd(summary) {
+          countRequest(summary)
+          events.onRequestEnd(summary)
+        },
+        onEvent: events.onEvent,
+      })
+      held.set(path, { drain, sink })
+      refused.delete(path)
+      events.onEvent({
+        level: 'info',
+        message: 'draining a segment',
+        facts: { segment: drain.producer.segment, producer_pid: drain.producer.pid },
+      })
+    } catch (error) {
+      sink.close()
+      refuse(path, error)
+    }
+  }
+
+  function refuse(path: string, error: unknown): void {
+    const known = refused.has(path)
+    refused.set(path, performance.now() + pipelineLimits.refusedRetryMillis)
+    if (known) return
+    events.onEvent({
+      level: 'error',
+      message: 'cannot drain a segment',
+      facts: { path, error: error instanceof Ring2Error ? error.toJSON() : String(error) },
+    })
+  }
+
+  function forget(path: string, { drain, sink }: Held): void {
+    held.delete(path)
+    store.failures += drain.failures()
+    sink.close()
+  }
+
+  function end(path: string, entry: Held, points: SegmentPoints): void {
+    forget(path, entry)
+    ended.set(path, { points, atMillis: performance.now() })
+    if (ended.size > pipelineLimits.endedSegmentsMax) {
+      ended.delete(ended.keys().next().value as string)
+    }
+    events.onEvent({
+      level: 'info',
+      message: 'a segment has ended and was drained to the end',
+      facts: { segment: points.segment, records: points.committedRecords },
+    })
+  }
+
+  function turnOf(path: string, entry: Held): number {
+    try {
+      // Read first: a segment that ends in this turn is gone afterwards.
+      const before = segmentPoints(entry.drain.info(), entry.drain.lagSeconds())
+      const turn = entry.drain.turn()
+      if (turn.finished) end(path, entry, { ...before, payloadUsedBytes: 0, metaUsedRecords: 0 })
+      return turn.slices
+    } catch (error) {
+      entry.drain.close()
+      forget(path, entry)
+      refuse(path, error)
+      return 0
+    }
+  }
+
+  function turn(): number {
+    let count = 0
+    for (const [path, entry] of [...held]) count += turnOf(path, entry)
+    return count
+  }
+
+  function snapshot(): MetricSnapshot {
+    const now = performance.now()
+    for (const [path, { atMillis }] of ended) {
+      if (now - atMillis > pipelineLimits.endedSegmentMillis) ended.delete(path)
+    }
+    const drains = Array.from(held.values(), ({ drain }) => drain)
+    const pending = Array.from(held.values(), ({ sink }) => sink.pending())
+    return {
+      startedAtMicros,
+      takenAtMicros: Date.now() * 1000,
+      models: folds.read(),
+      segments: [
+        ...drains.map((drain) => segmentPoints(drain.info(), drain.lagSeconds())),
+        ...[...ended].filter(([path]) => !held.has(path)).map(([, { points }]) => points),
+      ],
+      requests: [...requests.values()],
+      activeRequests: sum(drains.map((drain) => drain.activeRequests())),
+      store: {
+        ...store,
+        failures: store.failures + sum(drains.map((drain) => drain.failures())),
+        pendingRows: sum(pending.map(({ rows }) => rows)),
+        pendingBytes: sum(pending.map(({ bytes }) => bytes)),
+      },
+    }
+  }
+
+  return {
+    discover() {
+      const paths = findSegments(options.segmentsDirectory, options.segmentNames)
+      for (const path of paths) if (!held.has(path)) take(path)
+      for (const path of refused.keys()) if (!paths.includes(path)) refused.delete(path)
+    },
+    turn,
+    stop(untilMillis) {
+      while (performance.now() < untilMillis && turn() > 0) {
+        // Takes what is in the rings now; a producer that goes on is not waited for.
+      }
+      const unflushed = Array.from(held.values(), ({ drain }) => drain)
+        .filter((drain) => drain.flush().status !== 'success')
+        .map((drain) => drain.producer.segment)
+      const last = snapshot()
+      for (const [path, entry] of [...held]) {
+        entry.drain.close()
+        forget(path, entry)
+      }
+      folds.destroy()
+      return { unflushed, last }
+    },
+    snapshot,
+  }
+}
+
+function sum(values: readonly number[]): number {
+  return values.reduce((total, value) => total + value, 0)
+}
+
+/** Counts rows and bytes once their files are named in a checkpoint and published. */
+function countingSink(
+  sink: ClosableTensorSink,
+  store: { rows: number; bytes: number; files: number },
+): ClosableTensorSink {
+  return {
+    ...sink,
+    prepare(producer) {
+      const { rows, bytes } = sink.pending()
+      const outcome = sink.prepare(producer)
+      if (outcome.status === 'success') {
+        store.rows += rows
+        store.bytes += bytes
+        store.files += outcome.value.length
+      }
+      return outcome
+    },
+  }
+}
+
+function segmentPoints(info: SegmentInfo, lagSeconds: number): SegmentPoints {
+  return {
+    segment: info.segment,
+    startedAtMicros: info.createdAtMicros,
+    committedRecords: info.committedRecords,
+    committedBytes: info.committedBytes,
+    losses: info.losses.map((loss) => ({ ...loss, reason: loss.reason as LossReason })),
+    payloadUsedBytes: info.payloadUsed,
+    payloadLimitBytes: info.payloadBytes,
+    metaUsedRecords: info.metaUsed,
+    metaLimitRecords: info.metaSlots,
+    lagSeconds,
+  }
+}

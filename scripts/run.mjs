@@ -1,0 +1,52 @@
+/**
+ * Every npm script begins here: sets up what the command needs, once, and then runs it.
+ *
+ * Runs on any Node from 20 on and needs no package: it is what installs them. Progress goes to
+ * standard error. What is set up already costs a few file reads.
+ */
+import { spawnSync } from 'node:child_process'
+import { ensureModel, ensureNative, ensurePackages, ensurePython, fail, root, tools } from './setup.mjs'
+
+const needs = {
+  demo: ['packages', 'native', 'python', 'model'],
+  test: ['packages', 'native-tests', 'python', 'model'],
+  bench: ['packages', 'native-tests', 'python', 'model'],
+  check: ['packages', 'native'],
+  gen: ['packages'],
+  setup: ['packages', 'native-tests', 'python', 'model'],
+  native: ['packages', 'native'],
+}
+
+const programs = {
+  demo: [['exporter/main.ts', 'demo']],
+  test: [['scripts/test.ts']],
+  bench: [['bench/run.ts']],
+  check: [['scripts/check.ts']],
+  gen: [['native/gen/generate.ts'], ['exporter/telemetry/generate.ts']],
+  setup: [],
+  native: [],
+}
+
+const [command = '', ...rest] = process.argv.slice(2)
+if (!(command in needs)) {
+  fail(`unknown command ${JSON.stringify(command)}; expected ${Object.keys(needs).join(', ')}`)
+}
+
+const steps = {
+  packages: ensurePackages,
+  native: () => ensureNative(false),
+  'native-tests': () => ensureNative(true),
+  python: ensurePython,
+  model: ensureModel,
+}
+const environment = { ...process.env }
+for (const need of needs[command]) Object.assign(environment, steps[need](environment))
+
+for (const program of programs[command]) {
+  const { status, signal } = spawnSync(tools.node(), [...program, ...rest], {
+    cwd: root,
+    env: environment,
+    stdio: 'inherit',
+  })
+  if (status !== 0) process.exit(status ?? (signal === 'SIGINT' ? 130 : 1))
+}

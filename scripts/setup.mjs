@@ -1,0 +1,174 @@
+/**
+ * What the repository needs, each set up once: npm packages with Node 24, the native library, a Python
+ * environment, model weights. A marker holds the hash of a step's recipe; the step runs again when
+ * the recipe has changed. Downloads are kept in the package managers' caches and in the user's cache
+ * directory, outside the checkout.
+ */
+import { spawnSync } from 'node:child_process'
+import { createHash } from 'node:crypto'
+import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { homedir } from 'node:os'
+import { delimiter, join, resolve } from 'node:path'
+
+export const root = resolve(import.meta.dirname, '..')
+const uvVersion = '0.13.9'
+const pythonMinor = 10
+
+export function fail(message) {
+  process.stderr.write(`ring2: ${message}\n`)
+  process.exit(1)
+}
+
+function say(message) {
+  process.stderr.write(`ring2: ${message}\n`)
+}
+
+/** Runs a program with its output on standard error; ends everything when it fails. */
+function run(program, args, options = {}) {
+  const { status, error } = spawnSync(program, args, {
+    cwd: root,
+    stdio: ['ignore', process.stderr.fd, process.stderr.fd],
+    ...options,
+  })
+  if (error !== undefined) fail(`cannot run ${program}: ${error.message}`)
+  if (status !== 0) fail(`${program} ${args.join(' ')} failed with status ${status}`)
+}
+
+function works(program, args = ['--version']) {
+  const { status, error } = spawnSync(program, args, { stdio: 'ignore' })
+  return error === undefined && status === 0
+}
+
+function hashOf(...texts) {
+  const hash = createHash('sha256')
+  for (const text of texts) hash.update(text).update('\0')
+  return hash.digest('hex')
+}
+
+function filesBelow(folder) {
+  return readdirSync(join(root, folder), { recursive: true, withFileTypes: true })
+    .filter((entry) => entry.isFile() && !/__pycache__|[/\\]build[/\\]|\.so$/.test(entry.parentPath + '/' + entry.name))
+    .map((entry) => join(entry.parentPath, entry.name))
+    .sort()
+}
+
+/** Runs `step` unless its marker already holds the recipe's hash. */
+function once(name, recipe, present, step) {
+  const folder = join(root, '.ring2')
+  const marker = join(folder, `${name}.sha256`)
+  if (present() && existsSync(marker) && readFileSync(marker, 'utf8') === recipe) return
+  step()
+  mkdirSync(folder, { recursive: true })
+  writeFileSync(marker, recipe)
+}
+
+const text = (path) => readFileSync(join(root, path), 'utf8')
+
+export const tools = {
+  /** Node 24 from the lockfile where it exists for this platform, else the running one. */
+  node() {
+    const packaged = join(root, 'node_modules', '.bin', 'node')
+    if (existsSync(packaged)) return packaged
+    if (Number(process.versions.node.split('.')[0]) >= 24) return process.execPath
+    return fail(
+      `Node 24 is needed and has no package for ${process.platform}-${process.arch}; got ${process.version}. Install Node 24 and run again.`,
+    )
+  },
+}
+
+export function ensurePackages() {
+  const present = () => existsSync(join(root, 'node_modules', 'koffi'))
+  once('packages', hashOf(text('package-lock.json')), present, () => {
+    say('installing the npm packages of package-lock.json …')
+    run('npm', ['ci', '--ignore-scripts', '--no-audit', '--no-fund', '--loglevel', 'error'])
+  })
+  return { PATH: `${join(root, 'node_modules', '.bin')}${delimiter}${process.env.PATH ?? ''}` }
+}
+
+/** The generated build system rebuilds what has changed; this takes a second when nothing has. */
+export function ensureNative(withTests) {
+  const folder = join(root, 'build', 'native')
+  if (!works('cmake')) fail('cmake (3.20 or newer) is needed to build the native library; install it, e.g. `apt-get install cmake`')
+  const compiler = process.env.CXX ?? 'c++'
+  if (!works(compiler)) fail(`a C++20 compiler is needed (${compiler} did not run); install one, e.g. \`apt-get install g++\``)
+  const generator = works('ninja') ? 'Ninja' : 'Unix Makefiles'
+  if (generator !== 'Ninja' && !works('make')) fail('ninja or make is needed to build the native library')
+  const wanted = ['native tests', String(withTests || existsSync(join(folder, 'test')))].join(' ')
+  if (!existsSync(join(folder, 'libring2.so'))) say('building the native library …')
+  const configured = once.bind(null, 'native')
+  configured(hashOf(wanted, generator), () => existsSync(join(folder, 'CMakeCache.txt')), () => {
+    const tests = wanted.endsWith('true') ? 'ON' : 'OFF'
+    quietly('cmake', ['-S', 'native', '-B', folder, '-G', generator, `-DRING2_TESTS=${tests}`])
+  })
+  quietly('cmake', ['--build', folder, '-j', '2'])
+  return { RING2_LIBRARY: join(folder, 'libring2.so') }
+}
+
+/** Like run, but shows the output only when the program fails. */
+function quietly(program, args) {
+  const result = spawnSync(program, args, { cwd: root, encoding: 'utf8', maxBuffer: 1 << 28 })
+  if (result.error === undefined && result.status === 0) return
+  process.stderr.write(`${result.stdout ?? ''}${result.stderr ?? ''}`)
+  fail(`${program} ${args.join(' ')} failed`)
+}
+
+export function ensurePython() {
+  const given = process.env.RING2_PYTHON
+  if (given !== undefined && given !== '') {
+    const probe = 'import ring2, torch, transformers, pyarrow, pytest, fastapi, opentelemetry.sdk'
+    if (!works(given, ['-c', probe])) {
+      fail(
+        `RING2_PYTHON=${given} cannot run \`${probe}\`. Install requirements.txt, requirements-no-deps.txt (with --no-deps) and ./native/hookpoint/python into it, or unset RING2_PYTHON.`,
+      )
+    }
+    return { RING2_PYTHON: given }
+  }
+  const folder = join(root, '.venv')
+  const python = join(folder, 'bin', 'python')
+  const uv = join(folder, 'bin', 'uv')
+  const install = (...args) => run(uv, ['pip', 'install', '-q', '--python', python, ...args])
+  const recipe = hashOf(uvVersion, text('requirements.txt'), text('requirements-no-deps.txt'))
+  once('python', recipe, () => existsSync(python), () => {
+    const system = findPython()
+    say('making the Python environment .venv (a download of about 3 GB the first time) …')
+    run(system, ['-m', 'venv', '--clear', folder])
+    run(python, ['-m', 'pip', 'install', '-q', '--disable-pip-version-check', `uv==${uvVersion}`])
+    install('-r', 'requirements.txt')
+    install('--no-deps', '-r', 'requirements-no-deps.txt')
+  })
+  const sources = [...filesBelow('native/hookpoint/python'), ...filesBelow('native/src'), ...filesBelow('native/include')]
+  const packageRecipe = hashOf(recipe, ...sources.map((path) => readFileSync(path)))
+  once('python-package', packageRecipe, () => works(python, ['-c', 'import ring2']), () => {
+    say('building the Python package ring2 …')
+    install('--no-deps', '--reinstall', './native/hookpoint/python')
+  })
+  return { RING2_PYTHON: python, PIP_DISABLE_PIP_VERSION_CHECK: '1' }
+}
+
+function findPython() {
+  const program = 'python3'
+  const check = `import sys, venv, ensurepip; sys.exit(sys.version_info < (3, ${pythonMinor}))`
+  if (works(program, ['-c', check])) return program
+  return fail(
+    `Python 3.${pythonMinor} or newer with the venv module is needed (\`${program}\`); install it, e.g. \`apt-get install python3-venv\`, or set RING2_PYTHON`,
+  )
+}
+
+/** Weights are converted once and shared by every checkout of this user. */
+export function ensureModel(environment) {
+  const given = process.env.RING2_MODEL_DIR
+  if (given !== undefined && given !== '') return { RING2_MODEL_DIR: given }
+  const cache = process.env.XDG_CACHE_HOME ?? join(homedir(), '.cache')
+  const { status, stdout } = spawnSync(
+    environment.RING2_PYTHON,
+    ['scripts/prepare_model.py', join(cache, 'ring2', 'models')],
+    {
+      cwd: root,
+      encoding: 'utf8',
+      stdio: ['ignore', 'pipe', process.stderr.fd],
+      env: { ...environment, HF_HUB_OFFLINE: '1' },
+    },
+  )
+  if (status !== 0) fail('scripts/prepare_model.py could not make the model folder')
+  return { RING2_MODEL_DIR: stdout.trim() }
+}
