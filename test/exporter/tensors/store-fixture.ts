@@ -1,0 +1,65 @@
+/** A directory store with its sink, catalogue and reader, and a count of the bytes that are read. */
+
+import type { RequestSummary, TensorRow } from '../../../collector/records.ts'
+import { createDirectoryStore } from '../../../exporter/store/fs.ts'
+import { locateStore } from '../../../exporter/store/location.ts'
+import type { ObjectStore } from '../../../exporter/store/object-store.ts'
+import { openCatalog } from '../../../exporter/tensors/catalog.ts'
+import { crc32c } from '../../../exporter/tensors/crc32c.ts'
+import { createParquetSource } from '../../../exporter/tensors/parquet-source.ts'
+import { createTensorReader, type TensorQuery } from '../../../exporter/tensors/reader.ts'
+import { createTensorSink } from '../../../exporter/tensors/tensor-sink.ts'
+import { producer, traceA } from './rows.ts'
+
+export function countingStore(store: ObjectStore) {
+  const counts = { reads: 0, bytes: 0 }
+  const getRange: ObjectStore['getRange'] = async (key, start, length) => {
+    const bytes = await store.getRange(key, start, length)
+    counts.reads += 1
+    counts.bytes += bytes.byteLength
+    return bytes
+  }
+  return { counts, store: { ...store, getRange } }
+}
+
+export function openFixture(root: string) {
+  const location = locateStore(root, null)
+  const sink = createTensorSink({ location, fsync: false })
+  const catalog = openCatalog(location.catalog)
+  const { counts, store } = countingStore(createDirectoryStore(root))
+
+  function reader(bounds: { tensorBytesMax?: number; sourceBytesMax?: number } = {}) {
+    const source = createParquetSource(store)
+    return createTensorReader({ catalog, source, crc32c, ...bounds })
+  }
+
+  /** Stores rows and summaries as one flush; returns the names in the spool. */
+  function flush(rows: readonly TensorRow[], summaries: readonly RequestSummary[] = []) {
+    for (const row of rows) sink.append(row)
+    for (const one of summaries) sink.finish(one)
+    const prepared = sink.prepare(producer)
+    if (prepared.status !== 'success') throw prepared.error
+    const published = sink.publish(prepared.value)
+    if (published.status !== 'success') throw published.error
+    return prepared.value
+  }
+
+  return { location, sink, catalog, counts, store, reader, flush }
+}
+
+export function query(change: Partial<TensorQuery> = {}): TensorQuery {
+  return {
+    traceId: traceA,
+    requestId: null,
+    hook: 'resid_pre',
+    layer: 0,
+    rank: null,
+    tokens: null,
+    heads: null,
+    ...change,
+  }
+}
+
+export function asFloats(bytes: Uint8Array): number[] {
+  return [...new Float32Array(bytes.slice().buffer)]
+}
