@@ -1,6 +1,6 @@
 /**
- * The exporter's configuration: defaults, then the YAML file, then the environment, then the command
- * line; the last one that sets a key wins. The result is complete, checked and frozen.
+ * The exporter's configuration: defaults, then the YAML file, then the environment, then the
+ * command line; the last one that sets a key wins. The result is complete, checked and frozen.
  */
 
 import { isIP } from 'node:net'
@@ -34,8 +34,7 @@ export interface LoadedConfig {
 /**
  * Loads and checks the configuration.
  *
- * @throws Ring2Error RING2_E_CONFIG that names the key, where it came from, what was expected and what
- *   came.
+ * @throws Ring2Error RING2_E_CONFIG that names the key, where it came from, expected and actual.
  */
 export function loadConfig(inputs: ConfigInputs): LoadedConfig {
   const { environment } = inputs

@@ -2,8 +2,8 @@
  * The flat view of the configuration: one entry per key, with its environment variable, and the
  * JSON Schema that users' editors and the loader check files against.
  *
- * Derived from schema.ts alone. A variable's name is `RING2_` and the key in upper case with `_` for
- * the dot; no two keys share a name.
+ * Derived from schema.ts alone. A variable's name is `RING2_` and the key in upper case with `_`
+ * for the dot; no two keys share a name.
  */
 
 import { configDescription, configSchema, configTitle } from './schema.ts'

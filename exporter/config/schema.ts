@@ -1,8 +1,9 @@
 /**
  * The configuration's one schema: keys, types, defaults, ranges and help.
  *
- * It yields the TypeScript type, the published JSON Schema (config.schema.json), docs/config.md and the
- * environment variables. Sections are one level deep, and a key is `section.name`. It reads nothing.
+ * It yields the TypeScript type, the published JSON Schema (config.schema.json), docs/config.md and
+ * the environment variables. Sections are one level deep, and a key is `section.name`. It reads
+ * nothing.
  */
 
 import { type Static, type TSchema, Type } from 'typebox'
@@ -103,7 +104,7 @@ const api = section('API', 'The HTTP API and the /metrics page.', {
 
 const telemetry = section('Telemetry', 'Spans and metrics sent by OTLP over gRPC.', {
   otlp: choice(
-    'Whether OTLP is sent. `auto`: when `telemetry.endpoint` or an OTEL_EXPORTER_OTLP_… endpoint is set.',
+    'Whether OTLP is sent. `auto`: when an endpoint is set, here or by OTEL_EXPORTER_OTLP_….',
     'auto',
     ['auto', 'on', 'off'],
   ),

@@ -1,6 +1,6 @@
 /**
- * Writes docs/signals.md, docs/config.md and config.schema.json from their sources; with `--check` it
- * writes nothing and fails when one of them is stale.
+ * Writes docs/signals.md, docs/config.md and config.schema.json from their sources; with `--check`
+ * it writes nothing and fails when one of them is stale.
  */
 
 import { readFileSync, writeFileSync } from 'node:fs'

@@ -1,7 +1,8 @@
 /**
  * Watches a metric exporter: the first failure and the recovery are logged, and nothing between.
  *
- * Metrics need no queue. They are cumulative, so the next export carries whatever the failed one did.
+ * Metrics need no queue. They are cumulative, so the next export carries whatever the failed one
+ * did.
  */
 
 import type { PushMetricExporter, ResourceMetrics } from '@opentelemetry/sdk-metrics'

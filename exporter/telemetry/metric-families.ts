@@ -52,7 +52,7 @@ export interface SpanCounts {
 
 type Emit = (definition: MetricDefinition, attributes: PointAttributes, value: number) => void
 
-/** Lays a snapshot out by metric, in the order of the registry; metrics without a point are left out. */
+/** Lays a snapshot out by metric, in the registry's order; metrics without a point are left out. */
 export function collectFamilies(snapshot: MetricSnapshot, spans: SpanCounts): MetricFamily[] {
   const numbers = new Map<MetricDefinition, NumberSeries[]>()
   const histograms = new Map<MetricDefinition, HistogramSeries[]>()

@@ -1,8 +1,8 @@
 /**
  * Feeds the latest snapshot to the OpenTelemetry SDK as finished metric data.
  *
- * Nothing is ever recorded through an instrument: that costs some 0.5 µs per value, and the values are
- * already folded. Temporality is cumulative, with the start that each count really has.
+ * Nothing is ever recorded through an instrument: that costs some 0.5 µs per value, and the values
+ * are already folded. Temporality is cumulative, with the start that each count really has.
  */
 
 import { type Attributes, type HrTime, ValueType } from '@opentelemetry/api'

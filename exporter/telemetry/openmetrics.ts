@@ -1,12 +1,12 @@
 /**
  * The /metrics page: OpenMetrics text 1.0 with exemplars, from the same families as OTLP.
  *
- * Classic buckets are read off the exponential ones. The bounds are 2^(n/4), and a bucket counts every
- * exponential bucket that ends at or below its bound. At scale 2 and finer that is exact, because the
- * bound is then also a bound of the exponential histogram. A coarser one (values spread over more
- * than twelve decades) may have an exponential bucket across the bound; its values are then counted in
- * the next bucket, so that a count is never too high. Counts grow along the bounds, and `+Inf` is the
- * count of all.
+ * Classic buckets are read off the exponential ones. The bounds are 2^(n/4), and a bucket counts
+ * every exponential bucket that ends at or below its bound. At scale 2 and finer that is exact,
+ * because the bound is then also a bound of the exponential histogram. A coarser one (values spread
+ * over more than twelve decades) may have an exponential bucket across the bound; its values are
+ * then counted in the next bucket, so that a count is never too high. Counts grow along the bounds,
+ * and `+Inf` is the count of all.
  *
  * Source: https://github.com/prometheus/OpenMetrics/blob/v1.0.0/specification/OpenMetrics.md
  */
@@ -25,6 +25,7 @@ export const openMetricsContentType = 'application/openmetrics-text; version=1.0
 
 /** log2 of the number of quarter octaves in an octave. */
 const QUARTERS_LOG2 = 2
+const MICROS_PER_SECOND = 1_000_000
 
 /**
  * Writes the page.
@@ -44,17 +45,26 @@ export function writeOpenMetrics(
 }
 
 /**
- * How many samples are at or below 2^(quarterOctave/4), of those in buckets that end there or before.
+ * Per bound, how many samples are at or below 2^(n/4), of those in buckets that end there or before.
  *
  * Exponential bucket i ends at 2^((i+1)·2^-scale), so it ends at or below the bound exactly when
- * i + 1 ≤ quarterOctave · 2^(scale-2).
+ * i + 1 ≤ n · 2^(scale-2).
+ *
+ * @param quarterOctaves the bounds' n, growing.
  */
-export function cumulativeCount(point: HistogramPoint, quarterOctave: number): number {
-  const ended = Math.floor(quarterOctave * 2 ** (point.scale - QUARTERS_LOG2)) - point.offset
-  const last = Math.min(ended, point.buckets.length)
+export function cumulativeCounts(
+  point: HistogramPoint,
+  quarterOctaves: readonly number[],
+): number[] {
+  const perQuarter = 2 ** (point.scale - QUARTERS_LOG2)
   let total = point.zeroCount
-  for (let index = 0; index < last; index += 1) total += point.buckets[index] ?? 0
-  return total
+  let index = 0
+  return quarterOctaves.map((quarterOctave) => {
+    const ended = Math.floor(quarterOctave * perQuarter) - point.offset
+    const last = Math.min(ended, point.buckets.length)
+    for (; index < last; index += 1) total += point.buckets[index] ?? 0
+    return total
+  })
 }
 
 function addFamily(lines: string[], family: MetricFamily): void {
@@ -77,33 +87,29 @@ function addHistogram(
   definition: MetricDefinition,
   series: HistogramSeries,
 ): void {
-  const { histogram } = series
-  const labels = labelsOf(series.attributes)
+  const { histogram, attributes } = series
+  const quarterOctaves = definition.quarterOctaves ?? []
+  const counts = cumulativeCounts(histogram, quarterOctaves)
+  const labels = labelsOf(attributes)
+  const start = `${name}_bucket{${labels.map((label) => `${label},`).join('')}le="`
   let exemplar = histogram.exemplar
-  for (const quarterOctave of definition.quarterOctaves ?? []) {
+  for (const [index, quarterOctave] of quarterOctaves.entries()) {
     const bound = 2 ** (quarterOctave / 4)
-    const held = exemplar !== undefined && exemplar.value <= bound ? exemplar : undefined
-    if (held !== undefined) exemplar = undefined
-    const count = cumulativeCount(histogram, quarterOctave)
-    lines.push(bucketLine(name, labels, numberText(bound), count, held))
+    const line = `${start}${numberText(bound)}"} ${numberText(counts[index] ?? 0)}`
+    const isHere = exemplar !== undefined && exemplar.value <= bound
+    lines.push(isHere ? line + exemplarText(exemplar) : line)
+    if (isHere) exemplar = undefined
   }
-  lines.push(bucketLine(name, labels, '+Inf', histogram.count, exemplar))
+  lines.push(`${start}+Inf"} ${numberText(histogram.count)}${exemplarText(exemplar)}`)
   lines.push(`${name}_count${braces(labels)} ${numberText(histogram.count)}`)
   lines.push(`${name}_sum${braces(labels)} ${numberText(histogram.sum)}`)
 }
 
-function bucketLine(
-  name: string,
-  labels: readonly string[],
-  bound: string,
-  count: number,
-  exemplar: ExemplarPoint | undefined,
-): string {
-  const line = `${name}_bucket${braces([...labels, `le="${bound}"`])} ${numberText(count)}`
-  if (exemplar === undefined) return line
+function exemplarText(exemplar: ExemplarPoint | undefined): string {
+  if (exemplar === undefined) return ''
   const ids = `trace_id="${exemplar.traceId}",span_id="${exemplar.spanId}"`
-  const seconds = (exemplar.atMicros / 1e6).toFixed(6)
-  return `${line} # {${ids}} ${numberText(exemplar.value)} ${seconds}`
+  const seconds = (exemplar.atMicros / MICROS_PER_SECOND).toFixed(6)
+  return ` # {${ids}} ${numberText(exemplar.value)} ${seconds}`
 }
 
 function typeText(definition: MetricDefinition): string {
@@ -130,7 +136,7 @@ function escapeText(text: string): string {
   return text.replaceAll('\\', '\\\\').replaceAll('\n', '\\n').replaceAll('"', '\\"')
 }
 
-/** Canonical numbers: bounds of buckets are floats, so that `1` is written `1.0`. */
+/** OpenMetrics wants bounds of buckets as floats, so that `1` is written `1.0`. */
 function numberText(value: number): string {
   if (Number.isNaN(value)) return 'NaN'
   if (!Number.isFinite(value)) return value > 0 ? '+Inf' : '-Inf'

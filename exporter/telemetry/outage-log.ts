@@ -1,5 +1,6 @@
 /**
- * Says once that spans cannot be sent, once that some are lost, and once that they can be sent again.
+ * Says once that spans cannot be sent, once that some are lost, and once that they can be sent
+ * again.
  */
 
 import { Ring2Error } from '../../collector/errors.ts'

@@ -1,9 +1,9 @@
 /**
  * The one registry of metrics: every name, kind, unit, attribute, bucket bound and help text.
  *
- * The OTLP producer, the /metrics page, docs/signals.md and whatever draws or alerts on a metric read
- * it here. Span names and attributes are in span-registry.ts. A metric never carries a request id, a
- * head or a token as attribute: those are unbounded.
+ * The OTLP producer, the /metrics page, docs/signals.md and whatever draws or alerts on a metric
+ * read it here. Span names and attributes are in span-registry.ts. A metric never carries a request
+ * id, a head or a token as attribute: those are unbounded.
  */
 
 export type MetricKind = 'histogram' | 'counter' | 'up_down_counter' | 'gauge'
@@ -350,7 +350,7 @@ export function openMetricsFamily(definition: MetricDefinition): string {
   return unit === null || name.endsWith(`_${unit}`) ? name : `${name}_${unit}`
 }
 
-/** Name of a metric's samples as PromQL sees them; of a histogram, without `_bucket` and the like. */
+/** Name of a metric's samples in PromQL; of a histogram, without `_bucket` and the like. */
 export function prometheusName(definition: MetricDefinition): string {
   const family = openMetricsFamily(definition)
   return definition.kind === 'counter' ? `${family}_total` : family

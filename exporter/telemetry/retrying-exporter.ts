@@ -1,10 +1,10 @@
 /**
  * A bounded queue of spans in front of an exporter that does not retry.
  *
- * A span stays queued until the Collector took it, refused it for good, or newer spans pushed it out;
- * the last two are counted as lost, by reason. One export is in flight at a time, so that order is
- * kept and a batch is never sent twice at once. The first failure and the recovery are logged, and
- * nothing between.
+ * A span stays queued until the Collector took it, refused it for good, or newer spans pushed it
+ * out; the last two are counted as lost, by reason. One export is in flight at a time, so that
+ * order is kept and a batch is never sent twice at once. The first failure and the recovery are
+ * logged, and nothing between.
  *
  * Which answers may be tried again: OTLP specification, "OTLP/gRPC response".
  */

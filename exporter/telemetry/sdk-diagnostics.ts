@@ -1,6 +1,6 @@
 /**
- * Forwards the OpenTelemetry SDK's own messages to our log: each one once, so that a Collector that is
- * down does not fill the log with one line per try.
+ * Forwards the OpenTelemetry SDK's own messages to our log: each one once, so that a Collector that
+ * is down does not fill the log with one line per try.
  */
 
 import { type DiagLogger, DiagLogLevel, diag } from '@opentelemetry/api'

@@ -1,10 +1,10 @@
 /**
- * The only place that wires OpenTelemetry together: spans and metrics out by OTLP over gRPC, and the
- * /metrics page.
+ * The only place that wires OpenTelemetry together: spans and metrics out by OTLP over gRPC, and
+ * the /metrics page.
  *
- * One telemetry runs per process, because the SDK registers itself globally. `OTEL_…` variables mean
- * what the specification says; `telemetry.endpoint`, where it is set, wins over the endpoint variables.
- * When OTLP is off nothing is sent, and the page works all the same.
+ * One telemetry runs per process, because the SDK registers itself globally. `OTEL_…` variables
+ * mean what the specification says; `telemetry.endpoint`, where it is set, wins over the endpoint
+ * variables. When OTLP is off nothing is sent, and the page works all the same.
  */
 
 import { hostname } from 'node:os'
@@ -221,8 +221,8 @@ function apiUrl(api: Config['api']): string {
 }
 
 /**
- * The tracer must be that of the SDK started here: with another one, spans would have random ids and
- * go elsewhere. The span of this trial is never ended, so it is never sent.
+ * The tracer must be that of the SDK started here: with another one, spans would have random ids
+ * and go elsewhere. The span of this trial is never ended, so it is never sent.
  */
 function checkOwnTracer(tracer: Tracer, ids: GivenIds): void {
   const spanId = 'f'.repeat(16)

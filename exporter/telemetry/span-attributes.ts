@@ -2,8 +2,8 @@
  * A request's summary as span attributes.
  *
  * NaN is no value that every receiver can hold, so a layer without a value is left out of an array,
- * and the layers that are in it are named beside it. No more than `attributesMax` attributes are made;
- * the caller's own come last, after ours, and never replace one of ours.
+ * and the layers that are in it are named beside it. No more than `attributesMax` attributes are
+ * made; the caller's own come last, after ours, and never replace one of ours.
  */
 
 import type { Attributes } from '@opentelemetry/api'

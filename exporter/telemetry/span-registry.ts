@@ -1,8 +1,8 @@
 /**
  * The one registry of spans: their names, attributes and events.
  *
- * The span sink takes its names from here, and docs/signals.md is generated from it. Attributes that
- * carry a statistic are named after it, so they are given as patterns.
+ * The span sink takes its names from here, and docs/signals.md is generated from it. Attributes
+ * that carry a statistic are named after it, so they are given as patterns.
  */
 
 export const spanNames = {

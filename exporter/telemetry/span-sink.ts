@@ -2,9 +2,9 @@
  * Turns request summaries into spans: `ring2 request` under the caller's span, with `ring2 prefill`
  * and `ring2 decode` below it.
  *
- * Ids are given, never random, so that exporting a summary again makes the same spans. Whether a span
- * is recorded is the SDK's sampler's decision: by default, a caller who did not sample gets no spans,
- * and nothing else of the exporter is affected.
+ * Ids are given, never random, so that exporting a summary again makes the same spans. Whether a
+ * span is recorded is the SDK's sampler's decision: by default, a caller who did not sample gets no
+ * spans, and nothing else of the exporter is affected.
  */
 
 import {

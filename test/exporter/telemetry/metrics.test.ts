@@ -135,7 +135,7 @@ describe('metrics by OTLP', () => {
     expect(receiver.metrics()).toHaveLength(1)
   })
 
-  it('are missed once in the log when the Collector is not there, and found again once', async () => {
+  it('are missed once in the log when the Collector is away, and found again once', async () => {
     await receiver.stop()
     receiver = await startReceiver(['--fail-first', '2'])
     const { telemetry: started, messages } = start(() => snapshotOf([]))

@@ -3,7 +3,7 @@ import { join } from 'node:path'
 import { describe, expect, it, vi } from 'vitest'
 import { collectFamilies } from '../../../exporter/telemetry/metric-families.ts'
 import type { HistogramPoint } from '../../../exporter/telemetry/metric-points.ts'
-import { cumulativeCount, writeOpenMetrics } from '../../../exporter/telemetry/openmetrics.ts'
+import { cumulativeCounts, writeOpenMetrics } from '../../../exporter/telemetry/openmetrics.ts'
 import { metrics } from '../../../exporter/telemetry/registry.ts'
 import { python } from '../../helpers/otlp-receiver.ts'
 import { histogramOf, PARENT, START_MICROS, snapshotOf, TRACE } from './fixtures.ts'
@@ -111,17 +111,19 @@ describe('the /metrics page', () => {
     },
   )
 
-  it('never counts too high, nor falls, where the exponential buckets are coarser than the bounds', () => {
+  it('never counts too high, nor falls, where exponential buckets are coarser than bounds', () => {
     const values = manyValues()
     const point = histogramOf(values, -1)
-    let before = 0
-    for (let quarterOctave = -40; quarterOctave < 120; quarterOctave += 1) {
-      const count = cumulativeCount(point, quarterOctave)
-      expect(count).toBeGreaterThanOrEqual(before)
-      expect(count).toBeLessThanOrEqual(values.filter((v) => v <= 2 ** (quarterOctave / 4)).length)
-      before = count
+    const quarterOctaves = Array.from({ length: 160 }, (_, index) => index - 40)
+    const counts = cumulativeCounts(point, quarterOctaves)
+    for (const [index, quarterOctave] of quarterOctaves.entries()) {
+      const exact = values.filter((value) => value <= 2 ** (quarterOctave / 4)).length
+      expect(counts[index]).toBeGreaterThanOrEqual(counts[index - 1] ?? 0)
+      expect(counts[index]).toBeLessThanOrEqual(exact)
+      // The bounds of scale -1 are powers of four: eight quarters of an octave.
+      if (quarterOctave % 8 === 0) expect(counts[index]).toBe(exact)
     }
-    expect(cumulativeCount(point, 400)).toBe(values.length)
+    expect(cumulativeCounts(point, [400])).toEqual([values.length])
   })
 
   it('puts an exemplar with trace and span on the bucket that holds its value', () => {
