@@ -1,4 +1,4 @@
-"""Fixtures: the real model once per run, tiny random ones, and segments in a folder of their own."""
+"""Fixtures: the real model once per run, tiny random ones, segments in a folder of their own."""
 
 import os
 import sys

@@ -67,6 +67,23 @@ def test_every_family_has_the_same_logits_for_a_padded_batch(family, tiny, attac
     assert torch.equal(before, after)
 
 
+def test_a_compiled_model_goes_on_and_is_captured(tiny, attach):
+    model = tiny("llama")
+    ids = torch.randint(3, 97, (1, 6))
+    with torch.no_grad():
+        before = torch.compile(model, backend="eager")(input_ids=ids).logits
+        torch._dynamo.reset()
+        attached = attach(model, EVERYTHING)
+        compiled = torch.compile(model, backend="eager")
+        with ring2.request("compiled"):
+            assert torch.equal(compiled(input_ids=ids).logits, before)
+            assert torch.equal(compiled(input_ids=ids).logits, before)
+    torch._dynamo.reset()
+    records = attached.finish()
+    assert len(records.tensors) == 2 * (2 * 5 + 4)
+    assert torch.equal(records.tensor("final_logits").torch(), before[0])
+
+
 def test_gradients_are_the_same(tiny, attach):
     model = tiny("llama")
     ids = torch.randint(3, 97, (1, 6))

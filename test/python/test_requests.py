@@ -20,7 +20,8 @@ def _forward(model):
 def test_records_carry_identity_and_come_in_order(tiny, attach):
     model = tiny("llama")
     attached = attach(model, "resid_pre", segment="identity", model_name="tiny", revision="r7")
-    with ring2.request("req-1", TRACEPARENT, {"route": "/chat", "n": 2, "p": 0.5, "s": True}, "a=b"):
+    attributes = {"route": "/chat", "n": 2, "p": 0.5, "s": True}
+    with ring2.request("req-1", TRACEPARENT, attributes, "a=b"):
         _forward(model)
     records = attached.finish()
     assert records.kinds == ["MODEL", "REQUEST", "STEP", "TENSOR", "TENSOR", "REQUEST_END"]
@@ -33,7 +34,7 @@ def test_records_carry_identity_and_come_in_order(tiny, attach):
     assert int(request.pop("started_realtime_ns")) > 10**18
     assert request == {
         "key": 1, "request_id": "req-1", "traceparent": TRACEPARENT, "tracestate": "a=b",
-        "attributes": {"route": "/chat", "n": 2, "p": 0.5, "s": True},
+        "attributes": attributes,
     }
     assert records.ends == [
         {"key": 1, "steps": 1, "tokens": 3, "prompt_tokens": 3, "outcome": "ok"}

@@ -94,7 +94,8 @@ def test_chunked_prefill_continues_the_range(tiny, attach):
     assert steps[1].rows == ((1, 0, 4, 0, 0, 4), (2, 4, 8, 1, 0, 0))
     assert steps[2].rows == ((1, 4, 6, 0, 0, 4), (2, 8, 10, 1, 0, 0))
     assert steps[3].rows == ((1, 6, 7, 0, 0, 4), (2, 10, 11, 1, 0, 0))
-    assert [step.phases[0] for step in steps] == ["prefill", "prefill", "prefill", "decode", "decode"]
+    phases = [step.phases[0] for step in steps]
+    assert phases == ["prefill", "prefill", "prefill", "decode", "decode"]
 
 
 def test_without_a_cache_every_pass_starts_at_zero(tiny, attach):

@@ -12,8 +12,9 @@ Importing this package needs neither torch nor transformers nor numpy.
 
 from typing import Any
 
+from ._attach import attach
 from ._errors import Ring2Error
-from ._probe import Probe, attach
+from ._probe import Probe
 from ._requests import RequestInfo, batch, request
 from .client import Client, TensorData, Trace, open
 

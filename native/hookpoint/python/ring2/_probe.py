@@ -1,32 +1,25 @@
-"""``attach`` and ``Probe``: hooks on a model, steps, and capture into one segment.
+"""``Probe``: hooks on a model, steps, and capture into one segment.
 
 A forward pass of the model opens a step (its STEP record first), the hooks inside it copy what they
 see, and its end closes the step. Nothing here changes a tensor or raises into the model: the first
 unexpected error ends the capture, with one log line. ``detach`` leaves the model as it was.
 """
 
-import atexit
 import itertools
 import logging
-import os
-import re
 import threading
-import weakref
 from collections.abc import Callable, Iterable
 from typing import Any
 
 from . import _attention, _models, _native, _requests
 from ._anonymous import AnonymousRequests
-from ._errors import Ring2Error
 from ._finished import FinishedRows
 from ._producer import Producer
 from ._requests import Entry, Session
-from ._selection import HOOKS_BY_NAME, Layers, select
+from ._selection import HOOKS_BY_NAME
 from ._steps import Forward, argument_binder, read_forward
 
 logger = logging.getLogger("ring2")
-
-_segment_numbers = itertools.count(1)
 
 
 class _CurrentStep(threading.local):
@@ -34,11 +27,6 @@ class _CurrentStep(threading.local):
 
     forward: Forward | None = None
     entries: tuple[Entry, ...] = ()
-
-
-def _default_segment(name: str) -> str:
-    plain = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "model"
-    return f"{plain[:40]}-{os.getpid()}-{next(_segment_numbers)}"
 
 
 class Probe:
@@ -51,7 +39,7 @@ class Probe:
         self.hooks = hooks
         self.segment = producer.name
         self.path = producer.path
-        self._model = model
+        self.model = model
         self._producer = producer
         self._capture = _native.register_operator()
         self._native = _native.library()
@@ -59,6 +47,7 @@ class Probe:
         self._keys = itertools.count(1)
         self._keys_lock = threading.Lock()
         self._step = _CurrentStep()
+        self._open: dict[Entry, None] = {}
         self._anonymous = AnonymousRequests()
         self._finished = FinishedRows(token_ids)
         self._undo: list[Callable[[], object]] = []
@@ -80,6 +69,10 @@ class Probe:
         """(records, bytes) that this side could not write, by reason; see docs/architecture.md."""
         return self._producer.losses()
 
+    def abandon(self) -> None:
+        """In a forked child: the hooks stay on the model and do nothing."""
+        self._active = False
+
     def detach(self) -> None:
         """Takes every hook off, ends open requests and closes the segment. Twice is harmless."""
         self._active = False
@@ -87,11 +80,11 @@ class Probe:
             self._undo.pop()()
         if self in _requests.attached:
             _requests.attached.remove(self)
-        if self._producer.alive:
-            self._anonymous.end_all()
+        self._anonymous.end_all()
+        for entry in list(self._open):
+            self.close_request(entry, "ok")
         self._producer.housekeeping = None
         self._producer.close()
-        _live.discard(self)
 
     def __enter__(self) -> "Probe":
         return self
@@ -103,10 +96,12 @@ class Probe:
 
     def install(self) -> None:
         """Puts the hooks on the model."""
-        model = self._model
+        model = self.model
         self._bind = argument_binder(model.forward)
-        self._on(model.register_forward_pre_hook(self._before, with_kwargs=True, prepend=True))
-        self._on(model.register_forward_hook(self._after, always_call=True))
+        # Steps are Python's business: a compiler must run these as they are, not trace them.
+        before, after = _untraced(self._before), _untraced(self._after)
+        self._on(model.register_forward_pre_hook(before, with_kwargs=True, prepend=True))
+        self._on(model.register_forward_hook(after, always_call=True))
         kernel = "" if "pattern" not in self.hooks else self._attention_kernel()
         for site in self._sites:
             self._install_site(site, kernel)
@@ -117,8 +112,8 @@ class Probe:
     def _attention_kernel(self) -> str:
         if not any(site.side == _models.WEIGHTS for site in self._sites):
             return ""
-        config = self._model.config
-        kernel = _attention.implementation(self._model)
+        config = self.model.config
+        kernel = _attention.implementation(self.model)
         if kernel != "eager":
             config._attn_implementation = _attention.register_twin(kernel)
 
@@ -139,9 +134,9 @@ class Probe:
         elif site.side == _models.OUTPUT:
             self._on(module.register_forward_hook(_output_hook(tap)))
         elif kernel == "eager":
-            self._on(module.register_forward_hook(self._weights_hook(site.layer, tap)))
+            self._on(module.register_forward_hook(_untraced(self._weights_hook(site.layer, tap))))
         else:
-            module.__dict__[_attention.TAP] = self._pattern_tap(site.layer, tap)
+            module.__dict__[_attention.TAP] = _untraced(self._pattern_tap(site.layer, tap))
             self._undo.append(lambda: module.__dict__.pop(_attention.TAP, None))
 
     def _tap(self, hook: int, layer: int, view: _models.View | None) -> Callable[[Any], None]:
@@ -180,7 +175,7 @@ class Probe:
     def _pattern_tap(self, layer: int, tap: Callable[[Any], None]) -> Callable[..., None]:
         import torch
 
-        wants, slot, hook = self._native.ring2_torch_wants, self._producer.slot, 5
+        wants, slot = self._native.ring2_torch_wants, self._producer.slot
         hook = HOOKS_BY_NAME["pattern"].id
 
         def pattern(module: Any, query: Any, key: Any, mask: Any, kwargs: dict[str, Any]) -> None:
@@ -290,6 +285,7 @@ class Probe:
                 if session is None:
                     session = Session(next(self._keys))
                     entry.sessions[self] = session
+                    self._open[entry] = None
                     body = _requests.request_body(
                         entry.info, session.key, entry.started_realtime_ns
                     )
@@ -308,6 +304,7 @@ class Probe:
     def close_request(self, entry: Entry, outcome: str) -> None:
         """Writes the REQUEST_END record. Never raises."""
         session = entry.sessions.pop(self, None)
+        self._open.pop(entry, None)
         if session is None or not self._producer.alive:
             return
         try:
@@ -341,28 +338,14 @@ class Probe:
         self._native.ring2_torch_set_step(self._producer.slot, -1)
         logger.error(
             "ring2: capture of %s has stopped after an error; the model goes on without it: %s: %s",
-            type(self._model).__name__, type(error).__name__, error, exc_info=error,
+            type(self.model).__name__, type(error).__name__, error, exc_info=error,
         )
 
 
-_live: "weakref.WeakSet[Probe]" = weakref.WeakSet()
+def _untraced(function: Callable[..., Any]) -> Callable[..., Any]:
+    import torch
 
-
-def _detach_all() -> None:
-    for probe in list(_live):
-        probe.detach()
-
-
-def _forget_all() -> None:
-    # In a forked child the hooks stay on the model and do nothing; nothing is written at its exit.
-    for probe in list(_live):
-        probe._active = False
-    _live.clear()
-    _requests.attached.clear()
-
-
-atexit.register(_detach_all)
-os.register_at_fork(after_in_child=_forget_all)
+    return torch.compiler.disable(function)
 
 
 def _token_buffer() -> Any:
@@ -384,109 +367,3 @@ def _output_hook(tap: Callable[[Any], None]) -> Callable[..., None]:
         tap(output[0] if isinstance(output, tuple) else output)
 
     return hook
-
-
-def _end_of_sequence_ids(model: Any, tokenizer: Any) -> set[int]:
-    ids: set[int] = set()
-    sources = (getattr(model, "generation_config", None), getattr(model, "config", None), tokenizer)
-    for source in sources:
-        for name in ("eos_token_id", "pad_token_id"):
-            value = getattr(source, name, None)
-            values = value if isinstance(value, (list, tuple)) else (value,)
-            ids.update(int(item) for item in values if isinstance(item, int))
-    return ids
-
-
-def _check_not_attached(model: Any) -> None:
-    for probe in list(_live):
-        other = probe._model
-        if other is model or model in other.modules() or other in model.modules():
-            raise Ring2Error(
-                "RING2_E_MODEL",
-                f"expected a model without a probe, got one that is attached to segment "
-                f"{probe.segment!r} already; detach that probe first.",
-            )
-
-
-def attach(
-    model: Any,
-    hooks: str | Iterable[str] = "hf-only",
-    layers: Layers = "all",
-    tokenizer: Any = None,
-    segment: str | None = None,
-    payload_mb: float = 256,
-    when_full: str = "drop",
-    *,
-    block_timeout_ms: int = 1000,
-    directory: str | None = None,
-    model_name: str | None = None,
-    revision: str | None = None,
-) -> Probe:
-    """Starts capturing ``hooks`` of ``layers`` from a model into a new segment.
-
-    model       a Hugging Face causal language model as it is, or any module with HookPoints
-    hooks       names, presets and aliases of docs/hooks.md: ``"resid_pre[0,5],pattern[::4],logits"``
-    layers      for hooks without brackets: "all", a number, numbers, or text like "::4"
-    tokenizer   only to learn more end-of-sequence ids, for batches in which rows end early
-    segment     name of /dev/shm/ring2.<segment>; by default the model's name and the process id
-    payload_mb  size of the payload ring in MiB
-    when_full   "drop" counts what does not fit; "block" waits up to ``block_timeout_ms`` first
-
-    Forward passes outside of ``request`` and ``batch`` get requests with generated ids, one per
-    batch row: from a pass at position 0 for as long as its cache grows. Raises Ring2Error.
-    """
-    import torch
-
-    if not isinstance(model, torch.nn.Module):
-        raise Ring2Error(
-            "RING2_E_MODEL", f"expected a torch.nn.Module, got {type(model).__name__}"
-        )
-    _check_not_attached(model)
-    structure = _models.find_structure(model, _hook_points(model))
-    available: dict[str, set[int]] = {}
-    for site in structure.sites:
-        available.setdefault(site.hook, set()).add(site.layer)
-    if structure.captures_token_ids:
-        available.setdefault("token_ids", set()).add(-1)
-    chosen, skipped = select(
-        hooks,
-        layers,
-        {name: frozenset(numbers) for name, numbers in available.items()},
-        structure.layer_count,
-        type(model).__name__,
-    )
-    if skipped:
-        logger.info(
-            "ring2: not captured from %s in this version: %s",
-            type(model).__name__, ", ".join(skipped),
-        )
-    _native.register_operator()
-    info = dict(structure.info)
-    info["name"] = model_name or info["name"]
-    info["revision"] = revision if revision is not None else info["revision"]
-    info["hooks"] = {name: list(numbers) for name, numbers in chosen.items()}
-    name = segment if segment is not None else _default_segment(str(info["name"]))
-    producer = Producer(name, payload_mb, when_full, block_timeout_ms, directory)
-    return _start(model, structure, chosen, producer, info, tokenizer)
-
-
-def _start(
-    model: Any, structure: _models.Structure, chosen: dict[str, tuple[int, ...]],
-    producer: Producer, info: dict[str, object], tokenizer: Any,
-) -> Probe:
-    probe = Probe(model, structure, chosen, producer, _end_of_sequence_ids(model, tokenizer))
-    try:
-        producer.send(_native.KIND_MODEL, info)
-        probe.install()
-    except BaseException:
-        probe.detach()
-        raise
-    _live.add(probe)
-    _requests.attached.append(probe)
-    return probe
-
-
-def _hook_points(model: Any) -> list[Any]:
-    from .hook_point import HookPoint
-
-    return [module for module in model.modules() if isinstance(module, HookPoint)]

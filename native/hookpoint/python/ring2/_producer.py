@@ -64,7 +64,8 @@ class Producer:
             raise _argument(f"expected payload_mb to be a positive number, got {payload_mb!r}")
         if not 0 <= block_timeout_ms <= BLOCK_TIMEOUT_MS_MAX:
             raise _argument(
-                f"expected block_timeout_ms from 0 to {BLOCK_TIMEOUT_MS_MAX}, got {block_timeout_ms}"
+                f"expected block_timeout_ms from 0 to {BLOCK_TIMEOUT_MS_MAX}, "
+                f"got {block_timeout_ms}"
             )
         self.name = name
         self.housekeeping: Callable[[], None] | None = None  # called with every heartbeat
@@ -190,7 +191,7 @@ class Producer:
     _last_losses: dict[str, tuple[int, int]] = {}
 
     def close(self) -> None:
-        """Marks the segment closed; what is in it stays for the exporter. Closing twice is harmless."""
+        """Marks the segment closed; what is in it stays for the exporter. Twice is harmless."""
         self._stop.set()
         self._native.ring2_torch_remove(self.slot)
         with self._lock:

@@ -26,7 +26,8 @@ class HookPoint(torch.nn.Module):
             )
         if hook.layered and (layer is None or not 0 <= layer < LAYERS_MAX):
             raise Ring2Error(
-                "RING2_E_HOOK", f"expected a layer from 0 to {LAYERS_MAX - 1} for {name}, got {layer}"
+                "RING2_E_HOOK",
+                f"expected a layer from 0 to {LAYERS_MAX - 1} for {name}, got {layer}",
             )
         if not hook.layered and layer not in (None, -1):
             raise Ring2Error("RING2_E_HOOK", f"expected no layer for {name}, got {layer}")

@@ -30,8 +30,8 @@ int ring2_python_open(const char *directory, const char *name, uint64_t payload_
   return ring2_producer_open(&options, out);
 }
 
-/* 1 when a record of `bytes` fits now beside a GAP, whatever the padding; a guess when other threads
- * write at the same time. Lets the caller wait with a record that must arrive instead of losing it. */
+/* 1 when a record of `bytes` fits now beside a GAP, whatever the padding; a guess when other
+ * threads write at the same time. Lets the caller wait with a record that must arrive. */
 int ring2_python_room(const ring2_producer *producer, uint64_t bytes) {
   const ring2_header *header = ring2_producer_header(producer);
   if (header == NULL) return 0;

@@ -29,7 +29,8 @@
 
 /* ------------------------------------------------------------------ libtorch's C shim
  * Declared here from the shim's stable ABI: handles are opaque pointers, a result of 0 is success,
- * and an operator's arguments arrive as 64-bit words (a tensor as an owned handle, an int as is). */
+ * and an operator's arguments arrive as 64-bit words (a tensor as an owned handle, an int as it
+ * is). */
 
 typedef void *tensor_handle;
 typedef void *library_handle;
@@ -47,7 +48,8 @@ static struct {
   int32_t (*get_device_type)(tensor_handle, int32_t *);
   int32_t (*get_layout)(tensor_handle, int32_t *);
   int32_t (*library_init_def)(const char *, const char *, uint32_t, library_handle *);
-  int32_t (*library_init_impl)(const char *, const char *, const char *, uint32_t, library_handle *);
+  int32_t (*library_init_impl)(const char *, const char *, const char *, uint32_t,
+                               library_handle *);
   int32_t (*library_def)(library_handle, const char *);
   int32_t (*library_impl)(library_handle, const char *, boxed_kernel);
 } shim;
@@ -177,8 +179,8 @@ static bool describe(tensor_handle handle, ring2_tensor *out, const void **data)
   return true;
 }
 
-static void copy_tensor(ring2_producer *producer, tensor_handle handle, uint32_t hook, int32_t layer,
-                        int64_t step) {
+static void copy_tensor(ring2_producer *producer, tensor_handle handle, uint32_t hook,
+                        int32_t layer, int64_t step) {
   ring2_tensor tensor;
   memset(&tensor, 0, sizeof tensor);
   tensor.hook = hook;
