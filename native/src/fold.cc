@@ -57,14 +57,19 @@ inline int32_t coarse_bucket(double value, int32_t scale) {
 }
 
 int32_t fine_bucket(double value, int32_t scale) {
-  int exponent;
-  const double mantissa = 2 * std::frexp(value, &exponent);  // in [1, 2)
-  const int32_t octave = (exponent - 1) * (1 << scale);
-  if (mantissa == 1.0) return octave - 1;
-  const double position = std::ceil(std::ldexp(std::log2(mantissa), scale)) - 1;
+  uint64_t bits;
+  std::memcpy(&bits, &value, sizeof bits);
+  const int32_t per_octave = 1 << scale;
+  const int32_t octave = (static_cast<int32_t>(bits >> kMantissaBits) - 1023) * per_octave;
+  if ((bits & kMantissaMask) == 0) return octave - 1;
+  bits = (bits & kMantissaMask) | uint64_t{1023} << kMantissaBits;
+  double mantissa;
+  std::memcpy(&mantissa, &bits, sizeof bits);
+  const double position = std::log2(mantissa) * per_octave;
+  const int32_t whole = static_cast<int32_t>(position);
+  const int32_t index = static_cast<double>(whole) == position ? whole - 1 : whole;
   // Rounding of the logarithm may not carry a value into another octave.
-  const double last = static_cast<double>((1 << scale) - 1);
-  return octave + static_cast<int32_t>(std::clamp(position, 0.0, last));
+  return octave + std::clamp(index, 0, per_octave - 1);
 }
 
 void lower_scale(ring2_point *point, int32_t by) {

@@ -33,6 +33,15 @@ struct LogCounts {
   double operator()(uint64_t n) const { return n - first < kKept ? of_count[n - first] : exact(n); }
 };
 
+double not_negative(double value) { return value > 0 ? value : 0; }
+
+// ln of a row's sum, which is 1 but for the type's rounding: a short series then does.
+double log_of_mass(double mass) {
+  const double x = mass - 1;
+  if (x > 1e-3 || x < -1e-3) return std::log(mass);
+  return x * (1 - x * (1.0 / 2 - x * (1.0 / 3 - x * (1.0 / 4))));
+}
+
 struct AttentionRun {
   const SliceContext &context;
   uint64_t keys;
@@ -77,20 +86,20 @@ struct AttentionRun {
   void add_values(const AttentionRow &sums, uint64_t visible, uint64_t position) {
     const double mass = sums.first + sums.rest;
     const double first_p_log_p = sums.first > 0 ? sums.first * std::log(sums.first) : 0;
-    const double h = std::log(mass) - (sums.rest_p_log_p + first_p_log_p) / mass;
-    entropy.add(std::fmax(0.0, h));
+    const double h = not_negative(log_of_mass(mass) - (sums.rest_p_log_p + first_p_log_p) / mass);
+    entropy.add(h);
     if (position >= 1) {
       sink_mass.add(sums.first);
       sink_mass_samples.add(sums.first);
     }
     if (visible >= 2) {
-      const double share = std::fmax(0.0, h) / log_counts(visible);
+      const double share = h / log_counts(visible);
       normalized.add(share);
       normalized_samples.add(share);
     }
     if (visible >= 3 && sums.rest >= kRestMin * mass) {
-      const double rest_h = std::log(sums.rest) - sums.rest_p_log_p / sums.rest;
-      const double share = std::fmax(0.0, rest_h) / log_counts(visible - 1);
+      const double rest_h = not_negative(std::log(sums.rest) - sums.rest_p_log_p / sums.rest);
+      const double share = rest_h / log_counts(visible - 1);
       no_sink.add(share);
       no_sink_samples.add(share);
     }

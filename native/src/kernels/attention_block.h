@@ -19,15 +19,16 @@ struct PatternSums {
   }
 };
 
-// Adds `count` elements to the row; returns the largest raw code among them.
+// Adds `count` elements to the row; true when one of them may be no probability.
 template <typename T>
-RING2_INLINE uint32_t pattern_block(const uint8_t *begin, const uint8_t *data, size_t count,
+RING2_INLINE bool pattern_block(const uint8_t *begin, const uint8_t *data, size_t count,
                                     AttentionRow *row) {
   PatternSums sums;
   typename T::Codes codes = {};
   const uint8_t *at = data;
   size_t left = count;
   for (; left >= kStep; left -= kStep, at += kStepBytes<T>) {
+    prefetch_lines(at, kStepBytes<T>);
     T::codes(&codes, at);
     PatternSums::step(&sums, T::pair(at));
   }
@@ -39,7 +40,7 @@ RING2_INLINE uint32_t pattern_block(const uint8_t *begin, const uint8_t *data, s
   }
   row->rest += static_cast<double>(sum_lanes(sums.mass_a + sums.mass_b));
   row->rest_p_log_p += static_cast<double>(sum_lanes(sums.p_log_p_a + sums.p_log_p_b));
-  return largest_code(codes);
+  return T::any_from_infinity(codes);
 }
 
 template <typename T>
@@ -55,7 +56,7 @@ RING2_INLINE bool all_zero(const uint8_t *begin, const uint8_t *data, size_t cou
   return !T::any(tail);
 }
 
-// Counts what is no probability in a row whose largest code is an infinity's or above it.
+// Counts what is no probability, in a row where something seemed to be none (-0 seems so too).
 template <typename T>
 __attribute__((noinline)) void count_unusable(const uint8_t *data, size_t keys,
                                               AttentionRow *row) {
@@ -77,14 +78,13 @@ void attention_row(const uint8_t *data, size_t keys, size_t visible, AttentionRo
   row->first = static_cast<double>(T::value(data));
   const uint8_t *end = data + visible * T::kBytes;
   if (visible < keys && !all_zero<T>(data, end, keys - visible)) visible = keys;
-  uint32_t largest = T::code(data);
+  bool suspect = T::code(data) >= T::kInfinity;
   for (size_t done = 1; done < visible; done += kBlockElements) {
     const size_t left = visible - done;
     const size_t count = left < kBlockElements ? left : kBlockElements;
-    const uint32_t code = pattern_block<T>(data, data + done * T::kBytes, count, row);
-    largest = code > largest ? code : largest;
+    suspect |= pattern_block<T>(data, data + done * T::kBytes, count, row);
   }
-  if (largest >= T::kInfinity) count_unusable<T>(data, keys, row);
+  if (suspect) count_unusable<T>(data, keys, row);
 }
 
 }  // namespace

@@ -72,12 +72,13 @@ __attribute__((noinline)) void careful_moments(const uint8_t *data, const BlockS
                                                RowSquares *squares) {
   float values[kBlockElements];
   size_t kept = 0;
+  squares->all_used = false;
   *block = MomentsBlock{};
   for (size_t row = 0; row < shape.rows; ++row) {
     const uint8_t *at = data + row * shape.stride_bytes;
     const size_t used = keep_finite<T>(at, shape.width, mask_at, values + kept, block);
-    squares[row].sum_squares = add_values(values + kept, used, block);
-    squares[row].used = static_cast<uint32_t>(used);
+    squares->of_row[row] = add_values(values + kept, used, block);
+    squares->used[row] = static_cast<uint32_t>(used);
     kept += used;
   }
   if (kept == 0) return;

@@ -34,14 +34,16 @@ void moments_float64(const uint8_t *data, const BlockShape &shape, double mask_a
                      MomentsBlock *block, RowSquares *squares) {
   double values[kBlockElements];
   *block = MomentsBlock{};
+  squares->all_used = false;
   for (size_t row = 0; row < shape.rows; ++row) {
-    squares[row] = RowSquares{};
+    squares->of_row[row] = 0;
+    squares->used[row] = 0;
     for (size_t i = 0; i < shape.width; ++i) {
       const double value = element(data + row * shape.stride_bytes, i);
       if (count_not_finite(value, block) || value <= mask_at) continue;
       values[block->used++] = value;
-      squares[row].sum_squares += value * value;
-      ++squares[row].used;
+      squares->of_row[row] += value * value;
+      ++squares->used[row];
       block->sum += value;
       block->abs_max = std::fmax(block->abs_max, std::fabs(value));
     }
@@ -60,7 +62,7 @@ void logits_float64(const uint8_t *data, size_t count, double running_maximum,
   const BlockShape shape = {count * sizeof(double), 1, count};
   const double infinity = std::numeric_limits<double>::infinity();
   moments_float64(data, shape, -infinity, &block->moments, &squares);
-  block->sum_squares = squares.sum_squares;
+  block->sum_squares = squares.of_row[0];
   block->maximum = block->second = -infinity;
   if (block->moments.nan + block->moments.pos_inf > 0) return;
   for (size_t i = 0; i < count; ++i) {

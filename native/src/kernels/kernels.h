@@ -30,10 +30,11 @@ struct MomentsBlock {
   double abs_max;  // 0 when nothing was used
 };
 
-// Of one row of a MomentsBlock, or the part of a row that the block holds.
+// Sums of squares of the rows of a MomentsBlock, or of the part of a row that the block holds.
 struct RowSquares {
-  double sum_squares;
-  uint32_t used;
+  double of_row[kBlockRowsMax];
+  bool all_used;                 // every element of every row was used, and used[] is not set
+  uint32_t used[kBlockRowsMax];  // how many elements of the row were
 };
 
 // Part of one row of logits. Natural logarithms; -Inf entries have probability 0.
@@ -66,7 +67,7 @@ struct BlockShape {
 struct Kernels {
   const char *name;
   // Elements at or below mask_at are left out and not counted (pass -infinity: none; -Inf is then
-  // left out and counted). squares has shape.rows entries.
+  // left out and counted).
   void (*moments[kElementTypes])(const uint8_t *data, const BlockShape &shape, double mask_at,
                                  MomentsBlock *block, RowSquares *squares);
   // count <= kBlockElements; running_maximum: of the row's earlier blocks. With any NaN or +Inf

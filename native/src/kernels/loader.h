@@ -44,7 +44,9 @@ RING2_INLINE Floats halves_to_floats(const uint8_t *from) {
 #endif
 
 // Each loader: Magnitudes is a vector of the largest |x| seen as an integer; Codes of the largest
-// raw code, where every negative number and -0 is above the infinity.
+// raw code, where NaN, every negative number and -0 are above the infinity. any_from_infinity: a
+// code is the infinity or above when adding what lifts the infinity to the top bit sets that bit,
+// or when it has it already.
 struct Float32 {
   typedef Ints Magnitudes;
   typedef Words Codes;
@@ -68,6 +70,9 @@ struct Float32 {
   RING2_INLINE bool any(const uint8_t *at) {
     return any_bit(load<Words>(at) | load<Words>(at + kVectorBytes));
   }
+  RING2_INLINE bool any_from_infinity(Codes codes) {
+    return any_bit(((codes + (0x80000000u - kInfinity)) | codes) & 0x80000000u);
+  }
 };
 
 struct Bits16 {
@@ -82,10 +87,16 @@ struct Bits16 {
     *largest = larger(*largest, load<Shorts>(at));
   }
   RING2_INLINE bool any(const uint8_t *at) { return any_bit(load<Shorts>(at)); }
+  template <uint32_t kFrom>
+  RING2_INLINE bool any_code_from(Codes codes) {
+    const uint16_t to_top = static_cast<uint16_t>(0x8000u - kFrom);
+    return any_bit(((codes + to_top) | codes) & static_cast<uint16_t>(0x8000u));
+  }
 };
 
 struct Float16 : Bits16 {
   static constexpr uint32_t kInfinity = 0x7c00u;
+  RING2_INLINE bool any_from_infinity(Codes codes) { return any_code_from<kInfinity>(codes); }
   RING2_INLINE float value(const uint8_t *at) { return half_to_float(load<uint16_t>(at)); }
   RING2_INLINE float from_code(uint32_t code) {
     return half_to_float(static_cast<uint16_t>(code));
@@ -98,6 +109,7 @@ struct Float16 : Bits16 {
 // A pair holds the even elements, then the odd ones: no shuffle is needed, and no sum minds.
 struct Bfloat16 : Bits16 {
   static constexpr uint32_t kInfinity = 0x7f80u;
+  RING2_INLINE bool any_from_infinity(Codes codes) { return any_code_from<kInfinity>(codes); }
   RING2_INLINE float value(const uint8_t *at) {
     return bits<float>(uint32_t{load<uint16_t>(at)} << 16);
   }

@@ -56,7 +56,8 @@ struct LogitsRun {
 
   void row(const uint8_t *data, uint64_t width) {
     RowSoftmax softmax;
-    RowSquares squares = {};
+    double sum_squares = 0;
+    uint32_t used = 0;
     uint64_t unusable = 0;
     for (uint64_t done = 0; done < width; done += kBlockElements) {
       const uint64_t count = std::min<uint64_t>(kBlockElements, width - done);
@@ -69,11 +70,11 @@ struct LogitsRun {
       context.slice->neg_inf_count += block.moments.neg_inf;
       unusable += block.moments.nan + block.moments.pos_inf;
       moments.merge(block.moments);
-      squares.sum_squares += block.sum_squares;
-      squares.used += static_cast<uint32_t>(block.moments.used);
+      sum_squares += block.sum_squares;
+      used += static_cast<uint32_t>(block.moments.used);
       if (unusable == 0) softmax.merge(block, done);
     }
-    norms.add(squares);
+    norms.add(&sum_squares, &used, 1);
     finish_row(softmax, unusable);
   }
 

@@ -161,6 +161,7 @@ RING2_INLINE void first_pass(const uint8_t *data, size_t count, LogitsFirstPass<
   const uint8_t *at = data;
   size_t left = count;
   for (; left >= kStep; left -= kStep, at += kStepBytes<T>) {
+    prefetch_lines(at, kStepBytes<T>);
     const Pair x = T::pair(at);
     MomentSums<T>::step(&pass->sums, at, &pass->squares_a, &pass->squares_b);
     maximum_a = larger(maximum_a, x.a);

@@ -9,6 +9,8 @@
 namespace ring2 {
 namespace {
 
+constexpr double kLargest = std::numeric_limits<double>::max();
+
 // Masked attention scores are -Inf or near the type's lowest number, sometimes both in one row (the
 // mask is added in the type itself): at half of it and below, a score counts as masked.
 double mask_at(const SliceContext &context) {
@@ -37,21 +39,17 @@ struct MomentsRun {
   double mask;
   SliceMoments moments;
   RowNorms norms;
-  RowSquares squares[kBlockRowsMax];
+  RowSquares squares;
 
   MomentsRun(const SliceContext &measured, bool folded)
       : context(measured), mask(mask_at(measured)), norms(measured, folded) {}
 
   MomentsBlock block(const uint8_t *data, const BlockShape &shape) {
     MomentsBlock result;
-    context.kernels->moments[context.type](data, shape, mask, &result, squares);
+    context.kernels->moments[context.type](data, shape, mask, &result, &squares);
     count_block(result, context.slice);
     moments.merge(result);
     return result;
-  }
-
-  void row_done(const RowSquares &row) {
-    if (!norms.add(row)) ++context.slice->skipped_rows;
   }
 
   // Rows so narrow that a block holds several.
@@ -69,23 +67,27 @@ struct MomentsRun {
         }
       }
       block(at, {walk.stride_bytes, rows, walk.width});
-      for (uint64_t i = 0; i < rows; ++i) row_done(squares[i]);
+      if (squares.all_used) {
+        norms.add_whole(squares.of_row, walk.width, rows);
+      } else {
+        context.slice->skipped_rows += norms.add(squares.of_row, squares.used, rows);
+      }
     }
   }
 
   void wide(const uint8_t *data, const RowWalk &walk) {
     for (uint64_t row = 0; row < walk.rows; ++row) {
       const uint8_t *at = data + row * walk.stride_bytes;
-      RowSquares whole = {};
+      double sum_squares = 0;
+      uint32_t used = 0;
       for (uint64_t done = 0; done < walk.width; done += kBlockElements) {
         const uint64_t count = std::min<uint64_t>(kBlockElements, walk.width - done);
         const uint8_t *part = at + done * context.element_bytes;
         add_to_crc(context, part, count * context.element_bytes);
-        block(part, {count * context.element_bytes, 1, count});
-        whole.sum_squares += squares[0].sum_squares;
-        whole.used += squares[0].used;
+        used += static_cast<uint32_t>(block(part, {count * context.element_bytes, 1, count}).used);
+        sum_squares += squares.of_row[0];
       }
-      row_done(whole);
+      context.slice->skipped_rows += norms.add(&sum_squares, &used, 1);
     }
   }
 
@@ -142,13 +144,32 @@ void SliceMoments::publish(ring2_slice *slice) const {
   set_stat(slice, RING2_STAT_VARIANCE, variance);
 }
 
-bool RowNorms::add(const RowSquares &squares) {
-  if (squares.used == 0 || !std::isfinite(squares.sum_squares)) return false;
-  const double norm = std::sqrt(squares.sum_squares);
-  norm_.add(norm);
-  rms_.add(std::sqrt(squares.sum_squares / squares.used));
-  if (folded_) samples_.add(norm);
-  return true;
+uint64_t RowNorms::add(const double *sum_squares, const uint32_t *used, uint64_t count) {
+  uint64_t without_value = 0;
+  for (uint64_t row = 0; row < count; ++row) {
+    if (used[row] == 0 || !(sum_squares[row] <= kLargest)) {
+      ++without_value;
+      continue;
+    }
+    add_whole(sum_squares + row, used[row], 1);
+  }
+  return without_value;
+}
+
+void RowNorms::add_whole(const double *sum_squares, uint64_t width, uint64_t count) {
+  double norms[kBlockRowsMax];
+  double sum = 0, least = kLargest, most = 0;
+  for (uint64_t row = 0; row < count; ++row) {
+    const double norm = std::sqrt(sum_squares[row]);
+    norms[row] = norm;
+    sum += norm;
+    least = norm < least ? norm : least;
+    most = norm > most ? norm : most;
+  }
+  const double per_root = 1 / std::sqrt(static_cast<double>(width));
+  norm_.merge({sum, least, most, count});
+  rms_.merge({sum * per_root, least * per_root, most * per_root, count});
+  if (folded_) samples_.add(norms, static_cast<uint32_t>(count));
 }
 
 void RowNorms::publish(ring2_slice *slice) {

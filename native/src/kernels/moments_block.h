@@ -37,6 +37,7 @@ RING2_INLINE float row_squares(MomentSums<T> *sums, const uint8_t *begin, const 
   const uint8_t *at = row;
   size_t left = width;
   for (; left >= 2 * kStep; left -= 2 * kStep, at += 2 * kStepBytes<T>) {
+    prefetch_lines(at, 2 * kStepBytes<T>);
     MomentSums<T>::step(sums, at, &a, &b);
     MomentSums<T>::step(sums, at + kStepBytes<T>, &c, &d);
   }
@@ -100,12 +101,10 @@ void moments_block(const uint8_t *data, const BlockShape &shape, double mask_at,
   double sum_squares = 0;
   for (size_t row = 0; row < shape.rows; ++row) {
     const uint8_t *at = data + row * shape.stride_bytes;
-    squares[row].sum_squares = static_cast<double>(row_squares<T>(&sums, data, at, shape.width));
-    if (squares[row].sum_squares < kRowSquaresSafeMin) {
-      squares[row].sum_squares = tiny_row_squares<T>(at, shape.width);
-    }
-    squares[row].used = static_cast<uint32_t>(shape.width);
-    sum_squares += squares[row].sum_squares;
+    double of_row = static_cast<double>(row_squares<T>(&sums, data, at, shape.width));
+    if (of_row < kRowSquaresSafeMin) of_row = tiny_row_squares<T>(at, shape.width);
+    squares->of_row[row] = of_row;
+    sum_squares += of_row;
   }
   const uint32_t largest = largest_code(sums.largest);
   const float abs_max = largest < T::kInfinity ? T::from_code(largest) : 0.0f;
@@ -115,6 +114,7 @@ void moments_block(const uint8_t *data, const BlockShape &shape, double mask_at,
     return;
   }
   const double count = static_cast<double>(shape.rows * shape.width);
+  squares->all_used = true;
   *block = MomentsBlock{};
   block->used = shape.rows * shape.width;
   block->abs_max = static_cast<double>(abs_max);

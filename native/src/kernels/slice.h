@@ -64,6 +64,13 @@ class SampleBatch {
     if (count_ == kSamples) flush();
   }
 
+  void add(const double *values, uint32_t count) {
+    if (count == 1) return add(*values);
+    if (fold_ == nullptr) return;
+    flush();
+    fold_samples(fold_, key_, values, count, request_key_, realtime_ns_);
+  }
+
   void flush() {
     if (fold_ != nullptr) {
       fold_samples(fold_, key_, values_, count_, request_key_, realtime_ns_);
@@ -91,6 +98,13 @@ struct Summary {
     sum += value;
     ++count;
   }
+  void merge(const Summary &other) {
+    if (other.count == 0) return;
+    least = count == 0 || other.least < least ? other.least : least;
+    most = count == 0 || other.most > most ? other.most : most;
+    sum += other.sum;
+    count += other.count;
+  }
   double mean() const { return sum / static_cast<double>(count); }
 };
 
@@ -109,8 +123,11 @@ class RowNorms {
   RowNorms(const SliceContext &context, bool folded)
       : folded_(folded), samples_(context, RING2_SIGNAL_L2_NORM) {}
 
-  // False when the row has no value: nothing usable in it, or squares beyond float64.
-  bool add(const RowSquares &squares);
+  // Rows with sums of squares over `used` elements, which may be none. Returns how many had no
+  // value: nothing used in them, or squares beyond float64.
+  uint64_t add(const double *sum_squares, const uint32_t *used, uint64_t count);
+  // The same for rows that all used `width` elements of a type narrower than float64.
+  void add_whole(const double *sum_squares, uint64_t width, uint64_t count);
   void publish(ring2_slice *slice);
 
  private:

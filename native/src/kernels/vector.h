@@ -40,6 +40,17 @@ RING2_INLINE Vector load(const void *from) {
   return vector;
 }
 
+// Processors stop fetching ahead at page boundaries, which costs a tenth to a fifth of the memory's
+// rate. A prefetch reads nothing and never faults, also past the end of memory.
+constexpr size_t kPrefetchBytes = 2048;
+
+RING2_INLINE void prefetch_lines(const uint8_t *at, size_t bytes) {
+  for (size_t line = 0; line < bytes; line += 64) {
+    const uintptr_t ahead = reinterpret_cast<uintptr_t>(at) + line + kPrefetchBytes;
+    __builtin_prefetch(reinterpret_cast<const void *>(ahead));
+  }
+}
+
 template <typename To, typename From>
 RING2_INLINE To bits(From from) {
   static_assert(sizeof(To) == sizeof(From), "a reinterpretation keeps the size");
@@ -104,6 +115,12 @@ RING2_INLINE float largest_lane(Floats v) {
   return result;
 }
 
+#if defined(__AVX__) && RING2_VECTOR_BYTES == 32
+template <typename Vector>
+RING2_INLINE bool any_bit(Vector v) {
+  return !_mm256_testz_si256(bits<__m256i>(v), bits<__m256i>(v));
+}
+#else
 template <typename Vector>
 RING2_INLINE bool any_bit(Vector v) {
   uint64_t parts[kVectorBytes / 8];
@@ -112,6 +129,7 @@ RING2_INLINE bool any_bit(Vector v) {
   for (size_t part = 0; part < kVectorBytes / 8; ++part) all |= parts[part];
   return all != 0;
 }
+#endif
 
 }  // namespace
 }  // namespace ring2

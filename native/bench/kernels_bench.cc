@@ -1,0 +1,273 @@
+// Speed of the statistics kernels, one core, against a plain read loop over the same bytes.
+//
+// Prints one JSON line for each figure: {name, unit, value, peer, ratio:{median,min,max}, pairs:[…]}.
+// Ours and the plain read run in alternating pairs, because the machine may be shared: what counts is
+// the ratio of each pair, and `value` and `peer` are medians. usage: kernels_bench [megabytes] [pairs]
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <functional>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "ring2.h"
+#include "ring2_hooks.h"
+
+namespace {
+
+constexpr size_t kPairsMin = 9;
+
+double seconds_of(const std::function<void()> &work) {
+  const auto start = std::chrono::steady_clock::now();
+  work();
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+volatile uint64_t sink;
+
+// Reads every byte once into four independent vectors, so that the loads are the limit.
+typedef uint64_t Words16 __attribute__((vector_size(16)));
+typedef uint64_t Words32 __attribute__((vector_size(32)));
+typedef uint64_t Words64 __attribute__((vector_size(64)));
+
+template <typename Words>
+inline __attribute__((always_inline)) void read_loop(const uint8_t *data, size_t bytes) {
+  constexpr size_t kBytes = sizeof(Words);
+  Words a = {}, b = {}, c = {}, d = {}, words;
+  for (const uint8_t *end = data + bytes - bytes % (4 * kBytes); data != end; data += 4 * kBytes) {
+    std::memcpy(&words, data, kBytes);
+    a ^= words;
+    std::memcpy(&words, data + kBytes, kBytes);
+    b ^= words;
+    std::memcpy(&words, data + 2 * kBytes, kBytes);
+    c ^= words;
+    std::memcpy(&words, data + 3 * kBytes, kBytes);
+    d ^= words;
+  }
+  a ^= b ^ c ^ d;
+  uint64_t lanes[kBytes / 8];
+  std::memcpy(lanes, &a, sizeof lanes);
+  for (const uint64_t lane : lanes) sink = sink ^ lane;
+}
+
+void read_portable(const uint8_t *data, size_t bytes) { read_loop<Words16>(data, bytes); }
+#if defined(__x86_64__)
+__attribute__((target("avx2"))) void read_avx2(const uint8_t *data, size_t bytes) {
+  read_loop<Words32>(data, bytes);
+}
+__attribute__((target("avx512f"))) void read_avx512(const uint8_t *data, size_t bytes) {
+  read_loop<Words64>(data, bytes);
+}
+#endif
+
+// With the widest vectors that the kernels use here.
+void plain_read(const uint8_t *data, size_t bytes) {
+#if defined(__x86_64__)
+  static const std::string isa = ring2_isa();
+  if (isa == "avx512") return read_avx512(data, bytes);
+  if (isa == "avx2") return read_avx2(data, bytes);
+#endif
+  read_portable(data, bytes);
+}
+
+double median(std::vector<double> values) {
+  std::sort(values.begin(), values.end());
+  return values[values.size() / 2];
+}
+
+struct Figure {
+  std::string name;
+  const char *unit;
+  double amount;  // of the unit, done by one run of ours
+  double peer_amount;
+};
+
+// Runs ours and the plain read in pairs and prints the figure. ratio: ours to the peer, by rate.
+void report(const Figure &figure, size_t pairs, const std::function<void()> &ours,
+            const std::function<void()> &peer) {
+  std::vector<double> rates, peer_rates, ratios;
+  ours();
+  peer();
+  for (size_t pair = 0; pair < pairs; ++pair) {
+    const bool ours_first = pair % 2 == 0;
+    const double first = seconds_of(ours_first ? ours : peer);
+    const double second = seconds_of(ours_first ? peer : ours);
+    rates.push_back(figure.amount / (ours_first ? first : second));
+    peer_rates.push_back(figure.peer_amount / (ours_first ? second : first));
+    ratios.push_back(rates.back() / peer_rates.back());
+  }
+  std::printf("{\"name\":\"%s\",\"unit\":\"%s\",\"value\":%.4g,\"peer\":%.4g,", figure.name.c_str(),
+              figure.unit, median(rates), median(peer_rates));
+  std::printf("\"ratio\":{\"median\":%.4g,\"min\":%.4g,\"max\":%.4g},\"isa\":\"%s\",\"pairs\":[",
+              median(ratios), *std::min_element(ratios.begin(), ratios.end()),
+              *std::max_element(ratios.begin(), ratios.end()), ring2_isa());
+  for (size_t i = 0; i < pairs; ++i) std::printf(i == 0 ? "%.4g" : ",%.4g", ratios[i]);
+  std::printf("]}\n");
+  std::fflush(stdout);
+}
+
+struct Dtype {
+  uint32_t id;
+  const char *name;
+  size_t bytes;
+};
+constexpr Dtype kDtypes[] = {{RING2_DTYPE_FLOAT32, "fp32", 4},
+                             {RING2_DTYPE_FLOAT16, "fp16", 2},
+                             {RING2_DTYPE_BFLOAT16, "bf16", 2}};
+
+void store(uint8_t *at, const Dtype &dtype, float value) {
+  uint32_t bits;
+  std::memcpy(&bits, &value, sizeof bits);
+  if (dtype.id == RING2_DTYPE_FLOAT32) {
+    std::memcpy(at, &value, 4);
+    return;
+  }
+  uint16_t code = static_cast<uint16_t>(bits >> 16);
+  if (dtype.id == RING2_DTYPE_FLOAT16) {
+    const int exponent = static_cast<int>(bits >> 23 & 0xff) - 127 + 15;
+    const uint32_t magnitude =
+        exponent <= 0 ? 0 : static_cast<uint32_t>(exponent) << 10 | (bits >> 13 & 0x3ff);
+    code = static_cast<uint16_t>(bits >> 16 & 0x8000) | static_cast<uint16_t>(magnitude);
+  }
+  std::memcpy(at, &code, 2);
+}
+
+// A buffer of random rows, repeated: what a value is does not change a kernel's way, only its range.
+std::vector<uint8_t> filled(size_t bytes, const Dtype &dtype, const std::function<float()> &next) {
+  std::vector<uint8_t> data(bytes);
+  const size_t distinct = std::min(bytes, size_t{1} << 20) / dtype.bytes * dtype.bytes;
+  for (size_t at = 0; at < distinct; at += dtype.bytes) store(data.data() + at, dtype, next());
+  for (size_t at = distinct; at < bytes; at += distinct) {
+    std::memcpy(data.data() + at, data.data(), std::min(distinct, bytes - at));
+  }
+  return data;
+}
+
+ring2_slice slice_of(const Dtype &dtype, uint32_t hook, std::vector<uint32_t> dims) {
+  ring2_slice slice = {};
+  slice.dtype = dtype.id;
+  slice.hook = hook;
+  slice.ndim = static_cast<uint32_t>(dims.size());
+  slice.action = RING2_ACTION_STATS;
+  uint64_t stride = 1;
+  for (size_t axis = dims.size(); axis-- > 0;) {
+    slice.dims[axis] = dims[axis];
+    slice.strides[axis] = stride;
+    stride *= dims[axis];
+  }
+  return slice;
+}
+
+void measure(const std::vector<uint8_t> &data, ring2_slice slice) {
+  if (ring2_measure_memory(data.data(), data.size(), nullptr, &slice) != RING2_OK) {
+    std::fprintf(stderr, "kernels_bench: %s\n", ring2_last_error());
+    std::exit(1);
+  }
+  sink = static_cast<uint64_t>(slice.stats[RING2_STAT_ENTROPY_MEAN] + slice.stats[0]);
+}
+
+std::mt19937 generator(1);
+
+void norms(size_t bytes, size_t pairs, uint32_t width, uint32_t action) {
+  std::normal_distribution<float> normal(0, 1);
+  for (const Dtype &dtype : kDtypes) {
+    const auto data = filled(bytes, dtype, [&] { return normal(generator); });
+    const uint32_t rows = static_cast<uint32_t>(bytes / dtype.bytes / width);
+    ring2_slice slice = slice_of(dtype, RING2_HOOK_RESID_PRE, {rows, width});
+    slice.action = action;
+    const double amount = static_cast<double>(bytes) / 1e9;
+    const char *what = action == RING2_ACTION_TENSOR ? "moments+crc " : "moments ";
+    report({what + std::string(dtype.name) + " width " + std::to_string(width), "GB/s", amount,
+            amount},
+           pairs, [&] { measure(data, slice); }, [&] { plain_read(data.data(), bytes); });
+  }
+}
+
+void logits(size_t bytes, size_t pairs) {
+  constexpr uint32_t kVocabulary = 152064;
+  std::normal_distribution<float> normal(0, 4);
+  for (const Dtype &dtype : kDtypes) {
+    const auto data = filled(bytes, dtype, [&] { return normal(generator); });
+    const uint32_t rows = static_cast<uint32_t>(bytes / dtype.bytes / kVocabulary);
+    const ring2_slice slice = slice_of(dtype, RING2_HOOK_FINAL_LOGITS, {rows, kVocabulary});
+    const double elements = static_cast<double>(rows) * kVocabulary / 1e9;
+    report({"logits " + std::string(dtype.name), "Gelement/s", elements,
+            static_cast<double>(bytes) / static_cast<double>(dtype.bytes) / 1e9},
+           pairs, [&] { measure(data, slice); }, [&] { plain_read(data.data(), bytes); });
+  }
+}
+
+// Decode rows: every key is visible, so every element costs its logarithm.
+void pattern(size_t bytes, size_t pairs, uint32_t keys) {
+  std::exponential_distribution<float> weight(1);
+  for (const Dtype &dtype : kDtypes) {
+    const auto data =
+        filled(bytes, dtype, [&] { return weight(generator) / static_cast<float>(keys); });
+    const uint32_t heads = static_cast<uint32_t>(bytes / dtype.bytes / keys);
+    ring2_slice slice = slice_of(dtype, RING2_HOOK_PATTERN, {heads, 1, keys});
+    slice.token_start = static_cast<int32_t>(keys) - 1;
+    const double elements = static_cast<double>(heads) * keys / 1e9;
+    report({"pattern " + std::string(dtype.name) + " keys " + std::to_string(keys), "Gelement/s",
+            elements, static_cast<double>(bytes) / static_cast<double>(dtype.bytes) / 1e9},
+           pairs, [&] { measure(data, slice); }, [&] { plain_read(data.data(), bytes); });
+  }
+}
+
+void folding(size_t pairs) {
+  constexpr size_t kSamples = 1 << 20;
+  constexpr size_t kBatch = 512;
+  std::lognormal_distribution<double> spread(0, 1);
+  std::vector<double> samples(kSamples);
+  for (double &sample : samples) sample = spread(generator);
+  ring2_fold *fold = nullptr;
+  if (ring2_fold_create(&fold) != RING2_OK) std::exit(1);
+  const auto ours = [&] {
+    for (size_t at = 0; at < kSamples; at += kBatch) {
+      ring2_fold_record(fold, RING2_SIGNAL_L2_NORM, 0, 0, 0, samples.data() + at, kBatch, 1, at + 1);
+    }
+  };
+  // The peer is libm's logarithm alone, the least that an index by formula costs.
+  const auto logarithm = [&] {
+    double sum = 0;
+    for (const double sample : samples) sum += std::ceil(std::log2(sample) * 32);
+    sink = static_cast<uint64_t>(sum);
+  };
+  const double amount = kSamples / 1e6;
+  report({"folded samples (peer: log2 alone)", "Msample/s", amount, amount}, pairs, ours,
+         logarithm);
+  ring2_fold_destroy(fold);
+}
+
+void checksums(size_t bytes, size_t pairs) {
+  const auto data = filled(bytes, kDtypes[0], [] { return static_cast<float>(generator()); });
+  const double amount = static_cast<double>(bytes) / 1e9;
+  report({"crc32c", "GB/s", amount, amount}, pairs,
+         [&] { sink = ring2_crc32c(data.data(), bytes, 0); },
+         [&] { plain_read(data.data(), bytes); });
+}
+
+}  // namespace
+
+int main(int count, char **arguments) {
+  const size_t bytes = (count > 1 ? std::strtoull(arguments[1], nullptr, 10) : 256) << 20;
+  const size_t pairs =
+      std::max(kPairsMin, count > 2 ? size_t{std::strtoull(arguments[2], nullptr, 10)} : 0);
+  if (bytes == 0) {
+    std::fprintf(stderr, "usage: kernels_bench [megabytes >= 1] [pairs >= %zu]\n", kPairsMin);
+    return 2;
+  }
+  norms(bytes, pairs, 4096, RING2_ACTION_STATS);
+  norms(bytes, pairs, 576, RING2_ACTION_STATS);
+  norms(bytes, pairs, 64, RING2_ACTION_STATS);
+  norms(bytes, pairs, 576, RING2_ACTION_TENSOR);
+  logits(bytes, pairs);
+  pattern(bytes, pairs, 4096);
+  pattern(bytes, pairs, 128);
+  folding(pairs);
+  checksums(bytes, pairs);
+  return 0;
+}
