@@ -1,0 +1,45 @@
+/**
+ * What the API is given; it opens nothing itself.
+ */
+
+import type { Logger } from 'pino'
+import type { Catalog } from '../tensors/catalog.ts'
+import type { TensorReader } from '../tensors/reader.ts'
+
+export interface HealthCheck {
+  readonly name: string
+  readonly ok: boolean
+  /** In words, e.g. `queue: 12 files wait for upload`. */
+  readonly detail: string
+}
+
+export interface Health {
+  /** False when the process cannot do its work any more and should be restarted. */
+  readonly alive: boolean
+  /** False while it starts or cannot take data, e.g. a store that refuses writes. */
+  readonly ready: boolean
+  readonly checks: readonly HealthCheck[]
+}
+
+export interface ServerDependencies {
+  readonly catalog: Catalog
+  readonly reader: TensorReader
+  /** The live segments, as JSON. */
+  readonly rings: () => unknown
+  /** The page of /metrics and its Content-Type. */
+  readonly metrics: () => Promise<MetricsPage> | MetricsPage
+  readonly health: () => Health
+  /** Bearer token that data routes ask for; null asks for none. */
+  readonly token: string | null
+  /** Version shown in /openapi.json. */
+  readonly version: string
+  /** Null logs nothing. */
+  readonly logger: Logger | null
+  /** Milliseconds since the epoch; tests set it. */
+  readonly now?: () => number
+}
+
+export interface MetricsPage {
+  readonly contentType: string
+  readonly body: string
+}

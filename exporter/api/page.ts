@@ -1,0 +1,49 @@
+/**
+ * The page at `/`: what the routes are, for a person who opened the address in a browser.
+ */
+
+const routes: readonly (readonly [string, string])[] = [
+  ['/v1/traces', 'requests kept, newest first; since, model, verdict, limit, cursor'],
+  ['/v1/traces/{trace_id}', 'requests, token ranges, tensors kept, statistics, completeness'],
+  ['/v1/traces/{trace_id}/tensors', 'every stored row; hook, layer, request_id'],
+  [
+    '/v1/traces/{trace_id}/tensors/{hook}/{layer}',
+    'one tensor stitched over steps; request_id, tokens=a:b, heads, rank, ' +
+      'format=npy|safetensors|json, require=complete',
+  ],
+  ['/v1/rings', 'live segments'],
+  ['/metrics', 'OpenMetrics'],
+  ['/healthz', 'whether the process works'],
+  ['/readyz', 'whether it takes data'],
+  ['/openapi.json', 'all of this for machines'],
+]
+
+const style =
+  'body{font:16px/1.5 system-ui,sans-serif;max-width:52rem;margin:2rem auto;padding:0 1rem}' +
+  'td{padding:.2rem 1rem .2rem 0;vertical-align:top}code{font-size:.9em}' +
+  '@media(prefers-color-scheme:dark){body{background:#111;color:#ddd}a{color:#8bf}}'
+
+export function pageOf(version: string): string {
+  const rows = routes.map(([path, text]) => `<tr><td>${linkOf(path)}</td><td>${text}</td></tr>`)
+  return `<!doctype html>
+<html lang="en">
+<head><meta charset="utf-8"><title>ring2-exporter</title><style>${style}</style></head>
+<body>
+<h1>ring2-exporter ${escapeHtml(version)}</h1>
+<p>Tensors of a running model, kept by trace id. A tensor can reveal its prompt: treat these
+answers like the prompts themselves.</p>
+<table>${rows.join('\n')}</table>
+<p>Example: <code>curl -O -J 'http://127.0.0.1:9464/v1/traces/TRACE_ID/tensors/resid_pre/0'</code></p>
+</body>
+</html>
+`
+}
+
+function linkOf(path: string): string {
+  if (path.includes('{')) return `<code>${escapeHtml(path)}</code>`
+  return `<a href="${path}"><code>${escapeHtml(path)}</code></a>`
+}
+
+function escapeHtml(text: string): string {
+  return text.replaceAll('&', '&amp;').replaceAll('<', '&lt;').replaceAll('"', '&quot;')
+}

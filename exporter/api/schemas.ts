@@ -1,0 +1,235 @@
+/**
+ * Shapes of requests and answers, as JSON Schema: they check query parameters and make
+ * /openapi.json. Values are checked further where they are parsed (tensors/selection.ts).
+ */
+
+import { type TSchema, Type } from 'typebox'
+import { httpLimits } from '../limits.ts'
+import { problemSchema } from './problem.ts'
+
+const maxLength = httpLimits.parameterCharactersMax
+
+function parameter(description: string) {
+  return Type.Optional(Type.String({ description, maxLength }))
+}
+
+function nullable<T extends TSchema>(schema: T) {
+  return Type.Union([schema, Type.Null()])
+}
+
+const strict = { additionalProperties: false }
+const time = Type.String({ description: 'UTC, ISO 8601 with microseconds' })
+const tokenRange = Type.Array(Type.Integer(), {
+  description: 'half open: [first, last + 1]',
+  minItems: 2,
+  maxItems: 2,
+})
+
+export const traceParameters = Type.Object({
+  trace_id: Type.String({ description: '32 lower-case hexadecimal digits', maxLength }),
+})
+
+export const tensorParameters = Type.Object({
+  trace_id: Type.String({ description: '32 lower-case hexadecimal digits', maxLength }),
+  hook: Type.String({ description: 'hook name, e.g. resid_pre', maxLength }),
+  layer: Type.String({ description: 'layer number; "global" for hooks without layers', maxLength }),
+})
+
+export const listQuerySchema = Type.Object(
+  {
+    since: parameter('1h, 30m, 7d, or a time in ISO 8601'),
+    model: parameter('model name, exactly'),
+    verdict: Type.Optional(
+      Type.Union([Type.Literal('ok'), Type.Literal('nonfinite'), Type.Literal('unknown')]),
+    ),
+    limit: parameter('requests per page, 1 to 500; 50 when left out'),
+    cursor: parameter('next_cursor of the page before'),
+  },
+  strict,
+)
+
+export const tensorListQuerySchema = Type.Object(
+  {
+    hook: parameter('only this hook'),
+    layer: parameter('only this layer; "global" for hooks without layers'),
+    request_id: parameter('only this request'),
+  },
+  strict,
+)
+
+export const tensorQuerySchema = Type.Object(
+  {
+    request_id: parameter('needed when several requests of the trace have this tensor'),
+    tokens: parameter('a:b, half open logical positions; either end may be left out'),
+    heads: parameter('0,3,5:8 for tensors with heads'),
+    rank: parameter('tensor-parallel rank, or tp:0,pp:1'),
+    format: Type.Optional(
+      Type.Union([Type.Literal('npy'), Type.Literal('safetensors'), Type.Literal('json')], {
+        default: 'npy',
+      }),
+    ),
+    require: Type.Optional(
+      Type.Literal('complete', { description: 'answer 409 unless every token is there' }),
+    ),
+  },
+  strict,
+)
+
+const requestFields = {
+  trace_id: Type.String(),
+  request_id: Type.String(),
+  span_id: nullable(Type.String()),
+  model: Type.String(),
+  model_revision: Type.String(),
+  engine: Type.String(),
+  producer: Type.String(),
+  host: Type.String(),
+  started_at: time,
+  ended_at: nullable(time),
+  tokens: nullable(Type.Integer()),
+  prompt_tokens: nullable(Type.Integer()),
+  steps: nullable(Type.Integer()),
+  verdict: Type.String({ description: 'ok, nonfinite or unknown' }),
+  completeness: Type.String({ description: 'complete, incomplete or unknown' }),
+  tensors_stored: Type.Integer(),
+  bytes_stored: Type.Integer(),
+}
+
+export const traceListSchema = Type.Object(
+  {
+    traces: Type.Array(Type.Object(requestFields, strict), {
+      description: 'one entry per request and producer, newest first',
+    }),
+    next_cursor: nullable(Type.String()),
+  },
+  strict,
+)
+
+const ranks = {
+  tp_rank: Type.Integer(),
+  pp_rank: Type.Integer(),
+  dp_rank: Type.Integer(),
+  ep_rank: Type.Integer(),
+}
+
+const heldTensor = Type.Object(
+  {
+    hook: Type.String(),
+    layer: Type.Integer({ description: '-1 for hooks without layers' }),
+    ...ranks,
+    dtype: Type.String(),
+    token_start: Type.Integer(),
+    token_end: Type.Integer(),
+    rows: Type.Integer(),
+    bytes: Type.Integer(),
+  },
+  strict,
+)
+
+const phase = Type.Object(
+  {
+    phase: Type.String(),
+    started_at: time,
+    ended_at: time,
+    tokens: tokenRange,
+    steps: Type.Integer(),
+  },
+  strict,
+)
+
+const details = Type.Object(
+  {
+    parent_span_id: nullable(Type.String()),
+    attributes: Type.Record(Type.String(), Type.Unknown()),
+    phases: Type.Array(phase),
+    completeness: Type.Object(
+      {
+        state: Type.String(),
+        expected: Type.Integer(),
+        seen: Type.Integer(),
+        reasons: Type.Array(Type.String()),
+      },
+      strict,
+    ),
+    nonfinite: Type.Object(
+      { nan: Type.Integer(), pos_inf: Type.Integer(), neg_inf: Type.Integer() },
+      strict,
+    ),
+    statistics: Type.Object(
+      {
+        layers: Type.Record(Type.String(), Type.Array(nullable(Type.Number()))),
+        globals: Type.Record(Type.String(), Type.Number()),
+      },
+      strict,
+    ),
+  },
+  strict,
+)
+
+export const traceSchema = Type.Object(
+  {
+    trace_id: Type.String(),
+    requests: Type.Array(
+      Type.Object(
+        {
+          ...requestFields,
+          details: Type.Union([details, Type.Null()], {
+            description: 'null until the request has ended',
+          }),
+          tensors: Type.Array(heldTensor),
+        },
+        strict,
+      ),
+    ),
+  },
+  strict,
+)
+
+export const tensorListSchema = Type.Object(
+  {
+    trace_id: Type.String(),
+    tensors: Type.Array(
+      Type.Object(
+        {
+          request_id: Type.String(),
+          hook: Type.String(),
+          layer: Type.Integer(),
+          step: Type.Integer(),
+          phase: Type.String(),
+          tokens: tokenRange,
+          kv_offset: Type.Integer(),
+          ...ranks,
+          captured_at: time,
+          dtype: Type.String(),
+          shape: Type.Array(Type.Integer()),
+          encoding: Type.String(),
+          data_bytes: Type.Integer(),
+          data_crc32c: Type.Integer(),
+          statistics: Type.Record(Type.String(), nullable(Type.Number())),
+          nonfinite: Type.Integer(),
+          file: Type.String({ description: 'key in the store' }),
+          row: Type.Integer(),
+        },
+        strict,
+      ),
+    ),
+  },
+  strict,
+)
+
+const problemContent = { 'application/problem+json': { schema: problemSchema } }
+
+/** The answers of a data route: its own, and the problems that any of them may give instead. */
+export function answers(own: object): Record<string, unknown> {
+  return { 200: own, ...problemResponses }
+}
+
+const problemResponses = {
+  400: { description: 'A parameter is not valid.', content: problemContent },
+  401: { description: 'The bearer token is missing or wrong.', content: problemContent },
+  404: { description: 'There is no such trace or tensor.', content: problemContent },
+  409: { description: 'Part of the tensor is missing.', content: problemContent },
+  413: { description: 'The answer would be too large.', content: problemContent },
+  500: { description: 'Stored bytes are damaged, or a defect.', content: problemContent },
+  503: { description: 'The store cannot be read.', content: problemContent },
+}

@@ -1,0 +1,107 @@
+/**
+ * Builds the HTTP server, without listening: routes, /openapi.json, the bearer token, and one form
+ * for every error. Who listens, where, and with which bounds on addresses is the service's matter.
+ */
+
+import bearerAuth from '@fastify/bearer-auth'
+import swagger from '@fastify/swagger'
+import Fastify, {
+  type FastifyBaseLogger,
+  type FastifyError,
+  type FastifyInstance,
+  type FastifyReply,
+  type FastifyServerOptions,
+  LogController,
+} from 'fastify'
+import { asRing2Error, Ring2Error } from '../errors.ts'
+import { httpLimits } from '../limits.ts'
+import type { ServerDependencies } from './dependencies.ts'
+import { knownError, notFound, sendProblem } from './problem.ts'
+import { healthRoutes, systemRoutes } from './system.ts'
+import { tensorRoutes } from './tensors.ts'
+import { traceRoutes } from './traces.ts'
+
+export async function buildServer(dependencies: ServerDependencies): Promise<FastifyInstance> {
+  const app = createApp(dependencies)
+  await app.register(swagger, {
+    openapi: {
+      openapi: '3.1.0',
+      info: {
+        title: 'ring2-exporter',
+        description: 'Tensors of a running model, by trace id.',
+        version: dependencies.version,
+      },
+    },
+  })
+  app.get('/openapi.json', { schema: { hide: true } }, async () => app.swagger())
+  await app.register(healthRoutes(dependencies))
+  await app.register(async (guarded) => {
+    if (dependencies.token !== null) await guard(guarded, dependencies.token)
+    await guarded.register(traceRoutes(dependencies))
+    await guarded.register(tensorRoutes(dependencies))
+    await guarded.register(systemRoutes(dependencies))
+  })
+  return app
+}
+
+function createApp(dependencies: ServerDependencies): FastifyInstance {
+  const logger: FastifyBaseLogger | null = dependencies.logger
+  const options: FastifyServerOptions = {
+    ...(logger === null ? { logger: false } : { loggerInstance: logger }),
+    logController: new LogController({ disableRequestLogging: true }),
+    bodyLimit: httpLimits.bodyBytesMax,
+    requestTimeout: httpLimits.requestMillisMax,
+    routerOptions: { maxParamLength: httpLimits.parameterCharactersMax },
+    // An unknown parameter is a mistake to name, not one to drop.
+    ajv: { customOptions: { removeAdditional: false, coerceTypes: false, allErrors: false } },
+  }
+  const app = Fastify(options)
+  // Schemas of answers are for /openapi.json; answers are written as they are.
+  app.setSerializerCompiler(() => (data) => JSON.stringify(data))
+  app.addHook('onSend', async (_request, reply) => {
+    reply.header('x-content-type-options', 'nosniff')
+  })
+  app.setErrorHandler<FastifyError>((error, request, reply) => {
+    return answerError(error, reply, (defect) => {
+      request.log.error({ err: defect, url: request.url }, 'a request failed')
+    })
+  })
+  app.setNotFoundHandler((request, reply) => {
+    return sendProblem(reply, notFound(`${request.method} ${request.url.slice(0, 200)}`))
+  })
+  return app
+}
+
+function answerError(
+  error: unknown,
+  reply: FastifyReply,
+  logDefect: (error: unknown) => void,
+): FastifyReply {
+  const known = knownError(error)
+  if (known === null || known.http >= 500) logDefect(error)
+  // A half-built answer may have set headers of a tensor that is not sent now.
+  for (const name of Object.keys(reply.getHeaders())) {
+    if (name.startsWith('x-ring2-') || name === 'etag' || name === 'content-disposition') {
+      reply.removeHeader(name)
+    }
+  }
+  if (known !== null) return sendProblem(reply, known)
+  // What went wrong inside is in the log; callers need not read our stack traces.
+  const defect = new Ring2Error('RING2_E_INTERNAL_EXPORTER', {
+    expected: 'an answer',
+    actual: asRing2Error(error).actual,
+  })
+  return sendProblem(reply, defect)
+}
+
+/** Refusals go through the one error handler; comparing tokens in constant time is the plugin's. */
+async function guard(app: FastifyInstance, token: string): Promise<void> {
+  await app.register(bearerAuth, {
+    keys: new Set([token]),
+    addHook: false,
+    verifyErrorLogLevel: 'debug',
+  })
+  const verify = app.verifyBearerAuth
+  if (verify === undefined) throw new Error('the bearer-auth plugin has registered nothing')
+  app.addHook('onRequest', verify)
+}
