@@ -1,5 +1,5 @@
 /**
- * Runs test/helpers/otlp_receiver.py, a real OTLP/gRPC receiver, and reads what it received.
+ * Runs examples/otlp-receiver/otlp_receiver.py, a real OTLP/gRPC receiver, and reads what it received.
  *
  * Python is the one of RING2_PYTHON, or that of the repository's environment.
  */
@@ -105,7 +105,7 @@ export interface Receiver {
 export async function startReceiver(flags: readonly string[] = []): Promise<Receiver> {
   const folder = mkdtempSync(join(tmpdir(), 'ring2-otlp-'))
   const file = join(folder, 'received.jsonl')
-  const script = join(repository, 'test/helpers/otlp_receiver.py')
+  const script = join(repository, 'examples/otlp-receiver/otlp_receiver.py')
   const child = spawn(python, [script, file, ...flags], { stdio: ['pipe', 'pipe', 'inherit'] })
   const port = await readPort(child)
   const lines = (): Line[] => {

@@ -1,4 +1,4 @@
-"""A real OTLP/gRPC receiver for tests: decodes with the official protobuf messages.
+"""A real OTLP/gRPC receiver for the demo and the tests: decodes with the official protobuf messages.
 
 Prints {"port": N} as the first line of standard output, then appends one JSON document per line to
 the file given: {"traces": ResourceSpans} or {"metrics": ResourceMetrics}, in protobuf's JSON form
