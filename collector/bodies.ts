@@ -62,10 +62,10 @@ export function parseModel(body: Uint8Array): Parsed<ModelInfo> {
   const parsed = parseObject(body)
   if (!parsed.ok) return parsed
   const facts = parsed.value
-  const name = text(facts['name'], '')
+  const name = text(facts.name, '')
   if (name === '') return fail('MODEL without a name')
   const hooks: Record<string, number[]> = {}
-  for (const [hook, layers] of Object.entries((facts['hooks'] as object | undefined) ?? {})) {
+  for (const [hook, layers] of Object.entries((facts.hooks as object | undefined) ?? {})) {
     if (!Array.isArray(layers)) return fail(`MODEL hook ${hook} without a list of layers`)
     hooks[hook] = layers.filter((layer): layer is number => Number.isInteger(layer))
   }
@@ -73,14 +73,14 @@ export function parseModel(body: Uint8Array): Parsed<ModelInfo> {
     ok: true,
     value: {
       name,
-      revision: text(facts['revision'], ''),
-      engine: text(facts['engine'], 'unknown'),
-      dtype: text(facts['dtype'], 'unknown'),
-      layers: count(facts['layers']) ?? 0,
-      heads: count(facts['heads']) ?? 0,
-      kvHeads: count(facts['kv_heads']) ?? 0,
-      hidden: count(facts['hidden']) ?? 0,
-      vocabulary: count(facts['vocabulary']) ?? 0,
+      revision: text(facts.revision, ''),
+      engine: text(facts.engine, 'unknown'),
+      dtype: text(facts.dtype, 'unknown'),
+      layers: count(facts.layers) ?? 0,
+      heads: count(facts.heads) ?? 0,
+      kvHeads: count(facts.kv_heads) ?? 0,
+      hidden: count(facts.hidden) ?? 0,
+      vocabulary: count(facts.vocabulary) ?? 0,
       hooks,
     },
   }
@@ -103,10 +103,7 @@ export const unknownModel: ModelInfo = {
 function readAttributes(value: unknown): Record<string, AttributeValue> {
   const attributes: Record<string, AttributeValue> = {}
   if (typeof value !== 'object' || value === null) return attributes
-  for (const [key, entry] of Object.entries(value).slice(
-    0,
-    collectorLimits.requestAttributesMax,
-  )) {
+  for (const [key, entry] of Object.entries(value).slice(0, collectorLimits.requestAttributesMax)) {
     if (typeof entry === 'string') attributes[key] = text(entry, '')
     else if (typeof entry === 'boolean') attributes[key] = entry
     else if (typeof entry === 'number' && Number.isFinite(entry)) attributes[key] = entry
@@ -140,20 +137,20 @@ export function parseRequest(body: Uint8Array, capturedAtMicros: number): Parsed
   const parsed = parseObject(body)
   if (!parsed.ok) return parsed
   const facts = parsed.value
-  const key = count(facts['key'])
+  const key = count(facts.key)
   if (key === null || key === 0) return fail('REQUEST without a key')
-  const requestId = text(facts['request_id'], '')
+  const requestId = text(facts.request_id, '')
   if (requestId === '') return fail('REQUEST without a request_id')
-  const started = Number(facts['started_realtime_ns'])
+  const started = Number(facts.started_realtime_ns)
   return {
     ok: true,
     value: identify(
       key,
       requestId,
-      typeof facts['traceparent'] === 'string' ? facts['traceparent'] : null,
+      typeof facts.traceparent === 'string' ? facts.traceparent : null,
       {
-        traceState: typeof facts['tracestate'] === 'string' ? text(facts['tracestate'], '') : null,
-        attributes: readAttributes(facts['attributes']),
+        traceState: typeof facts.tracestate === 'string' ? text(facts.tracestate, '') : null,
+        attributes: readAttributes(facts.attributes),
         startedAtMicros: started > 0 ? Math.floor(started / 1000) : capturedAtMicros,
       },
     ),
@@ -163,16 +160,16 @@ export function parseRequest(body: Uint8Array, capturedAtMicros: number): Parsed
 export function parseRequestEnd(body: Uint8Array): Parsed<RequestEnd> {
   const parsed = parseObject(body)
   if (!parsed.ok) return parsed
-  const key = count(parsed.value['key'])
+  const key = count(parsed.value.key)
   if (key === null || key === 0) return fail('REQUEST_END without a key')
   return {
     ok: true,
     value: {
       key,
-      steps: count(parsed.value['steps']),
-      tokens: count(parsed.value['tokens']),
-      promptTokens: count(parsed.value['prompt_tokens']),
-      outcome: text(parsed.value['outcome'], 'unknown'),
+      steps: count(parsed.value.steps),
+      tokens: count(parsed.value.tokens),
+      promptTokens: count(parsed.value.prompt_tokens),
+      outcome: text(parsed.value.outcome, 'unknown'),
     },
   }
 }

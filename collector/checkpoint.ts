@@ -66,7 +66,8 @@ function damaged(path: string, cause: unknown): Ring2Error {
   return new Ring2Error('RING2_E_STORE', {
     expected: `a readable checkpoint of version ${version} at ${path}`,
     actual: cause instanceof Error ? cause.message : String(cause),
-    action: 'Remove the file to drain the segment from what it still holds; rows may then be stored twice.',
+    action:
+      'Remove the file to drain the segment from what it still holds; rows may then be stored twice.',
     cause,
   })
 }

@@ -44,7 +44,7 @@ const libraryName = 'libring2.so'
 
 /** RING2_LIBRARY, or where the build puts it, or where a package carries it. */
 function libraryPath(): string {
-  const named = process.env['RING2_LIBRARY']
+  const named = process.env.RING2_LIBRARY
   const root = join(import.meta.dirname, '..')
   const candidates =
     named === undefined || named === ''

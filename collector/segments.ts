@@ -1,6 +1,7 @@
 /** Finds segments and reads their counters, without taking them. */
 import { readdirSync } from 'node:fs'
 import { join } from 'node:path'
+import { Ring2Error } from './errors.ts'
 import { constants, lossReasons, segmentInfo } from './layout.gen.ts'
 import { collectorLimits } from './limits.ts'
 import { peekSegment } from './native.ts'
@@ -72,6 +73,29 @@ export function readSegmentInfo(path: string): SegmentInfo {
   const bytes = new Uint8Array(segmentInfo.bytes)
   peekSegment(path, bytes)
   return decodeSegmentInfo(path, words(bytes))
+}
+
+export interface UnreadableSegment {
+  readonly path: string
+  readonly error: Record<string, unknown>
+}
+
+/** All segments of a directory: those that can be read, and those that cannot, with the error. */
+export function readSegments(
+  directory: string,
+  patterns: readonly string[],
+): { segments: SegmentInfo[]; unreadable: UnreadableSegment[] } {
+  const segments: SegmentInfo[] = []
+  const unreadable: UnreadableSegment[] = []
+  for (const path of findSegments(directory, patterns)) {
+    try {
+      segments.push(readSegmentInfo(path))
+    } catch (error) {
+      if (!(error instanceof Ring2Error)) throw error
+      unreadable.push({ path, error: error.toJSON() })
+    }
+  }
+  return { segments, unreadable }
 }
 
 /** Decodes a ring2_segment_info. */

@@ -91,3 +91,9 @@ export const httpLimits = {
   requestMillisMax: 120_000,
   parameterCharactersMax: 512,
 } as const
+
+/** An orderly stop: how long each part of it may take. */
+export const serviceLimits = {
+  stopUploadMillis: 30_000,
+  stopTelemetryMillis: 10_000,
+} as const

@@ -5,7 +5,15 @@
  * standard error. What is set up already costs a few file reads.
  */
 import { spawnSync } from 'node:child_process'
-import { ensureModel, ensureNative, ensurePackages, ensurePython, fail, root, tools } from './setup.mjs'
+import {
+  ensureModel,
+  ensureNative,
+  ensurePackages,
+  ensurePython,
+  fail,
+  root,
+  tools,
+} from './setup.mjs'
 
 const needs = {
   demo: ['packages', 'native', 'python', 'model'],

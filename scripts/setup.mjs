@@ -47,7 +47,11 @@ function hashOf(...texts) {
 
 function filesBelow(folder) {
   return readdirSync(join(root, folder), { recursive: true, withFileTypes: true })
-    .filter((entry) => entry.isFile() && !/__pycache__|[/\\]build[/\\]|\.so$/.test(entry.parentPath + '/' + entry.name))
+    .filter(
+      (entry) =>
+        entry.isFile() &&
+        !/__pycache__|[/\\]build[/\\]|\.so$/.test(`${entry.parentPath}/${entry.name}`),
+    )
     .map((entry) => join(entry.parentPath, entry.name))
     .sort()
 }
@@ -88,19 +92,27 @@ export function ensurePackages() {
 /** The generated build system rebuilds what has changed; this takes a second when nothing has. */
 export function ensureNative(withTests) {
   const folder = join(root, 'build', 'native')
-  if (!works('cmake')) fail('cmake (3.20 or newer) is needed to build the native library; install it, e.g. `apt-get install cmake`')
+  if (!works('cmake'))
+    fail(
+      'cmake (3.20 or newer) is needed to build the native library; install it, e.g. `apt-get install cmake`',
+    )
   const compiler = process.env.CXX ?? 'c++'
-  if (!works(compiler)) fail(`a C++20 compiler is needed (${compiler} did not run); install one, e.g. \`apt-get install g++\``)
+  if (!works(compiler))
+    fail(
+      `a C++20 compiler is needed (${compiler} did not run); install one, e.g. \`apt-get install g++\``,
+    )
   const generator = works('ninja') ? 'Ninja' : 'Unix Makefiles'
-  if (generator !== 'Ninja' && !works('make')) fail('ninja or make is needed to build the native library')
-  const wanted = ['native tests', String(withTests || existsSync(join(folder, 'test')))].join(' ')
+  if (generator !== 'Ninja' && !works('make'))
+    fail('ninja or make is needed to build the native library')
+  // Once a checkout has built the tests it keeps building them: switching would rebuild everything.
+  const tests = withTests || existsSync(join(folder, 'test'))
   if (!existsSync(join(folder, 'libring2.so'))) say('building the native library …')
-  const configured = once.bind(null, 'native')
-  configured(hashOf(wanted, generator), () => existsSync(join(folder, 'CMakeCache.txt')), () => {
-    const tests = wanted.endsWith('true') ? 'ON' : 'OFF'
-    quietly('cmake', ['-S', 'native', '-B', folder, '-G', generator, `-DRING2_TESTS=${tests}`])
+  const configured = () => existsSync(join(folder, 'CMakeCache.txt'))
+  once('native', hashOf(String(tests), generator), configured, () => {
+    const option = `-DRING2_TESTS=${tests ? 'ON' : 'OFF'}`
+    quietly('cmake', ['-S', 'native', '-B', folder, '-G', generator, option])
   })
-  quietly('cmake', ['--build', folder, '-j', '2'])
+  quietly('cmake', ['--build', folder, '-j', '2', ...(withTests ? [] : ['--target', 'ring2'])])
   return { RING2_LIBRARY: join(folder, 'libring2.so') }
 }
 
@@ -128,20 +140,34 @@ export function ensurePython() {
   const uv = join(folder, 'bin', 'uv')
   const install = (...args) => run(uv, ['pip', 'install', '-q', '--python', python, ...args])
   const recipe = hashOf(uvVersion, text('requirements.txt'), text('requirements-no-deps.txt'))
-  once('python', recipe, () => existsSync(python), () => {
-    const system = findPython()
-    say('making the Python environment .venv (a download of about 3 GB the first time) …')
-    run(system, ['-m', 'venv', '--clear', folder])
-    run(python, ['-m', 'pip', 'install', '-q', '--disable-pip-version-check', `uv==${uvVersion}`])
-    install('-r', 'requirements.txt')
-    install('--no-deps', '-r', 'requirements-no-deps.txt')
-  })
-  const sources = [...filesBelow('native/hookpoint/python'), ...filesBelow('native/src'), ...filesBelow('native/include')]
+  once(
+    'python',
+    recipe,
+    () => existsSync(python),
+    () => {
+      const system = findPython()
+      say('making the Python environment .venv (a download of about 3 GB the first time) …')
+      run(system, ['-m', 'venv', '--clear', folder])
+      run(python, ['-m', 'pip', 'install', '-q', '--disable-pip-version-check', `uv==${uvVersion}`])
+      install('-r', 'requirements.txt')
+      install('--no-deps', '-r', 'requirements-no-deps.txt')
+    },
+  )
+  const sources = [
+    ...filesBelow('native/hookpoint/python'),
+    ...filesBelow('native/src'),
+    ...filesBelow('native/include'),
+  ]
   const packageRecipe = hashOf(recipe, ...sources.map((path) => readFileSync(path)))
-  once('python-package', packageRecipe, () => works(python, ['-c', 'import ring2']), () => {
-    say('building the Python package ring2 …')
-    install('--no-deps', '--reinstall', './native/hookpoint/python')
-  })
+  once(
+    'python-package',
+    packageRecipe,
+    () => works(python, ['-c', 'import ring2']),
+    () => {
+      say('building the Python package ring2 …')
+      install('--no-deps', '--reinstall', './native/hookpoint/python')
+    },
+  )
   return { RING2_PYTHON: python, PIP_DISABLE_PIP_VERSION_CHECK: '1' }
 }
 

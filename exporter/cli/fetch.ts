@@ -1,0 +1,194 @@
+/** `ring2-exporter fetch`: tensors of a trace, stitched over steps, as files or on standard output. */
+import { mkdirSync, writeFileSync } from 'node:fs'
+import { dirname, join } from 'node:path'
+import type { Command } from 'commander'
+import { hooks } from '../../collector/index.ts'
+import { Ring2Error } from '../errors.ts'
+import type { Catalog } from '../tensors/catalog.ts'
+import { encodeTensor, type TensorFormat, tensorFormats } from '../tensors/formats.ts'
+import { openTensors } from '../tensors/open.ts'
+import type { OpenedTensor, TensorQuery } from '../tensors/reader.ts'
+import {
+  parseHeads,
+  parseHook,
+  parseLayer,
+  parseRank,
+  parseTokens,
+  parseTraceId,
+} from '../tensors/selection.ts'
+import { type ConfigOptions, configFrom, withConfig } from './config-option.ts'
+import { exitCodes, print, printJson, tell } from './outcome.ts'
+
+interface FetchOptions extends ConfigOptions {
+  readonly hook?: string
+  readonly layer?: string
+  readonly tokens?: string
+  readonly heads?: string
+  readonly rank?: string
+  readonly request?: string
+  readonly format: string
+  readonly output?: string
+  readonly requireComplete?: boolean
+  readonly json?: boolean
+}
+
+/** What was fetched, as `--json` prints it. */
+interface Fetched {
+  readonly hook: string
+  readonly layer: number
+  readonly request_id: string
+  readonly dtype: string
+  readonly shape: readonly number[]
+  readonly tokens: readonly (readonly [number, number])[]
+  readonly complete: string
+  readonly bytes: number
+  readonly file: string | null
+}
+
+export function fetchCommand(command: Command): void {
+  withConfig(command)
+    .description('fetch tensors of a trace')
+    .argument('<trace_id>', '32 hexadecimal digits')
+    .option('--hook <name>', 'only this hook')
+    .option('--layer <layer>', 'only this layer; not needed for global hooks')
+    .option('--tokens <a:b>', 'only these token positions, half open')
+    .option('--heads <list>', 'only these heads, such as 0,3,5:8')
+    .option('--rank <rank>', 'only this tensor-parallel rank, or tp:0,pp:1')
+    .option('--request <id>', 'which request, when the trace has several')
+    .option('--format <format>', `${tensorFormats.join(', ')}`, 'npy')
+    .option(
+      '-o, --output <path>',
+      'a file for one tensor (- for standard output), else a directory',
+    )
+    .option('--require-complete', 'exit with 4 when tokens are missing')
+    .option('--json', 'print what was fetched as one JSON document')
+    .action(async (traceId: string, options: FetchOptions) => {
+      process.exitCode = await fetchTensors(traceId, options)
+    })
+}
+
+async function fetchTensors(given: string, options: FetchOptions): Promise<number> {
+  const traceId = parseTraceId(given)
+  const format = parseFormat(options.format)
+  const { config } = configFrom(options)
+  const { catalog, reader } = await openTensors(config)
+  try {
+    const queries = plan(catalog, traceId, options)
+    const fetched: Fetched[] = []
+    for (const query of queries) {
+      const opened = await reader.open(query)
+      const file = target(opened, format, options, queries.length === 1)
+      fetched.push(await deliver(opened, format, file))
+    }
+    report(fetched, options)
+    const missing = fetched.some((tensor) => tensor.complete === 'incomplete')
+    return missing && options.requireComplete === true ? exitCodes.incomplete : exitCodes.done
+  } finally {
+    catalog.close()
+  }
+}
+
+function parseFormat(value: string): TensorFormat {
+  const format = tensorFormats.find((known) => known === value)
+  if (format !== undefined) return format
+  throw new Ring2Error('RING2_E_QUERY', {
+    expected: `--format ${tensorFormats.join(', ')}`,
+    actual: JSON.stringify(value),
+  })
+}
+
+/** One query per (request, hook, layer) that fits the options. */
+function plan(catalog: Catalog, traceId: string, options: FetchOptions): TensorQuery[] {
+  const hook = options.hook === undefined ? null : parseHook(options.hook)
+  const layer = options.layer === undefined ? null : parseLayer(options.layer)
+  const base = {
+    traceId,
+    rank: options.rank === undefined ? null : parseRank(options.rank),
+    tokens: options.tokens === undefined ? null : parseTokens(options.tokens),
+    heads: options.heads === undefined ? null : parseHeads(options.heads),
+  }
+  const global = hooks.find((known) => known.name === hook)?.layered === false
+  if (hook !== null && (layer !== null || global)) {
+    return [{ ...base, requestId: options.request ?? null, hook, layer: layer ?? -1 }]
+  }
+  const found = new Map<string, TensorQuery>()
+  for (const series of catalog.series({ traceId })) {
+    if (hook !== null && series.hook !== hook) continue
+    if (layer !== null && series.layer !== layer) continue
+    if (options.request !== undefined && series.request_id !== options.request) continue
+    found.set(JSON.stringify([series.request_id, series.hook, series.layer]), {
+      ...base,
+      requestId: series.request_id,
+      hook: series.hook,
+      layer: series.layer,
+    })
+  }
+  if (found.size > 0) return [...found.values()]
+  throw new Ring2Error(hook === null ? 'RING2_E_TRACE_UNKNOWN' : 'RING2_E_TENSOR_UNKNOWN', {
+    expected: `tensors of trace ${traceId}${hook === null ? '' : ` from hook ${hook}`}`,
+    actual: 'none',
+  })
+}
+
+/** Where a tensor goes; null for standard output. */
+function target(
+  opened: OpenedTensor,
+  format: TensorFormat,
+  options: FetchOptions,
+  single: boolean,
+): string | null {
+  const { hook, layer } = opened
+  const request = opened.requestId.replaceAll(/[^A-Za-z0-9._-]/g, '_')
+  const name = layer < 0 ? `${hook}.${format}` : `${hook}.${layer}.${format}`
+  const { output } = options
+  if (single && output !== undefined) return output === '-' ? null : output
+  if (single) return name
+  return join(output ?? opened.traceId, request, name)
+}
+
+async function deliver(
+  opened: OpenedTensor,
+  format: TensorFormat,
+  file: string | null,
+): Promise<Fetched> {
+  const { plan: stitched, hook, layer, requestId } = opened
+  const value = { dtype: stitched.dtype, shape: stitched.shape, data: await opened.read() }
+  const tokens = stitched.tokens.map(({ start, end }) => [start, end] as const)
+  const encoded = encodeTensor(format, value, layer < 0 ? hook : `${hook}.${layer}`, {
+    trace_id: opened.traceId,
+    request_id: requestId,
+    hook,
+    layer,
+    tokens,
+    complete: stitched.completeness,
+  })
+  if (file === null) process.stdout.write(encoded)
+  else {
+    mkdirSync(dirname(file), { recursive: true })
+    writeFileSync(file, encoded)
+  }
+  return {
+    hook,
+    layer,
+    request_id: requestId,
+    dtype: stitched.dtype.name,
+    shape: stitched.shape,
+    tokens,
+    complete: stitched.completeness,
+    bytes: stitched.bytes,
+    file,
+  }
+}
+
+function report(fetched: readonly Fetched[], options: FetchOptions): void {
+  if (options.json === true && options.output !== '-') {
+    printJson({ tensors: fetched })
+    return
+  }
+  for (const tensor of fetched) {
+    const layer = tensor.layer < 0 ? '' : ` layer ${tensor.layer}`
+    const text = `${tensor.hook}${layer}  ${tensor.dtype} [${tensor.shape.join(', ')}]  ${tensor.complete}`
+    if (tensor.file === null) tell(text)
+    else print(`${text}  ${tensor.file}`)
+  }
+}

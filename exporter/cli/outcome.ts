@@ -1,0 +1,42 @@
+/** What every command shares: exit codes, output, and how an error is shown to a person. */
+import { asRing2Error } from '../errors.ts'
+
+export const exitCodes = {
+  done: 0,
+  failed: 1,
+  usage: 2,
+  notFound: 3,
+  incomplete: 4,
+} as const
+
+export type ExitCode = (typeof exitCodes)[keyof typeof exitCodes]
+
+/** Results go to standard output and nothing else does. */
+export function print(text: string): void {
+  process.stdout.write(text.endsWith('\n') ? text : `${text}\n`)
+}
+
+export function printJson(document: unknown): void {
+  print(JSON.stringify(document, null, 2))
+}
+
+/** For people, on standard error. */
+export function tell(text: string): void {
+  process.stderr.write(`${text}\n`)
+}
+
+const usageCodes = new Set(['RING2_E_CONFIG', 'RING2_E_QUERY', 'RING2_E_TRACE_ID'])
+const missingCodes = new Set(['RING2_E_TRACE_UNKNOWN', 'RING2_E_TENSOR_UNKNOWN'])
+
+/** Shows an error and gives the exit code that it means. */
+export function showError(thrown: unknown): ExitCode {
+  const error = asRing2Error(thrown)
+  const facts = error.toJSON()
+  tell(`${error.code}: ${facts.title}`)
+  tell(`  expected  ${error.expected}`)
+  tell(`  got       ${error.actual}`)
+  tell(`  do        ${error.action}`)
+  if (usageCodes.has(error.code)) return exitCodes.usage
+  if (missingCodes.has(error.code)) return exitCodes.notFound
+  return error.code === 'RING2_E_INCOMPLETE' ? exitCodes.incomplete : exitCodes.failed
+}

@@ -1,0 +1,37 @@
+/** The command line: `ring2-exporter`. */
+import { Command, CommanderError } from 'commander'
+import { catalogCommand } from './cli/catalog.ts'
+import { checkCommand } from './cli/check.ts'
+import { completionCommand } from './cli/complete.ts'
+import { demoCommand } from './cli/demo.ts'
+import { fetchCommand } from './cli/fetch.ts'
+import { lsCommand } from './cli/ls.ts'
+import { exitCodes, showError } from './cli/outcome.ts'
+import { ringsCommand } from './cli/rings.ts'
+import { runCommand } from './cli/run.ts'
+import { version } from './version.ts'
+
+const program = new Command('ring2-exporter')
+  .description('Internals of a running LLM as OpenTelemetry and Parquet, fetched by trace id.')
+  .version(version)
+  .exitOverride()
+
+runCommand(program.command('run'))
+demoCommand(program.command('demo'))
+checkCommand(program.command('check'))
+ringsCommand(program.command('rings'))
+lsCommand(program.command('ls'))
+fetchCommand(program.command('fetch'))
+catalogCommand(program.command('catalog'))
+completionCommand(program.command('completion'), program)
+
+try {
+  await program.parseAsync()
+} catch (error) {
+  // Commander has already said what is wrong with the usage; help and version are no errors.
+  if (error instanceof CommanderError) {
+    process.exitCode = error.exitCode === 0 ? exitCodes.done : exitCodes.usage
+  } else {
+    process.exitCode = showError(error)
+  }
+}

@@ -1,0 +1,152 @@
+/**
+ * The service: the only wiring. Configuration → drain worker → spans, metrics, store, API; and an
+ * orderly shutdown that follows the data: drain, store, upload, export, close.
+ */
+import { mkdirSync } from 'node:fs'
+import { dirname } from 'node:path'
+import { crc32c, nativeFacts, readSegments } from '../collector/index.ts'
+import { buildServer } from './api/server.ts'
+import type { Config } from './config.ts'
+import { storeError } from './errors.ts'
+import { serviceLimits } from './limits.ts'
+import type { Logger } from './logging.ts'
+import { type Pipeline, startPipeline } from './pipeline/pipeline.ts'
+import type { StoreLocation } from './store/location.ts'
+import { openStore } from './store/open-store.ts'
+import { createUploader, type Uploader } from './store/uploader.ts'
+import { emptySnapshot } from './telemetry/metric-points.ts'
+import { openMetricsContentType } from './telemetry/openmetrics.ts'
+import { startTelemetry, type Telemetry } from './telemetry/sdk.ts'
+import { openCatalog } from './tensors/catalog.ts'
+import { storeLocation } from './tensors/open.ts'
+import { createParquetSource } from './tensors/parquet-source.ts'
+import { createTensorReader } from './tensors/reader.ts'
+import { version } from './version.ts'
+
+export interface ServiceOptions {
+  readonly config: Config
+  readonly logger: Logger
+  /** The service cannot go on; `stop` is still to be called. */
+  onDefect(error: Error): void
+}
+
+export interface Service {
+  /** Where the API listens. */
+  readonly url: string
+  /** Ends in order; false when something captured could not be made safe or sent in time. */
+  stop(): Promise<boolean>
+}
+
+export async function startService(options: ServiceOptions): Promise<Service> {
+  const { config, logger } = options
+  const location = storeLocation(config)
+  prepareFolders(location)
+  const native = nativeFacts()
+  const { store, bucket } = await openStore(location)
+  const catalog = openCatalog(location.catalog)
+  const running: { pipeline: Pipeline | null; url: string } = { pipeline: null, url: '' }
+
+  const telemetry = startTelemetry({
+    config,
+    logger,
+    version,
+    snapshot: () => running.pipeline?.latest() ?? emptySnapshot(Date.now() * 1000),
+    apiUrl: () => running.url,
+  })
+  const uploader =
+    bucket === null
+      ? null
+      : createUploader({
+          queue: location.queue,
+          bucket,
+          onError: (error, key) => logger.error({ key, error: error.toJSON() }, 'upload failed'),
+        })
+  const server = await buildServer({
+    catalog,
+    reader: createTensorReader({ catalog, source: createParquetSource(store), crc32c }),
+    rings: () => readSegments(config.segments.directory, config.segments.names),
+    metrics: async () => {
+      await running.pipeline?.refresh()
+      return { contentType: openMetricsContentType, body: telemetry.metricsPage() }
+    },
+    health: () => health(running.pipeline, telemetry, uploader),
+    token: config.api.token ?? null,
+    version,
+    logger,
+  })
+  running.url = await server.listen({ host: config.api.host, port: config.api.port })
+  uploader?.start()
+  running.pipeline = await startPipeline({
+    config,
+    location,
+    logger,
+    onRequestEnd: (summary) => telemetry.spans.finish(summary),
+    onDefect(error) {
+      logger.fatal({ error: error.message }, 'the drain worker has ended')
+      options.onDefect(error)
+    },
+  })
+  const { url, pipeline } = running
+  logger.info({ url, store: config.store.url, native: native.version, isa: native.isa }, 'ready')
+
+  return {
+    url,
+    async stop() {
+      const unflushed = await pipeline.stop()
+      for (const segment of unflushed) {
+        logger.error({ segment }, 'not stored: the data stays in the ring for the next start')
+      }
+      const left = (await uploader?.flush(serviceLimits.stopUploadMillis)) ?? 0
+      await uploader?.stop()
+      if (left > 0) logger.warn({ files: left }, 'not uploaded yet: the next start goes on')
+      const delivered = await telemetry.flush(serviceLimits.stopTelemetryMillis)
+      await telemetry.shutdown(serviceLimits.stopTelemetryMillis)
+      await server.close()
+      catalog.close()
+      logger.info('stopped')
+      return unflushed.length === 0 && delivered
+    },
+  }
+}
+
+/** Fails now, with the path, and not at the first flush. */
+function prepareFolders(location: StoreLocation): void {
+  const folders = [location.spool, location.queue, dirname(location.catalog)]
+  for (const folder of folders) {
+    try {
+      mkdirSync(folder, { recursive: true })
+    } catch (error) {
+      throw storeError('create', folder, error)
+    }
+  }
+}
+
+function health(pipeline: Pipeline | null, telemetry: Telemetry, uploader: Uploader | null) {
+  const defect = pipeline?.defect() ?? null
+  const snapshot = pipeline?.latest()
+  const failing = telemetry.status()
+  const uploadError = uploader?.status().lastError ?? null
+  const { failures = 0, pendingRows = 0 } = snapshot?.store ?? {}
+  return {
+    alive: defect === null,
+    ready: pipeline !== null && defect === null,
+    checks: [
+      { name: 'drain', ok: defect === null, detail: defect?.message ?? 'running' },
+      {
+        name: 'store',
+        ok: !(failures > 0 && pendingRows > 0),
+        detail: `${pendingRows} rows wait, ${failures} failed flushes`,
+      },
+      {
+        name: 'upload',
+        ok: uploadError === null,
+        detail: uploadError?.message ?? (uploader === null ? 'not needed' : 'up to date'),
+      },
+      {
+        name: 'telemetry',
+        ok: failing.spans.failing === null && failing.metricsFailing === null,
+        detail: String(failing.spans.failing ?? failing.metricsFailing ?? failing.otlp.reason),
+      },
+    ],
+  }
+}
