@@ -85,12 +85,13 @@ function filePath(url: string): string {
 }
 
 function parseBucket(url: string): BucketTarget {
-  if (!URL.canParse(url)) throw invalid(url, 'an s3 URL')
+  // Parsing would resolve the dots silently, to another prefix than the one written.
+  if (!URL.canParse(url) || /\/\.\.?(\/|\?|$)/.test(url)) throw invalid(url, 'an s3 URL without ..')
   const parsed = new URL(url)
   const bucket = parsed.hostname
   if (!BUCKET.test(bucket)) throw invalid(url, 'a bucket name of 3 to 63 of [a-z0-9.-]')
   if (parsed.username !== '' || parsed.password !== '') {
-    throw invalid('s3://…@…', 'no credentials in the URL; the AWS credential chain supplies them')
+    throw invalid(url, 'no credentials in the URL; the AWS credential chain supplies them')
   }
   const prefix = decodeURIComponent(parsed.pathname).replaceAll(/^\/+|\/+$/g, '')
   if (!PREFIX.test(prefix) || prefix.split('/').includes('..')) {
@@ -120,7 +121,8 @@ function parseBucket(url: string): BucketTarget {
 function invalid(url: string, expected: string): Ring2Error {
   return new Ring2Error('RING2_E_CONFIG', {
     expected,
-    actual: JSON.stringify(url),
+    // Credentials that someone put into the URL must not reach a log.
+    actual: JSON.stringify(url.replace(/\/\/[^/?]*@/, '//…@')),
     action: 'Use a directory, file:///directory, or s3://bucket/prefix?endpoint=URL&region=R.',
   })
 }
