@@ -58,12 +58,12 @@ function bash(words: readonly Words[], names: readonly string[]): string {
   return [
     '_ring2_exporter() {',
     '  local known',
-    '  case "${COMP_WORDS[1]}" in',
+    `  case "\${COMP_WORDS[1]}" in`,
     ...cases,
     `    *) known="${names.join(' ')}" ;;`,
     '  esac',
     `  [ "$COMP_CWORD" -eq 1 ] && known="${names.join(' ')}"`,
-    '  COMPREPLY=($(compgen -W "$known" -- "${COMP_WORDS[COMP_CWORD]}"))',
+    `  COMPREPLY=($(compgen -W "$known" -- "\${COMP_WORDS[COMP_CWORD]}"))`,
     '}',
     'complete -o default -F _ring2_exporter ring2-exporter',
   ].join('\n')

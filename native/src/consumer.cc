@@ -12,11 +12,12 @@
 
 #include "error.h"
 #include "measure.h"
-#include "ring2_hooks.h"
 #include "segment.h"
+#include "segment_info.h"
 #include "slicer.h"
 #include "step_table.h"
 #include "tensor_shape.h"
+#include "validate.h"
 
 using namespace ring2;
 
@@ -105,29 +106,6 @@ void advance(ring2_consumer *consumer, const ring2_descriptor &record, bool vali
   consumer->resync = !valid;
   payload_end(consumer, consumer->cursor) = consumer->payload_seen;
   ++consumer->cursor;
-}
-
-bool body_is_valid(const ring2_descriptor &record) {
-  switch (record.kind) {
-    case RING2_KIND_MODEL:
-    case RING2_KIND_REQUEST:
-    case RING2_KIND_REQUEST_END:
-    case RING2_KIND_PROFILE:
-      return record.payload_bytes > 0 && record.payload_bytes <= RING2_BODY_BYTES_MAX;
-    case RING2_KIND_GAP:
-      return record.payload_bytes == sizeof(ring2_gap);
-    default:
-      return true;
-  }
-}
-
-bool tensor_is_valid(const ring2_descriptor &record) {
-  if (record.hook >= RING2_HOOKS_MAX || ring2_hook_facts[record.hook].name == nullptr) return false;
-  if (record.layer < -1 || record.layer >= static_cast<int32_t>(RING2_LAYERS_MAX)) return false;
-  if (record.ndim == 0 || record.ndim > RING2_DIMS_MAX) return false;
-  uint64_t bytes = 0;
-  return dense_bytes(record.dims, record.ndim, record.dtype, &bytes) &&
-         bytes == record.payload_bytes;
 }
 
 uint64_t realtime(const ring2_consumer *consumer, uint64_t monotonic_ns) {
@@ -236,55 +214,6 @@ int check_positions(ring2_consumer *consumer) {
   return RING2_OK;
 }
 
-void fill_info(const ring2_header &header, ring2_segment_info *out) {
-  std::memset(out, 0, sizeof *out);
-  std::memcpy(out->name, header.name, sizeof out->name);
-  out->name[sizeof out->name - 1] = '\0';
-  out->boot = header.boot;
-  out->meta_slots = header.meta_slots;
-  out->payload_bytes = header.payload_bytes;
-  out->meta_tail = load_acquire(header.meta_tail);
-  out->payload_tail = load_acquire(header.payload_tail);
-  out->meta_head = load_acquire(header.meta_head);
-  out->payload_head = load_acquire(header.payload_head);
-  out->committed_records = load_relaxed(header.committed_records);
-  out->committed_bytes = load_relaxed(header.committed_bytes);
-  out->anchor_monotonic_ns = header.anchor_monotonic_ns;
-  out->anchor_realtime_ns = header.anchor_realtime_ns;
-  out->producer_heartbeat_ns = load_relaxed(header.producer_heartbeat_ns);
-  out->consumer_heartbeat_ns = load_relaxed(header.consumer_heartbeat_ns);
-  out->producer_pid = header.producer_pid;
-  out->producer_closed = load_relaxed(header.producer_closed);
-  out->producer_alive = out->producer_closed == 0 && producer_alive(header) ? 1 : 0;
-  out->consumer_pid = load_relaxed(header.consumer_pid);
-  for (uint32_t reason = 0; reason < RING2_LOSS_REASONS_MAX; ++reason) {
-    out->losses[reason].records = load_relaxed(header.producer_losses[reason].records) +
-                                  load_relaxed(header.consumer_losses[reason].records);
-    out->losses[reason].bytes = load_relaxed(header.producer_losses[reason].bytes) +
-                                load_relaxed(header.consumer_losses[reason].bytes);
-  }
-}
-
-// A slice handed back by the caller still has to lie inside the ring.
-bool slice_is_inside(const ring2_consumer *consumer, const ring2_slice &slice) {
-  const uint64_t element_bytes = dtype_bytes(slice.dtype);
-  if (slice.kind != RING2_KIND_TENSOR || element_bytes == 0) return false;
-  if (slice.ndim == 0 || slice.ndim > 4) return false;
-  uint64_t last = 0;
-  uint64_t count = 1;
-  for (uint32_t axis = 0; axis < slice.ndim; ++axis) {
-    if (slice.dims[axis] == 0) return slice.elements == 0;
-    uint64_t reach;
-    if (__builtin_mul_overflow(uint64_t{slice.dims[axis]} - 1, slice.strides[axis], &reach)) return false;
-    if (__builtin_add_overflow(last, reach, &last)) return false;
-    if (__builtin_mul_overflow(count, uint64_t{slice.dims[axis]}, &count)) return false;
-  }
-  const uint64_t capacity = consumer->segment.payload_bytes;
-  if (slice.elements != count || slice.payload_offset > capacity) return false;
-  if (slice.strides[slice.ndim - 1] != 1 && slice.dims[slice.ndim - 1] != 1) return false;
-  return last < (capacity - slice.payload_offset) / element_bytes;
-}
-
 int outside(const ring2_slice &slice) {
   return ring2_set_error(RING2_E_ARGUMENT, "slice at position %llu is not one that drain gave",
                          static_cast<unsigned long long>(slice.position));
@@ -293,18 +222,6 @@ int outside(const ring2_slice &slice) {
 }  // namespace
 
 extern "C" {
-
-int ring2_segment_peek(const char *path, ring2_segment_info *out) {
-  if (path == nullptr || out == nullptr) {
-    return ring2_set_error(RING2_E_ARGUMENT, "a null path or result");
-  }
-  Segment segment;
-  const int opened = segment_open(path, false, &segment);
-  if (opened != RING2_OK) return opened;
-  fill_info(*segment.header, out);
-  segment_unmap(&segment);
-  return RING2_OK;
-}
 
 int ring2_consumer_open(const char *path, ring2_consumer **out) {
   if (path == nullptr || out == nullptr) {
@@ -486,7 +403,7 @@ int ring2_gather(ring2_consumer *consumer, const ring2_slice *slice, void *out) 
   if (consumer == nullptr || slice == nullptr || out == nullptr) {
     return ring2_set_error(RING2_E_ARGUMENT, "a null consumer, slice or target");
   }
-  if (!slice_is_inside(consumer, *slice)) return outside(*slice);
+  if (!slice_is_inside(*slice, consumer->segment.payload_bytes)) return outside(*slice);
   uint64_t dims[4];
   for (uint32_t axis = 0; axis < slice->ndim; ++axis) dims[axis] = slice->dims[axis];
   gather(consumer->segment.payload + slice->payload_offset, dims, slice->strides, slice->ndim,
@@ -505,7 +422,7 @@ int ring2_measure(ring2_consumer *consumer, ring2_fold *fold, ring2_slice *slice
     if (slice.kind != RING2_KIND_TENSOR || slice.action == RING2_ACTION_DROP) continue;
     // Without a step nobody knows which rows are tokens: such a tensor has no statistics.
     if ((slice.flags & RING2_SLICE_UNATTRIBUTED) != 0) continue;
-    if (!slice_is_inside(consumer, slice)) return outside(slice);
+    if (!slice_is_inside(slice, consumer->segment.payload_bytes)) return outside(slice);
     const int measured =
         measure_slice(consumer->segment.payload + slice.payload_offset, fold, &slice);
     if (measured != RING2_OK) return measured;
