@@ -1,8 +1,9 @@
 // Speed of the statistics kernels, one core, against a plain read loop over the same bytes.
 //
 // Prints one JSON line for each figure: {name, unit, value, peer, ratio:{median,min,max}, pairs:[…]}.
-// Ours and the plain read run in alternating pairs, because the machine may be shared: what counts is
-// the ratio of each pair, and `value` and `peer` are medians. usage: kernels_bench [megabytes] [pairs]
+// Ours and the plain read run in alternating pairs, because the machine may be shared: what counts
+// is the ratio of each pair, and `value` and `peer` are medians.
+// usage: kernels_bench [megabytes] [pairs]
 #include <algorithm>
 #include <chrono>
 #include <cmath>
@@ -136,7 +137,7 @@ void store(uint8_t *at, const Dtype &dtype, float value) {
   std::memcpy(at, &code, 2);
 }
 
-// A buffer of random rows, repeated: what a value is does not change a kernel's way, only its range.
+// A buffer of random values, repeated: their range matters to a kernel, not what they are.
 std::vector<uint8_t> filled(size_t bytes, const Dtype &dtype, const std::function<float()> &next) {
   std::vector<uint8_t> data(bytes);
   const size_t distinct = std::min(bytes, size_t{1} << 20) / dtype.bytes * dtype.bytes;
@@ -227,7 +228,7 @@ void folding(size_t pairs) {
   if (ring2_fold_create(&fold) != RING2_OK) std::exit(1);
   const auto ours = [&] {
     for (size_t at = 0; at < kSamples; at += kBatch) {
-      ring2_fold_record(fold, RING2_SIGNAL_L2_NORM, 0, 0, 0, samples.data() + at, kBatch, 1, at + 1);
+      ring2_fold_record(fold, RING2_SIGNAL_L2_NORM, 0, 0, 0, samples.data() + at, kBatch, 1, 1);
     }
   };
   // The peer is libm's logarithm alone, the least that an index by formula costs.

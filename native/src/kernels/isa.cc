@@ -68,6 +68,14 @@ const Kernels &choose() {
 
 }  // namespace
 
+bool machine_runs(const Kernels &kernels) {
+#if defined(__x86_64__)
+  if (&kernels == &kAvx512Kernels) return supported_level() >= kAvx512;
+  if (&kernels == &kAvx2Kernels) return supported_level() >= kAvx2;
+#endif
+  return &kernels == &kPortableKernels;
+}
+
 const Kernels &selected_kernels() {
   static const Kernels &kernels = choose();
   return kernels;

@@ -91,6 +91,9 @@ void moments_float64(const uint8_t *data, const BlockShape &shape, double mask_a
 void logits_float64(const uint8_t *data, size_t count, double running_maximum, LogitsBlock *block);
 void attention_float64(const uint8_t *data, size_t keys, size_t visible, AttentionRow *row);
 
+// Whether this processor and operating system can run a flavour: portable, AVX2 or AVX-512.
+bool machine_runs(const Kernels &kernels);
+
 // The best flavour this processor and operating system can run, lowered by RING2_ISA. Chosen once.
 const Kernels &selected_kernels();
 

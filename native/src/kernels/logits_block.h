@@ -1,8 +1,8 @@
 // Softmax sums, two largest values and moments of a block of one row of logits.
 //
 // First loop: moments and the largest value. Second loop, from the L1 cache: e^(l - maximum) and
-// its weighted sum. The two largest values are looked for only in blocks that beat all earlier ones,
-// which are few in any long row.
+// its weighted sum. The two largest values are looked for only in blocks that beat all earlier
+// ones, which are few in any long row.
 #ifndef RING2_KERNELS_LOGITS_BLOCK_H
 #define RING2_KERNELS_LOGITS_BLOCK_H
 

@@ -2,10 +2,15 @@
 //
 // Both were fitted for the least largest error (Lawson iteration on Chebyshev nodes) and are
 // checked against libm in the unit tests over their whole range:
-//   exp: t = n ln 2 + f ln 2 with |f| <= 1/2; 2^f has degree 5 with the constant fixed to 1, so
-//        that e^0 is exactly 1.
+//   exp: t = n ln 2 + r with |r| <= ln 2 / 2; e^r has degree 5 with the first two coefficients fixed
+//        to 1, so that e^0 is exactly 1. Error within 4 units in the last place.
 //   ln:  p = 2^e m with sqrt(1/2) <= m < sqrt(2); ln m has degree 8 in m - 1 with the first two
-//        coefficients fixed to 0 and 1, so that ln 1 is exactly 0.
+//        coefficients fixed to 0 and 1, so that ln 1 is exactly 0. Error within 2 units in the last
+//        place of 1 + |ln p|.
+//
+// Products and sums are left for the compiler to fuse where the instruction set can
+// (-ffp-contract=fast, in these files only): it is how vector extensions reach that instruction, and
+// no result here relies on a product being rounded before it is added.
 #ifndef RING2_KERNELS_VECTOR_MATH_H
 #define RING2_KERNELS_VECTOR_MATH_H
 
@@ -24,12 +29,17 @@ RING2_INLINE Floats exp_clamped(Floats t) {
   const float round_to_integer = 12582912.0f;  // 1.5 * 2^23: the sum's low bits are the integer
   const Floats shifted = t * log2_e + round_to_integer;
   const Floats n = shifted - round_to_integer;
-  const Floats f = t * log2_e - n;
-  Floats power = 0.001326472731307149f * f + 0.009671512991189957f;
-  power = power * f + 0.05550733581185341f;
-  power = power * f + 0.24022242426872253f;
-  power = power * f + 0.6931470036506653f;
-  power = power * f + 1.0f;
+#if defined(__FMA__)
+  const Floats r = t - n * 0.693147182f;
+#else
+  // ln 2 in two parts, the first so short that its product with n is exact.
+  const Floats r = (t - n * 0.693359375f) - n * -2.12194440e-4f;
+#endif
+  Floats power = 0.008312520571053028f * r + 0.041890159249305725f;
+  power = power * r + 0.16667114198207855f;
+  power = power * r + 0.499992311000824f;
+  power = power * r + 1.0f;
+  power = power * r + 1.0f;
   return bits<Floats>(bits<Words>(power) + (bits<Words>(shifted) << 23));
 }
 
