@@ -133,6 +133,15 @@ export function identify(
   }
 }
 
+/** A start that lies far from the record's own time is no time at all. */
+function startedAt(nanoseconds: unknown, capturedAtMicros: number): number {
+  // As text, because a number does not hold the nanoseconds of today exactly.
+  const text = typeof nanoseconds === 'string' ? nanoseconds : ''
+  const micros = /^\d{4,}$/.test(text) ? Number(text.slice(0, -3)) : Number.NaN
+  const distance = Math.abs(micros - capturedAtMicros)
+  return distance <= collectorLimits.requestStartMicrosMax ? micros : capturedAtMicros
+}
+
 export function parseRequest(body: Uint8Array, capturedAtMicros: number): Parsed<RequestInfo> {
   const parsed = parseObject(body)
   if (!parsed.ok) return parsed
@@ -141,7 +150,6 @@ export function parseRequest(body: Uint8Array, capturedAtMicros: number): Parsed
   if (key === null || key === 0) return fail('REQUEST without a key')
   const requestId = text(facts.request_id, '')
   if (requestId === '') return fail('REQUEST without a request_id')
-  const started = Number(facts.started_realtime_ns)
   return {
     ok: true,
     value: identify(
@@ -151,7 +159,7 @@ export function parseRequest(body: Uint8Array, capturedAtMicros: number): Parsed
       {
         traceState: typeof facts.tracestate === 'string' ? text(facts.tracestate, '') : null,
         attributes: readAttributes(facts.attributes),
-        startedAtMicros: started > 0 ? Math.floor(started / 1000) : capturedAtMicros,
+        startedAtMicros: startedAt(facts.started_realtime_ns, capturedAtMicros),
       },
     ),
   }

@@ -16,9 +16,9 @@ export interface Evidence {
   readonly seen: ReadonlyMap<string, ReadonlyMap<number, number>>
   /** Hooks that were switched off: nobody expects them. */
   readonly unwanted: ReadonlySet<string>
-  /** Token ranges that no step covered, and other losses, in words. */
+  /** What the producer said it lost meanwhile, in words: it may concern other requests. */
   readonly losses: readonly string[]
-  /** Why nothing can be said for certain, in words. */
+  /** Why nothing can be said for certain, in words: token ranges that no step covered, … */
   readonly doubts: readonly string[]
 }
 

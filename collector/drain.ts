@@ -15,7 +15,7 @@ import { collectorLimits } from './limits.ts'
 import { openConsumer } from './native.ts'
 import type { Outcome, ProducerInfo, RequestSummary, TensorSink } from './records.ts'
 import { type ActiveRequest, createRegistry } from './requests.ts'
-import { decodeSegmentInfo, readSegmentInfo, type SegmentInfo } from './segments.ts'
+import { decodeSegmentInfo, producerName, readSegmentInfo, type SegmentInfo } from './segments.ts'
 import type { Slices } from './slices.ts'
 import { words } from './words.ts'
 
@@ -74,7 +74,8 @@ export function openDrain(options: DrainOptions): SegmentDrain {
   const found = readSegmentInfo(options.path)
   const consumer = openConsumer(options.path, found.payloadBytes)
   const producer: ProducerInfo = {
-    segment: found.segment,
+    // One life of a producer has one name, also when its file was moved aside.
+    segment: producerName(found.segment),
     boot: found.boot,
     host: options.host,
     pid: found.producerPid,
@@ -103,6 +104,8 @@ export function openDrain(options: DrainOptions): SegmentDrain {
     retryAtMillis: 0,
     failures: 0,
     closed: false,
+    /** Slices of this batch whose request is not known any more. */
+    orphans: 0,
     producerGone: false,
     steps: [] as Uint8Array[],
     /** Prepared and not yet published. */
@@ -165,11 +168,8 @@ export function openDrain(options: DrainOptions): SegmentDrain {
   function prepareSlice(index: number): void {
     switch (slices.kind(index)) {
       case constants.kindTensor: {
-        const request = slices.isUnattributed(index)
-          ? undefined
-          : registry.find(slices.requestKey(index))
         const action = options.actions[slices.hookId(index)] ?? constants.actionDrop
-        slices.setAction(index, request === undefined ? constants.actionDrop : action)
+        slices.setAction(index, slices.isUnattributed(index) ? constants.actionDrop : action)
         break
       }
       case constants.kindStep: {
@@ -264,7 +264,10 @@ export function openDrain(options: DrainOptions): SegmentDrain {
       let key = keyOf.get(own)
       if (key === undefined) {
         const request = registry.find(own)
-        if (request === undefined) continue
+        if (request === undefined) {
+          orphan(index)
+          continue
+        }
         key = options.folds.keyOf(request.info)
         keyOf.set(own, key)
         byKey.set(key, request)
@@ -272,6 +275,22 @@ export function openDrain(options: DrainOptions): SegmentDrain {
       slices.setRequestKey(index, key)
     }
     return byKey
+  }
+
+  /** Its request has ended or was given up: a tensor without a name is not kept. */
+  function orphan(index: number): void {
+    slices.setAction(index, constants.actionDrop)
+    state.orphans += 1
+  }
+
+  function reportOrphans(): void {
+    if (state.orphans === 0) return
+    options.onEvent({
+      level: 'warn',
+      message: 'dropped tensors that came after their request had ended or was given up',
+      facts: { segment: producer.segment, tensors: state.orphans },
+    })
+    state.orphans = 0
   }
 
   function endRequest(index: number): void {
@@ -285,6 +304,7 @@ export function openDrain(options: DrainOptions): SegmentDrain {
     const count = resultWords.u64(drainResult.slices)
     for (let index = 0; index < count; index++) prepareSlice(index)
     const byKey = assignFoldKeys(count)
+    reportOrphans()
     consumer.measure(options.folds.of(registry.model().name), slices.bytes, count)
     for (let index = 0; index < count; index++) {
       const kind = slices.kind(index)
@@ -303,7 +323,9 @@ export function openDrain(options: DrainOptions): SegmentDrain {
   }
 
   function somethingPending(): boolean {
-    return sink.pending().summaries > 0 || state.position !== state.released
+    // Prepared files count too: a flush that failed to publish them must be tried again.
+    const waiting = sink.pending().summaries + state.files.length
+    return waiting > 0 || state.position !== state.released
   }
 
   function flushIsDue(nowMillis: number): boolean {

@@ -12,6 +12,8 @@ export const collectorLimits = {
   batchSlices: 4 * constants.stepRowsMax,
   /** Payload bytes of the records of one drain call. */
   batchBytes: 64 * MIB,
+  /** Requests kept within one batch, as a multiple of the configured bound. */
+  requestsOvershoot: 2,
   /** Ended requests whose trace id an exemplar may still name. */
   exemplarRequestsMax: 16_384,
   /** Steps kept in a checkpoint, so that their tensors can be attributed after a restart. */
@@ -23,6 +25,8 @@ export const collectorLimits = {
   /** Attributes of one request, and characters of one of their values. */
   requestAttributesMax: 64,
   attributeCharactersMax: 1024,
+  /** A request that says it began further than this from its own record began with the record. */
+  requestStartMicrosMax: 86_400_000_000,
   /** Share of a ring that may wait for a flush before one is forced. */
   flushOccupancy: 0.25,
   /** Wait before a failed flush is tried again. */

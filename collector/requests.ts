@@ -105,7 +105,8 @@ export function createRegistry(options: RegistryOptions): RequestRegistry {
   let model: ModelInfo = unknownModel
 
   function activate(info: RequestInfo, atMicros: number, doubts: string[]): ActiveRequest {
-    if (requests.size >= options.requestsMax) evictOldest()
+    // Within a batch the bound may be passed, so that the tensors of the batch find their requests.
+    if (requests.size >= collectorLimits.requestsOvershoot * options.requestsMax) evictOldest()
     const request: ActiveRequest = {
       info,
       model,
@@ -124,10 +125,8 @@ export function createRegistry(options: RegistryOptions): RequestRegistry {
   }
 
   function evictOldest(): void {
-    let oldest: ActiveRequest | undefined
-    for (const request of requests.values()) {
-      if (oldest === undefined || request.lastSeenMicros < oldest.lastSeenMicros) oldest = request
-    }
+    // Steps move a request to the end, so the first one has been without a step for longest.
+    const oldest = requests.values().next().value
     if (oldest !== undefined) abandon(oldest, 'given up: too many requests at once')
   }
 
@@ -158,7 +157,9 @@ export function createRegistry(options: RegistryOptions): RequestRegistry {
         activate(lostRequest(row.requestKey, atMicros, options.producer), atMicros, [
           'its REQUEST record never came',
         ])
-      if (request.model === unknownModel) request.model = model
+      requests.delete(row.requestKey)
+      requests.set(row.requestKey, request)
+      if (isUnknown(request.model)) request.model = model
       takeStep(request, row, atMicros)
     },
     find: (key) => requests.get(key),
@@ -188,6 +189,7 @@ export function createRegistry(options: RegistryOptions): RequestRegistry {
       if (request !== undefined) finish(request, end, atMicros)
     },
     giveUp(nowMicros, producerGone) {
+      while (requests.size > options.requestsMax) evictOldest()
       for (const request of [...requests.values()]) {
         if (producerGone) abandon(request, 'the producer ended before the request did')
         else if (nowMicros - request.lastSeenMicros > options.requestIdleMicros) {
@@ -215,6 +217,11 @@ export function createRegistry(options: RegistryOptions): RequestRegistry {
   }
 }
 
+/** By name, because a model that went through a checkpoint is another object. */
+function isUnknown(model: ModelInfo): boolean {
+  return model.name === unknownModel.name && Object.keys(model.hooks).length === 0
+}
+
 function note(list: string[], text: string): void {
   if (list.length < collectorLimits.reasonsMax && !list.includes(text)) list.push(text)
 }
@@ -230,7 +237,7 @@ function lostRequest(key: number, atMicros: number, producer: ProducerInfo): Req
 
 function takeStep(request: ActiveRequest, row: StepRow, atMicros: number): void {
   if (row.tokenStart > request.tokens && request.steps > 0) {
-    note(request.losses, `tokens ${request.tokens} to ${row.tokenStart} were never announced`)
+    note(request.doubts, `tokens ${request.tokens} to ${row.tokenStart} were never announced`)
   }
   request.steps += 1
   request.tokens = Math.max(request.tokens, row.tokenEnd)
@@ -276,6 +283,9 @@ function summarizeRequest(
   const { statistics } = request
   const endedAtMicros = Math.max(atMicros, request.info.startedAtMicros)
   const doubts = [...request.doubts]
+  if (end !== null && end.tokens !== null && end.tokens > request.tokens) {
+    doubts.push(`${request.tokens} of ${end.tokens} tokens were announced`)
+  }
   if (end !== null && end.outcome !== 'ok') doubts.push(`the request ended with ${end.outcome}`)
   const completeness = judgeCompleteness({
     model: request.model,

@@ -47,7 +47,10 @@ export function findSegments(directory: string, patterns: readonly string[] = ['
   return readdirSync(directory, { withFileTypes: true })
     .filter((entry) => entry.isFile() && entry.name.startsWith(prefix))
     .map((entry) => entry.name)
-    .filter((name) => wanted.some((expression) => expression.test(baseName(name))))
+    .filter((name) => {
+      const producer = producerName(segmentName(name))
+      return wanted.some((expression) => expression.test(producer))
+    })
     .sort()
     .slice(0, collectorLimits.segmentsMax)
     .map((name) => join(directory, name))
@@ -58,14 +61,14 @@ function patternExpression(pattern: string): RegExp {
   return new RegExp(`^${escaped.replaceAll('*', '.*').replaceAll('?', '.')}$`)
 }
 
-/** `ring2.chat~00ff…` → `chat`. */
-function baseName(file: string): string {
-  const name = file.slice(prefix.length)
-  const tilde = name.indexOf('~')
-  return tilde < 0 ? name : name.slice(0, tilde)
+/** The name a producer gave its segment: `chat` also for `chat~00ff…`, which was moved aside. */
+export function producerName(segment: string): string {
+  const tilde = segment.indexOf('~')
+  return tilde < 0 ? segment : segment.slice(0, tilde)
 }
 
-export function segmentNameOf(path: string): string {
+/** `…/ring2.chat` → `chat`. */
+function segmentName(path: string): string {
   return path.slice(path.lastIndexOf('/') + 1 + prefix.length)
 }
 
@@ -102,7 +105,7 @@ export function readSegments(
 export function decodeSegmentInfo(path: string, info: Words): SegmentInfo {
   const boot = Buffer.from(info.bytes.slice(segmentInfo.boot, segmentInfo.boot + 8))
   return {
-    segment: segmentNameOf(path),
+    segment: segmentName(path),
     path,
     boot: boot.reverse().toString('hex'),
     producerPid: info.u32(segmentInfo.producerPid),

@@ -1,5 +1,10 @@
-/** Reads C integers from a buffer. 64-bit words become numbers here, and only here. */
-import { strict as assert } from 'node:assert'
+/**
+ * Reads C integers from a buffer. 64-bit words become numbers here, and only here.
+ *
+ * What native code has checked (positions, counts of slices) is always exact. Counters, keys and step
+ * numbers come from the producer unchecked: beyond ±(2^53 − 1) they are clamped, so that a hostile
+ * word shows as an absurd number and stops nothing.
+ */
 
 const HIGH = 2 ** 32
 
@@ -8,8 +13,9 @@ export interface Words {
   u16(offset: number): number
   u32(offset: number): number
   i32(offset: number): number
-  /** An unsigned 64-bit word that must be exact as a number: positions, counts, sizes. */
+  /** Clamped to 2^53 − 1. */
   u64(offset: number): number
+  /** Clamped to ±(2^53 − 1). */
   i64(offset: number): number
   f64(offset: number): number
   /** Nanoseconds since the epoch as microseconds, to 1 µs. */
@@ -18,24 +24,21 @@ export interface Words {
   setU64(offset: number, value: number): void
 }
 
+function clamp(value: number): number {
+  return Math.max(Number.MIN_SAFE_INTEGER, Math.min(value, Number.MAX_SAFE_INTEGER))
+}
+
 export function words(bytes: Uint8Array): Words {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
-  const u64 = (offset: number): number => {
-    const value = view.getUint32(offset + 4, true) * HIGH + view.getUint32(offset, true)
-    assert(value <= Number.MAX_SAFE_INTEGER, 'a 64-bit word beyond 2^53')
-    return value
-  }
+  const u64 = (offset: number): number =>
+    clamp(view.getUint32(offset + 4, true) * HIGH + view.getUint32(offset, true))
   return {
     bytes,
     u16: (offset) => view.getUint16(offset, true),
     u32: (offset) => view.getUint32(offset, true),
     i32: (offset) => view.getInt32(offset, true),
     u64,
-    i64: (offset) => {
-      const value = view.getInt32(offset + 4, true) * HIGH + view.getUint32(offset, true)
-      assert(Number.isSafeInteger(value), 'a 64-bit word beyond 2^53')
-      return value
-    },
+    i64: (offset) => clamp(view.getInt32(offset + 4, true) * HIGH + view.getUint32(offset, true)),
     f64: (offset) => view.getFloat64(offset, true),
     micros: (offset) => Number(view.getBigUint64(offset, true) / 1000n),
     setU32: (offset, value) => view.setUint32(offset, value, true),

@@ -1,0 +1,39 @@
+import { defineConfig } from 'vitest/config'
+
+/**
+ * Two projects: `unit` mirrors the sources and runs in parallel; `pipeline` starts real processes,
+ * a model among them, and runs one file at a time so that they do not starve each other.
+ */
+export default defineConfig({
+  test: {
+    pool: 'forks',
+    maxWorkers: 2,
+    testTimeout: 30_000,
+    hookTimeout: 120_000,
+    teardownTimeout: 20_000,
+    reporters: process.env.CI === undefined ? ['default'] : ['default', 'github-actions'],
+    chaiConfig: { truncateThreshold: 400 },
+    env: { OMP_NUM_THREADS: '1', HF_HUB_OFFLINE: '1', NO_COLOR: '1' },
+    projects: [
+      {
+        extends: true,
+        test: {
+          name: 'unit',
+          include: ['test/**/*.test.ts'],
+          exclude: ['test/pipeline/**'],
+          sequence: { groupOrder: 0 },
+        },
+      },
+      {
+        extends: true,
+        test: {
+          name: 'pipeline',
+          include: ['test/pipeline/**/*.test.ts'],
+          testTimeout: 120_000,
+          maxWorkers: 1,
+          sequence: { groupOrder: 1 },
+        },
+      },
+    ],
+  },
+})
