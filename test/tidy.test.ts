@@ -105,17 +105,22 @@ describe('Files', () => {
     expect(long).toEqual([])
   })
 
-  test('have lines of at most 120 columns', () => {
+  test('have lines of at most 120 columns, but for long texts', () => {
+    const longText = /['"`].{60,}['"`]/
     const wide = code.flatMap((path) =>
       read(path)
         .split('\n')
-        .flatMap((line, index) => (line.length > 120 ? [`${path}:${index + 1}`] : [])),
+        .flatMap((line, index) =>
+          line.length > 120 && !longText.test(line) ? [`${path}:${index + 1}`] : [],
+        ),
     )
     expect(wide).toEqual([])
   })
 
   test('open with what they are', () => {
     const silent = code.filter((path) => {
+      // What a test is, its names say.
+      if (/(^|\/)test\//.test(path)) return false
       const start = read(path).replace(/^#!.*\n/, '')
       return !/^(\/\*|\/\/|#|""")/.test(start) && !path.endsWith('__init__.py')
     })
