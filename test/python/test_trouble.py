@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 
 import pytest
 import torch
@@ -84,6 +85,52 @@ def test_an_exporter_that_leaves_and_another_that_comes_lose_nothing_in_the_ring
     assert two.ends[0] == {
         "key": 1, "steps": 2, "tokens": 6, "prompt_tokens": 6, "outcome": "ok"
     }
+
+
+def test_records_that_wait_for_room_arrive_with_the_heartbeat(tiny, attach):
+    model = tiny("llama")
+    attached = attach(model, "resid_pre,final_logits", payload_mb=0.0625)
+    with ring2.request("one"):
+        for _ in range(60):
+            _forward(model)
+    with ring2.request("two"):
+        pass
+    seen = attached.reader.drain()
+    assert len(seen.requests) == 1 and seen.ends == []
+    deadline = time.monotonic() + 60
+    while len(seen.ends) < 2 and time.monotonic() < deadline:
+        later = attached.reader.drain()
+        seen.requests.extend(later.requests)
+        seen.ends.extend(later.ends)
+    assert [request["request_id"] for request in seen.requests] == ["one", "two"]
+    assert [end["steps"] for end in seen.ends] == [60, 0]
+
+
+def test_records_beyond_the_waiting_bound_are_counted(tiny, attach, monkeypatch):
+    monkeypatch.setattr("ring2._producer.PENDING_RECORDS_MAX", 3)
+    model = tiny("llama")
+    attached = attach(model, "resid_pre,final_logits", payload_mb=0.0625)
+    with ring2.request("filler"):
+        for _ in range(60):
+            _forward(model)
+    before = attached.probe.losses().get("meta_full", (0, 0))[0]
+    for index in range(5):
+        with ring2.request(f"r{index}"):
+            pass
+    assert attached.probe.losses()["meta_full"][0] == before + 8
+
+
+def test_a_blocking_producer_waits_no_longer_than_it_was_told(tiny, attach):
+    model = tiny("llama")
+    before = _forward(model)
+    attached = attach(
+        model, "resid_pre,q,k,v,final_logits", payload_mb=0.0625, when_full="block",
+        block_timeout_ms=1,
+    )
+    with ring2.request("one"):
+        for _ in range(20):
+            assert torch.equal(_forward(model), before)
+    assert sum(records for records, _ in attached.probe.losses().values()) > 0
 
 
 def test_a_hook_that_is_not_wanted_is_not_copied(tiny, attach):

@@ -118,6 +118,7 @@ def attach(
             type(model).__name__, ", ".join(skipped),
         )
     _native.register_operator()
+    _warn_of_devices(model)
     info = dict(structure.info)
     info["name"] = model_name or info["name"]
     info["revision"] = revision if revision is not None else info["revision"]
@@ -125,6 +126,15 @@ def attach(
     name = segment if segment is not None else _default_segment(str(info["name"]))
     producer = Producer(name, payload_mb, when_full, block_timeout_ms, directory)
     return _start(model, structure, chosen, producer, info, tokenizer)
+
+
+def _warn_of_devices(model: Any) -> None:
+    devices = {str(p.device) for p in model.parameters() if p.device.type not in ("cpu", "meta")}
+    if devices:
+        logger.warning(
+            "ring2: tensors on %s are not copied in this version; they are counted as lost",
+            ", ".join(sorted(devices)),
+        )
 
 
 def _start(

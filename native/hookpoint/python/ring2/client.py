@@ -9,6 +9,7 @@ import json
 import urllib.error
 import urllib.parse
 import urllib.request
+from email.message import Message
 from typing import Any
 
 from ._errors import Ring2Error
@@ -30,14 +31,17 @@ class Client:
         self._url = url.rstrip("/")
         self._token = token
 
-    def _get(self, path: str, query: dict[str, object] | None = None) -> bytes:
+    def _get(
+        self, path: str, query: dict[str, object] | None = None
+    ) -> tuple[bytes, Message]:
+        """Body and headers of an answer."""
         wanted = {key: value for key, value in (query or {}).items() if value is not None}
         target = f"{self._url}{path}" + (f"?{urllib.parse.urlencode(wanted)}" if wanted else "")
         headers = {"authorization": f"Bearer {self._token}"} if self._token else {}
         call = urllib.request.Request(target, headers=headers)
         try:
             with urllib.request.urlopen(call, timeout=TIMEOUT_SECONDS) as answer:
-                return answer.read()
+                return answer.read(), answer.headers
         except urllib.error.HTTPError as error:
             raise _problem(error) from None
         except (urllib.error.URLError, OSError) as error:
@@ -50,7 +54,7 @@ class Client:
     def trace(self, trace_id: str) -> "Trace":
         """What is known of a trace. RING2_E_TRACE_UNKNOWN when the store has nothing of it."""
         path = f"/v1/traces/{urllib.parse.quote(trace_id, safe='')}"
-        return Trace(self, path, json.loads(self._get(path)))
+        return Trace(self, path, json.loads(self._get(path)[0]))
 
 
 class Trace:
@@ -64,15 +68,17 @@ class Trace:
     @property
     def complete(self) -> bool:
         """Whether every request of the trace is known to be complete; unknown counts as not."""
-        states = [_completeness_state(request) for request in self.info.get("requests", ())]
+        states = [request["completeness"] for request in self.info["requests"]]
         return bool(states) and all(state == "complete" for state in states)
 
     def tensors(self, hook: str | None = None, layer: int | None = None,
                 request_id: str | None = None) -> list[dict[str, Any]]:
         """The list of stored tensors, with shapes, bytes and statistics."""
-        query = {"hook": _hook_name(hook), "layer": layer, "request_id": request_id}
-        answer = json.loads(self._client._get(f"{self._path}/tensors", query))
-        return answer["tensors"] if isinstance(answer, dict) else answer
+        query = {
+            "hook": _hook_name(hook), "layer": _layer_text(layer), "request_id": request_id
+        }
+        body, _ = self._client._get(f"{self._path}/tensors", query)
+        return json.loads(body)["tensors"]
 
     def tensor(
         self,
@@ -87,11 +93,11 @@ class Trace:
         tokens  a half-open range of positions like "0:16"; heads  numbers like "0,3"
         """
         name = _hook_name(hook)
-        number = -1 if layer is None else layer
+        number = "global" if layer is None else _layer_text(layer)
         path = f"{self._path}/tensors/{urllib.parse.quote(str(name), safe='')}/{number}"
         query = {"request_id": request_id, "tokens": tokens, "heads": heads}
-        data = self._client._get(path, {**query, "format": "safetensors"})
-        return TensorData(data)
+        body, headers = self._client._get(path, {**query, "format": "safetensors"})
+        return TensorData(body, headers.get("x-ring2-completeness", "unknown") == "complete")
 
     def to_pandas(self) -> Any:
         """The list of stored tensors as a DataFrame, one row per tensor."""
@@ -101,9 +107,10 @@ class Trace:
 
 
 class TensorData:
-    """One tensor's bytes with dtype and shape."""
+    """One tensor's bytes with dtype and shape; ``complete`` says whether all of it is there."""
 
-    def __init__(self, safetensors: bytes) -> None:
+    def __init__(self, safetensors: bytes, complete: bool) -> None:
+        self.complete = complete
         entry, self.data = _read_safetensors(safetensors)
         self.dtype: str = _DTYPES.get(entry["dtype"], entry["dtype"])
         self.shape: tuple[int, ...] = tuple(entry["shape"])
@@ -166,11 +173,11 @@ def _hook_name(hook: str | None) -> str | None:
     return name
 
 
-def _completeness_state(request: dict[str, Any]) -> str:
-    completeness = request.get("completeness")
-    if isinstance(completeness, dict):
-        return str(completeness.get("state", "unknown"))
-    return str(completeness or "unknown")
+def _layer_text(layer: int | None) -> str | None:
+    """Layers as the API writes them: hooks without layers are global."""
+    if layer is None:
+        return None
+    return "global" if layer < 0 else str(layer)
 
 
 def _problem(error: urllib.error.HTTPError) -> Ring2Error:
@@ -178,9 +185,9 @@ def _problem(error: urllib.error.HTTPError) -> Ring2Error:
     body = error.read(PROBLEM_BYTES_MAX)
     try:
         problem = json.loads(body)
-        code = problem.get("code") or str(problem.get("type", "")).rsplit("/", 1)[-1]
-        return Ring2Error(code, problem.get("detail") or problem.get("title") or str(error))
-    except (ValueError, AttributeError):
+        text = f"expected {problem['expected']}, got {problem['actual']}. {problem['action']}"
+        return Ring2Error(problem["code"], text)
+    except (ValueError, KeyError, TypeError):
         return Ring2Error("RING2_E_UNREACHABLE", f"expected an exporter's answer, got {error}")
 
 
