@@ -1,0 +1,233 @@
+/**
+ * `npm run bench`: every benchmark in turn, each against its peers in pairs of one run.
+ *
+ *   npm run bench                     all, as a table, and written to docs/benchmarks.md
+ *   npm run bench -- --only NAME      one of them, as a table
+ *   npm run bench -- --json           {machine, results:[…]} on standard output
+ */
+import { spawnSync } from 'node:child_process'
+import { readFileSync, writeFileSync } from 'node:fs'
+import { availableParallelism, cpus, totalmem } from 'node:os'
+import { join } from 'node:path'
+import { parseArgs } from 'node:util'
+
+const root = join(import.meta.dirname, '..')
+const python = process.env.RING2_PYTHON ?? join(root, '.venv', 'bin', 'python')
+const model = process.env.RING2_MODEL_DIR ?? ''
+
+interface Ratio {
+  readonly vs: string
+  readonly median: number
+  readonly min: number
+  readonly max: number
+  readonly pairs: number
+}
+
+interface Result {
+  readonly name: string
+  readonly unit: string
+  readonly ours: number
+  readonly peers: Readonly<Record<string, number>>
+  readonly ratio: Ratio | null
+}
+
+interface Benchmark {
+  readonly name: string
+  /** What it shows, and how the ratio is to be read. */
+  readonly about: string
+  readonly budget: string
+  readonly program: string
+  readonly arguments: readonly string[]
+}
+
+const benchmarks: readonly Benchmark[] = [
+  {
+    name: 'slowdown',
+    about:
+      'A model with the hidden states of all layers captured (SmolLM2-135M-Instruct, stock Transformers, eager, one thread, CPU time). A ratio is the time with ring2 over the time of the other: below 1 ring2 is faster.',
+    budget: 'at most 1.02 against no capture',
+    program: python,
+    arguments: ['bench/slowdown.py', '--model', model],
+  },
+  {
+    name: 'fixed-cost',
+    about: 'Capturing one small tensor: a call from C, and from PyTorch eager.',
+    budget: 'at most 1 µs from C, 10 µs from PyTorch eager',
+    program: python,
+    arguments: ['bench/fixed_cost.py'],
+  },
+  {
+    name: 'drain',
+    about:
+      'Full rings drained, validated, measured (norm statistics) and released by one core, against a plain read of the same payload. A ratio is ours over the plain read, by rate: 1 is the bandwidth of one core.',
+    budget: 'at least 0.80',
+    program: join(root, 'build', 'native', 'bench', 'drain_bench'),
+    arguments: [],
+  },
+  {
+    name: 'kernels',
+    about:
+      'The statistics kernels alone, on memory that is not in any cache, against a plain read of the same bytes. A ratio is ours over the plain read, by rate.',
+    budget: 'norms at least 0.80; softmax at least 4 Gelement/s on a core with AVX-512',
+    program: join(root, 'build', 'native', 'bench', 'kernels_bench'),
+    arguments: [],
+  },
+  {
+    name: 'store',
+    about:
+      'Full rings drained, measured, checksummed and written as Parquet by the one drain thread, against a plain write of the same payload bytes to the same directory. A ratio is ours over the plain write, by rate.',
+    budget: 'at least 2 GB/s, or 0.80',
+    program: process.execPath,
+    arguments: ['bench/ring-to-store.ts'],
+  },
+  {
+    name: 'parquet',
+    about:
+      'Rows in memory written as one complete Parquet file, against a plain gathered write of the same payloads and against parquetjs-lite. A ratio is ours over the other, by rate.',
+    budget: 'at least 0.80 of the plain write',
+    program: process.execPath,
+    arguments: ['bench/parquet.ts'],
+  },
+]
+
+/** Programs print one document or one line for each figure; older figures have a list of ratios. */
+function parseResults(output: string): Result[] {
+  const lines = output.split('\n').filter((line) => line.startsWith('{'))
+  return lines
+    .map((line) => JSON.parse(line) as Record<string, unknown>)
+    .flatMap((document) =>
+      Array.isArray(document.results)
+        ? (document.results as Record<string, unknown>[])
+        : [document],
+    )
+    .flatMap((result) => {
+      const ratios = (result.ratios ?? [result.ratio ?? null]) as (Ratio | null)[]
+      const common = {
+        name: String(result.name),
+        unit: String(result.unit),
+        ours: Number(result.ours),
+        peers: (result.peers ?? {}) as Record<string, number>,
+      }
+      return ratios.length === 0
+        ? [{ ...common, ratio: null }]
+        : ratios.map((ratio) => ({ ...common, ratio }))
+    })
+}
+
+function runBenchmark(benchmark: Benchmark): Result[] {
+  process.stderr.write(`${benchmark.name} …\n`)
+  const { status, stdout, error } = spawnSync(benchmark.program, benchmark.arguments, {
+    cwd: root,
+    encoding: 'utf8',
+    stdio: ['ignore', 'pipe', 'inherit'],
+    maxBuffer: 1 << 26,
+  })
+  if (error !== undefined || status !== 0) {
+    process.stderr.write(`${benchmark.name} failed: ${error?.message ?? `status ${status}`}\n`)
+    process.exit(1)
+  }
+  return parseResults(stdout)
+}
+
+function describeMachine() {
+  return {
+    cpu: cpus()[0]?.model.trim() ?? 'unknown',
+    cores: availableParallelism(),
+    memory_gib: Math.round(totalmem() / 2 ** 30),
+    kernel: readFileSync('/proc/sys/kernel/osrelease', 'utf8').trim(),
+    node: process.version,
+    date: new Date().toISOString().slice(0, 10),
+  }
+}
+
+function number(value: number): string {
+  if (!Number.isFinite(value)) return '–'
+  return value >= 100 ? value.toFixed(0) : value.toPrecision(3)
+}
+
+function rowsOf(results: readonly Result[]): string[][] {
+  return results.map(({ name, unit, ours, peers, ratio }) => [
+    name,
+    `${number(ours)} ${unit}`,
+    ratio === null ? '–' : ratio.vs,
+    ratio === null ? '–' : `${number(peers[ratio.vs] ?? Number.NaN)} ${unit}`,
+    ratio === null ? '–' : number(ratio.median),
+    ratio === null ? '–' : `${number(ratio.min)} … ${number(ratio.max)}`,
+    ratio === null ? '–' : String(ratio.pairs),
+  ])
+}
+
+const head = ['figure', 'ours', 'against', 'theirs', 'ratio', 'spread', 'pairs']
+
+function plainTable(results: readonly Result[]): string {
+  const rows = [head, ...rowsOf(results)]
+  const widths = head.map((_, column) => Math.max(...rows.map((row) => row[column]?.length ?? 0)))
+  return rows
+    .map((row) =>
+      row
+        .map((cell, column) => cell.padEnd(widths[column] ?? 0))
+        .join('  ')
+        .trimEnd(),
+    )
+    .join('\n')
+}
+
+function markdown(
+  machine: ReturnType<typeof describeMachine>,
+  sections: readonly Section[],
+): string {
+  const facts = Object.entries(machine).map(([key, value]) => `${key} ${value}`)
+  const table = (results: readonly Result[]) =>
+    [
+      `| ${head.join(' | ')} |`,
+      `|${head.map(() => '---').join('|')}|`,
+      ...rowsOf(results).map((row) => `| ${row.join(' | ')} |`),
+    ].join('\n')
+  return [
+    '<!-- Generated by `npm run bench`; do not edit. -->',
+    '# Benchmarks',
+    '',
+    'Each figure is measured with its peer in alternating pairs of one run; the ratio is the median of',
+    'the pairs, the spread their least and greatest. Absolute values are medians. The machine is shared,',
+    'so ratios say more than absolute values. Run `npm run bench` to measure yours. Nothing here has run',
+    'on a GPU.',
+    '',
+    `Machine: ${facts.join(', ')}.`,
+    '',
+    ...sections.flatMap(({ benchmark, results }) => [
+      `## ${benchmark.name}`,
+      '',
+      benchmark.about,
+      '',
+      `Budget: ${benchmark.budget}. Command: \`npm run bench -- --only ${benchmark.name}\`.`,
+      '',
+      table(results),
+      '',
+    ]),
+  ].join('\n')
+}
+
+interface Section {
+  readonly benchmark: Benchmark
+  readonly results: readonly Result[]
+}
+
+const { values } = parseArgs({
+  options: { only: { type: 'string' }, json: { type: 'boolean', default: false } },
+})
+const chosen = benchmarks.filter(({ name }) => values.only === undefined || name === values.only)
+if (chosen.length === 0) {
+  process.stderr.write(
+    `no benchmark ${JSON.stringify(values.only)}; expected ${benchmarks.map(({ name }) => name).join(', ')}\n`,
+  )
+  process.exit(2)
+}
+const machine = describeMachine()
+const sections = chosen.map((benchmark) => ({ benchmark, results: runBenchmark(benchmark) }))
+const results = sections.flatMap((section) => section.results)
+if (values.json) process.stdout.write(`${JSON.stringify({ machine, results }, null, 2)}\n`)
+else process.stdout.write(`${plainTable(results)}\n`)
+if (values.only === undefined && !values.json) {
+  writeFileSync(join(root, 'docs', 'benchmarks.md'), markdown(machine, sections))
+  process.stderr.write('wrote docs/benchmarks.md\n')
+}
