@@ -1,8 +1,8 @@
 /**
  * Writes one complete Parquet file from rows.
  *
- * The footer and every small column come from hyparquet-writer. The pages of the payload column are
- * made here, so that payload bytes reach the file by reference: PLAIN, UNCOMPRESSED, no statistics
+ * The footer and the small columns (column-chunks.ts) come from hyparquet-writer. The pages of the
+ * payload column are made here, so that payload bytes reach the file by reference: PLAIN, UNCOMPRESSED, no statistics
  * (they would hold whole payloads), an offset index so that one row can be read alone.
  *
  * Invariants: the file exists under its name only when it is complete; after an error there is none.
@@ -10,11 +10,13 @@
  */
 
 import { closeSync, fsyncSync, openSync, renameSync, rmSync } from 'node:fs'
-import type { OffsetIndex } from 'hyparquet'
+import type { ColumnChunk, OffsetIndex, SchemaElement, SchemaTree } from 'hyparquet'
 import { ParquetWriter } from 'hyparquet-writer'
 import { writePageHeader } from 'hyparquet-writer/src/datapage.js'
+import { schemaPathResolver } from 'hyparquet-writer/src/schema.js'
 import { Ring2Error } from '../errors.ts'
 import { parquetLimits } from '../limits.ts'
+import { type WrittenChunk, writeColumnChunk } from './column-chunks.ts'
 import { createGatherWriter, type GatherWriter } from './gather-writer.ts'
 import { type Column, type PayloadColumn, schemaElements } from './schema.ts'
 
@@ -65,17 +67,14 @@ function writeAll<Row>(fd: number, options: ParquetFileOptions<Row>): number {
     kvMetadata: Object.entries(metadata).map(([key, value]) => ({ key, value })),
     createdBy: 'ring2-exporter version 0.1.0',
   })
+  const leafOf = leafResolver(parquet.schema)
   for (const group of rowGroups(rows, payload)) {
-    const columnData = columns.map((column) => ({
-      name: column.name,
-      data: group.map(column.value),
-    }))
-    parquet.write({
-      columnData,
-      rowGroupSize: group.length,
-      pageSize: parquetLimits.columnPageBytes,
-    })
-    if (payload !== null) writePayload(parquet, writer, payload, group)
+    const start = writer.offset
+    const written: WrittenChunk[] = columns.map((column) =>
+      writeColumnChunk(writer, column, leafOf(column.name), group),
+    )
+    if (payload !== null) written.push(writePayload(writer, payload, group))
+    finishRowGroup(parquet, written, group.length, writer.offset - start)
   }
   parquet.finish()
   return writer.offset
@@ -101,13 +100,42 @@ function* rowGroups<Row>(
   if (start < rows.length) yield rows.slice(start)
 }
 
-/** Adds the payload's column chunk to the row group that `parquet` has just written. */
-function writePayload<Row>(
+/** The path from the root to the one leaf of a column. */
+function leafResolver(schema: SchemaElement[]): (name: string) => SchemaTree[] {
+  const resolve = schemaPathResolver(schema)
+  return (name) => {
+    const path = resolve([name])
+    for (let node = path.at(-1)?.children[0]; node !== undefined; node = node.children[0]) {
+      path.push(node)
+    }
+    return path
+  }
+}
+
+function finishRowGroup(
   parquet: ParquetWriter,
+  written: readonly WrittenChunk[],
+  rows: number,
+  bytes: number,
+): void {
+  const columns = written.map((one) => one.chunk)
+  const sizes = columns.map((chunk) => chunk.meta_data?.total_uncompressed_size ?? 0n)
+  parquet.row_groups.push({
+    columns,
+    total_byte_size: sizes.reduce((sum, size) => sum + size, 0n),
+    num_rows: BigInt(rows),
+    total_compressed_size: BigInt(bytes),
+  })
+  parquet.num_rows += BigInt(rows)
+  parquet.pendingIndexes.push(...written)
+}
+
+/** Writes the payload's column chunk, whose pages refer to the payloads. */
+function writePayload<Row>(
   writer: GatherWriter,
   payload: PayloadColumn<Row>,
   rows: readonly Row[],
-): void {
+): WrittenChunk {
   const chunkStart = writer.offset
   const offsetIndex: OffsetIndex = { page_locations: [] }
   let firstRow = 0
@@ -121,26 +149,21 @@ function writePayload<Row>(
     })
     firstRow += page.length
   }
-  const chunkBytes = BigInt(writer.offset - chunkStart)
-  const chunk = {
+  const bytes = BigInt(writer.offset - chunkStart)
+  const chunk: ColumnChunk = {
     meta_data: {
-      type: 'BYTE_ARRAY' as const,
-      encodings: ['PLAIN' as const],
+      type: 'BYTE_ARRAY',
+      encodings: ['PLAIN'],
       path_in_schema: [payload.name],
-      codec: 'UNCOMPRESSED' as const,
+      codec: 'UNCOMPRESSED',
       num_values: BigInt(rows.length),
-      total_compressed_size: chunkBytes,
-      total_uncompressed_size: chunkBytes,
+      total_compressed_size: bytes,
+      total_uncompressed_size: bytes,
       data_page_offset: BigInt(chunkStart),
     },
     file_offset: BigInt(chunkStart),
   }
-  const group = parquet.row_groups.at(-1)
-  if (group === undefined) throw new Error('the payload has no row group')
-  group.columns.push(chunk)
-  group.total_byte_size += chunkBytes
-  group.total_compressed_size = (group.total_compressed_size ?? 0n) + chunkBytes
-  parquet.pendingIndexes.push({ chunk, offsetIndex })
+  return { chunk, offsetIndex }
 }
 
 function* payloadPages(payloads: readonly Uint8Array[]): Generator<readonly Uint8Array[]> {

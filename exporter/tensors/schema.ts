@@ -12,12 +12,15 @@ import type { ProducerInfo, RequestSummary, TensorRow } from '../../collector/re
 export const SCHEMA_VERSION = '1'
 
 export type ColumnType = 'string' | 'int32' | 'int64' | 'double' | 'timestamp' | 'int64_list'
-export type ColumnValue = string | number | bigint | readonly bigint[] | null
+/** Integers of every width are numbers here; the file writer makes 64-bit ones of them. */
+export type ColumnValue = string | number | readonly number[] | null
 
 export interface Column<Row> {
   readonly name: string
   readonly type: ColumnType
   readonly nullable: boolean
+  /** Values seldom repeat, so looking for a dictionary would cost time and find none. */
+  readonly distinct: boolean
   readonly value: (row: Row) => ColumnValue
 }
 
@@ -33,23 +36,33 @@ export function producerLabel(producer: ProducerInfo): string {
 }
 
 function text<Row>(name: string, value: (row: Row) => string): Column<Row> {
-  return { name, type: 'string', nullable: false, value }
+  return { name, type: 'string', nullable: false, distinct: false, value }
+}
+
+function nullableText<Row>(name: string, value: (row: Row) => string | null): Column<Row> {
+  return { name, type: 'string', nullable: true, distinct: false, value }
 }
 
 function int32<Row>(name: string, value: (row: Row) => number): Column<Row> {
-  return { name, type: 'int32', nullable: false, value }
+  return { name, type: 'int32', nullable: false, distinct: false, value }
 }
 
-function int64<Row>(name: string, value: (row: Row) => number): Column<Row> {
-  return { name, type: 'int64', nullable: false, value: (row) => BigInt(value(row)) }
+function int64<Row>(name: string, value: (row: Row) => number, distinct = false): Column<Row> {
+  return { name, type: 'int64', nullable: false, distinct, value }
 }
 
 function double<Row>(name: string, value: (row: Row) => number | undefined): Column<Row> {
-  return { name, type: 'double', nullable: true, value: (row) => value(row) ?? null }
+  return {
+    name,
+    type: 'double',
+    nullable: true,
+    distinct: true,
+    value: (row) => value(row) ?? null,
+  }
 }
 
 function timestamp<Row>(name: string, value: (row: Row) => number): Column<Row> {
-  return { name, type: 'timestamp', nullable: false, value: (row) => BigInt(value(row)) }
+  return { name, type: 'timestamp', nullable: false, distinct: true, value }
 }
 
 function standardDeviation(variance: number | undefined): number | undefined {
@@ -58,12 +71,7 @@ function standardDeviation(variance: number | undefined): number | undefined {
 
 export const tensorColumns: readonly Column<TensorRow>[] = [
   text('trace_id', (row) => row.request.traceId),
-  {
-    name: 'span_id',
-    type: 'string',
-    nullable: true,
-    value: (row) => (row.request.spanId === '' ? null : row.request.spanId),
-  },
+  nullableText('span_id', (row) => (row.request.spanId === '' ? null : row.request.spanId)),
   text('request_id', (row) => row.request.requestId),
   text('model', (row) => row.model.name),
   text('model_revision', (row) => row.model.revision),
@@ -81,10 +89,16 @@ export const tensorColumns: readonly Column<TensorRow>[] = [
   int32('ep_rank', (row) => row.ranks.ep),
   timestamp('captured_at', (row) => row.capturedAtMicros),
   text('dtype', (row) => row.dtype),
-  { name: 'shape', type: 'int64_list', nullable: false, value: (row) => row.shape.map(BigInt) },
+  {
+    name: 'shape',
+    type: 'int64_list',
+    nullable: false,
+    distinct: false,
+    value: (row) => row.shape,
+  },
   text('encoding', () => 'raw'),
   int64('data_bytes', (row) => row.data.byteLength),
-  int64('data_crc32c', (row) => row.crc32c),
+  int64('data_crc32c', (row) => row.crc32c, true),
   double('l2_mean', (row) => row.statistics.l2Mean),
   double('l2_max', (row) => row.statistics.l2Max),
   double('abs_max', (row) => row.statistics.absMax),
@@ -105,12 +119,7 @@ export const tensorPayload: PayloadColumn<TensorRow> = {
 export const requestColumns: readonly Column<RequestSummary>[] = [
   text('trace_id', (row) => row.request.traceId),
   text('span_id', (row) => row.request.spanId),
-  {
-    name: 'parent_span_id',
-    type: 'string',
-    nullable: true,
-    value: (row) => row.request.parentSpanId,
-  },
+  nullableText('parent_span_id', (row) => row.request.parentSpanId),
   text('request_id', (row) => row.request.requestId),
   text('model', (row) => row.model.name),
   text('model_revision', (row) => row.model.revision),
