@@ -1,6 +1,7 @@
 // Speed of the statistics kernels, one core, against a plain read loop over the same bytes.
 //
-// Prints one JSON line for each figure: {name, unit, value, peer, ratio:{median,min,max}, pairs:[…]}.
+// Prints one JSON line for each figure: {name, unit, value, peer, ratio: {median, min, max}, isa,
+// pairs: […]}, ratio being ours to the peer.
 // Ours and the plain read run in alternating pairs, because the machine may be shared: what counts
 // is the ratio of each pair, and `value` and `peer` are medians.
 // usage: kernels_bench [megabytes] [pairs]

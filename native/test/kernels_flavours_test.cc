@@ -81,12 +81,14 @@ TEST_P(Flavour, MomentsOfRowsEqualFloat64) {
     for (const size_t width : kWidths) {
       const size_t rows = std::min<size_t>(ring2::kBlockElements / width, 5);
       for (const double mean : {0.0, 1.0, 50.0}) {
-        SCOPED_TRACE(testing::Message() << ring2_test::name_of(type) << " " << rows << " x " << width);
+        SCOPED_TRACE(testing::Message()
+                     << ring2_test::name_of(type) << " " << rows << " x " << width);
         const GuardedElements elements(type, normal_values(rows * width, mean, 1.5));
         MomentsBlock block;
         RowSquares squares;
-        GetParam()->moments[type](elements.data(), {width * ring2_test::bytes_of(type), rows, width},
-                                  -kInfinity, &block, &squares);
+        const size_t row_bytes = width * ring2_test::bytes_of(type);
+        GetParam()->moments[type](elements.data(), {row_bytes, rows, width}, -kInfinity, &block,
+                                  &squares);
         const std::vector<double> values = elements.values();
         expect_moments(block, values);
         for (size_t row = 0; row < rows; ++row) {

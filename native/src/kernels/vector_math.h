@@ -2,15 +2,15 @@
 //
 // Both were fitted for the least largest error (Lawson iteration on Chebyshev nodes) and are
 // checked against libm in the unit tests over their whole range:
-//   exp: t = n ln 2 + r with |r| <= ln 2 / 2; e^r has degree 5 with the first two coefficients fixed
-//        to 1, so that e^0 is exactly 1. Error within 4 units in the last place.
+//   exp: t = n ln 2 + r with |r| <= ln 2 / 2; e^r has degree 5 with the first two coefficients
+//        fixed to 1, so that e^0 is exactly 1. Error within 4 units in the last place.
 //   ln:  p = 2^e m with sqrt(1/2) <= m < sqrt(2); ln m has degree 8 in m - 1 with the first two
 //        coefficients fixed to 0 and 1, so that ln 1 is exactly 0. Error within 2 units in the last
 //        place of 1 + |ln p|.
 //
 // Products and sums are left for the compiler to fuse where the instruction set can
-// (-ffp-contract=fast, in these files only): it is how vector extensions reach that instruction, and
-// no result here relies on a product being rounded before it is added.
+// (-ffp-contract=fast): it is how vector extensions reach that instruction, and no result here
+// relies on a product being rounded before it is added.
 #ifndef RING2_KERNELS_VECTOR_MATH_H
 #define RING2_KERNELS_VECTOR_MATH_H
 
