@@ -80,8 +80,8 @@ def from_torch(rounds: int) -> tuple[list[float], list[float]]:
             drain()
     if probe.losses():
         raise SystemExit(f"expected no losses in the benchmark, got {probe.losses()}")
-    drain.close()
     probe.detach()
+    drain.close()
     return with_probe, without
 
 

@@ -54,4 +54,6 @@ class Drain:
             total += result.slices
 
     def close(self) -> None:
-        self._library.ring2_consumer_close(self._handle, 0)
+        """After the producer has gone: takes what is left and removes the segment."""
+        self()
+        self._library.ring2_consumer_close(self._handle, 1)

@@ -163,8 +163,8 @@ def main() -> None:
         prefills = measure(ways, arguments.rounds, lambda name: ways.time(name, prefill, ids))
         print(f"slowdown: {arguments.steps} rounds of one decode step", file=sys.stderr)
         decodes = measure_decode(ways, arguments.steps)
-    ways.drain.close()
     ways.probe.detach()
+    ways.drain.close()
     results = [
         result(f"prefill of {arguments.prefill} tokens", prefills),
         result("decode step", decodes),
