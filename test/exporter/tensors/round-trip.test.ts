@@ -7,12 +7,12 @@ import { join } from 'node:path'
 import { DuckDBInstance } from '@duckdb/node-api'
 import { asyncBufferFromFile, parquetMetadataAsync, parquetReadObjects } from 'hyparquet'
 import { expect, onTestFinished, test } from 'vitest'
-import type { TensorRow } from '../../../collector/records.ts'
+import type { RequestSummary, TensorRow } from '../../../collector/records.ts'
 import { locateStore } from '../../../exporter/store/location.ts'
 import { recordColumns } from '../../../exporter/tensors/records.ts'
 import { createTensorSink } from '../../../exporter/tensors/tensor-sink.ts'
 import { runPython } from './python.ts'
-import { noonMicros, producer, request, row, summary } from './rows.ts'
+import { floats, noonMicros, producer, request, row, summary } from './rows.ts'
 import { temporaryFolder } from './temporary-folder.ts'
 
 const unicode = 'anfrage-ß-漢字-😀-"quoted"-\\-%'
@@ -54,10 +54,21 @@ function rows(): TensorRow[] {
 }
 
 function writeOne(dataset: 'tensors' | 'requests'): string {
+  if (dataset === 'tensors') return writeRows(rows())
+  return writeFile([], [summary({ request: request({ requestId: unicode, parentSpanId: null }) })])
+}
+
+function writeRows(tensors: readonly TensorRow[]): string {
+  return writeFile(tensors, [])
+}
+
+/** Path of the one file that the rows or the summaries become. */
+function writeFile(tensors: readonly TensorRow[], summaries: readonly RequestSummary[]): string {
+  const dataset = summaries.length === 0 ? 'tensors' : 'requests'
   const root = temporaryFolder()
   const sink = createTensorSink({ location: locateStore(root, null), fsync: true })
-  if (dataset === 'tensors') for (const one of rows()) sink.append(one)
-  else sink.finish(summary({ request: request({ requestId: unicode, parentSpanId: null }) }))
+  for (const one of tensors) sink.append(one)
+  for (const one of summaries) sink.finish(one)
   const prepared = sink.prepare(producer)
   if (prepared.status !== 'success') throw prepared.error
   expect(sink.publish(prepared.value)).toMatchObject({ status: 'success' })
@@ -194,6 +205,72 @@ test('DuckDB and hyparquet read back an ended request', async () => {
   const [row] = await parquetReadObjects({ file })
   const original = summary({ request: request({ requestId: unicode, parentSpanId: null }) })
   expect(JSON.parse(row?.summary)).toEqual(original)
+})
+
+test('columns of one value, or of none, come back for every row of several row groups', async () => {
+  const count = 20_000
+  const many = Array.from({ length: count }, (_, step) =>
+    row({ step, request: request({ spanId: '' }), data: floats(step) }),
+  )
+  const path = writeRows(many)
+  const [read] = await query(
+    `SELECT count(*) AS n, count(span_id) AS spans, count(l2_mean) AS norms,
+       count(DISTINCT model) AS models, sum(layer) AS layers, sum(tp_rank) AS ranks,
+       min(host) AS host, sum(step) AS steps, sum(data_bytes) AS bytes,
+       count(*) FILTER (model = 'HuggingFaceTB/SmolLM2-135M-Instruct') AS right_model
+     FROM read_parquet('${path}', hive_partitioning = false)`,
+  )
+  expect(read).toEqual({
+    n: `${count}`,
+    spans: '0',
+    norms: '0',
+    models: '1',
+    layers: '0',
+    ranks: '0',
+    host: 'host-1',
+    steps: `${(count * (count - 1)) / 2}`,
+    bytes: `${count * 4}`,
+    right_model: `${count}`,
+  })
+  const file = await asyncBufferFromFile(path)
+  const metadata = await parquetMetadataAsync(file)
+  expect(metadata.row_groups.map((group) => Number(group.num_rows))).toEqual([16_384, 3616])
+  const columns = ['model', 'span_id', 'step', 'l2_mean', 'host', 'data']
+  const part = { file, metadata, columns, rowStart: 16_380, rowEnd: 16_390, utf8: false }
+  const rows = await parquetReadObjects({ ...part, useOffsetIndex: true })
+  expect(rows).toEqual(
+    Array.from({ length: 10 }, (_, index) => ({
+      model: 'HuggingFaceTB/SmolLM2-135M-Instruct',
+      span_id: null,
+      step: BigInt(16_380 + index),
+      l2_mean: null,
+      host: 'host-1',
+      data: floats(16_380 + index),
+    })),
+  )
+  const script = join(import.meta.dirname, 'read_parquet.py')
+  const arrow = JSON.parse(runPython(script, [path]))
+  expect(arrow.rows).toHaveLength(count)
+  expect(arrow.rows[19_999]).toEqual(withoutBigints(expectedRow(many[19_999] ?? row())))
+})
+
+test('a whole store is read as docs/storage.md says, with the true model names', async () => {
+  const root = temporaryFolder()
+  const sink = createTensorSink({ location: locateStore(root, null), fsync: false })
+  sink.append(row())
+  sink.append(row({ model: { ...row().model, name: 'plain' } }))
+  const prepared = sink.prepare(producer)
+  if (prepared.status !== 'success') throw prepared.error
+  expect(sink.publish(prepared.value)).toMatchObject({ status: 'success' })
+  sink.close()
+  const names = await query(
+    `SELECT model FROM read_parquet('${root}/tensors/**/*.parquet', hive_partitioning = false)
+     ORDER BY model`,
+  )
+  const expected = ['HuggingFaceTB/SmolLM2-135M-Instruct', 'plain']
+  expect(names).toEqual(expected.map((model) => ({ model })))
+  const script = join(import.meta.dirname, 'read_store.py')
+  expect(JSON.parse(runPython(script, [root]))).toEqual(expected)
 })
 
 async function query(sql: string): Promise<unknown[]> {
