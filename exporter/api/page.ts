@@ -33,7 +33,8 @@ export function pageOf(version: string): string {
 <p>Tensors of a running model, kept by trace id. A tensor can reveal its prompt: treat these
 answers like the prompts themselves.</p>
 <table>${rows.join('\n')}</table>
-<p>Example: <code>curl -O -J 'http://127.0.0.1:9464/v1/traces/TRACE_ID/tensors/resid_pre/0'</code></p>
+<p>Example:
+<code>curl -O -J 'http://127.0.0.1:9464/v1/traces/TRACE_ID/tensors/resid_pre/0'</code></p>
 </body>
 </html>
 `

@@ -1,6 +1,6 @@
 /**
- * Errors over HTTP: application/problem+json (RFC 9457) with the stable code, what was expected, what
- * came, and what to do. The status comes from the error table.
+ * Errors over HTTP: application/problem+json (RFC 9457) with the stable code, what was expected,
+ * what came, and what to do. The status comes from the error table.
  */
 
 import type { FastifyReply } from 'fastify'

@@ -1,6 +1,6 @@
 /**
- * GET /v1/traces and GET /v1/traces/{trace_id}: what the store knows of requests. From the catalogue
- * alone, so these routes read no Parquet.
+ * GET /v1/traces and GET /v1/traces/{trace_id}: what the store knows of requests. From the
+ * catalogue alone, so these routes read no Parquet.
  */
 
 import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'

@@ -3,7 +3,7 @@
  * catalogue, the uploader and the reader share. Pure, and cheap to send to a worker thread.
  *
  *   a path or file:///path     a directory; its state lies in {path}/.ring2
- *   s3://bucket/prefix?endpoint=URL&region=R&path_style=true    a bucket; a state directory is needed
+ *   s3://bucket/prefix?endpoint=URL&region=R&path_style=true    a bucket, with a state directory
  */
 
 import { isAbsolute, join, resolve } from 'node:path'

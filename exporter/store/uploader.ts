@@ -1,6 +1,6 @@
 /**
- * Uploads the files of the queue into the bucket, oldest first, and removes each when the bucket has
- * all of its bytes. Runs on the main thread; the drain workers put files into the queue.
+ * Uploads the files of the queue into the bucket, oldest first, and removes each when the bucket
+ * has all of its bytes. Runs on the main thread; the drain workers put files into the queue.
  *
  * Invariants: a file leaves the queue only after its upload was confirmed by its size; what a crash
  * leaves in the queue is uploaded after the next start; an error never drops a file, it only waits

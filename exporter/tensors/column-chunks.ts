@@ -38,7 +38,7 @@ export function writeColumnChunk<Row>(
 
 function isConstant(type: ColumnType, values: readonly ColumnValue[]): boolean {
   const [first] = values
-  // Lists are compared by identity, and doubles have two zeros and a NaN: only nulls of those count.
+  // Lists compare by identity, and doubles have two zeros and a NaN; only nulls of those count.
   if (type === 'int64_list' || (type === 'double' && first !== null)) return false
   return values.every((value) => value === first)
 }

@@ -1,6 +1,6 @@
 /**
- * What the catalogue has to know of one Parquet file: its requests and its series, where a series is
- * the run of rows of one (trace, request, hook, layer, ranks). Rows of a file are sorted so that
+ * What the catalogue has to know of one Parquet file: its requests and its series, where a series
+ * is the run of rows of one (trace, request, hook, layer, ranks). Rows of a file are sorted so that
  * every series is one range of rows.
  *
  * A description is made when the file is written, travels beside it in the spool, and can be made

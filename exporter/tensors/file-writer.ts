@@ -2,11 +2,12 @@
  * Writes one complete Parquet file from rows.
  *
  * The footer and the small columns (column-chunks.ts) come from hyparquet-writer. The pages of the
- * payload column are made here, so that payload bytes reach the file by reference: PLAIN, UNCOMPRESSED, no statistics
- * (they would hold whole payloads), an offset index so that one row can be read alone.
+ * payload column are made here, so that payload bytes reach the file by reference: PLAIN,
+ * UNCOMPRESSED, no statistics (they would hold whole payloads), an offset index so that one row can
+ * be read alone.
  *
- * Invariants: the file exists under its name only when it is complete; after an error there is none.
- * Not here: names of files (keys.ts), when to write (tensor-sink.ts).
+ * Invariants: the file exists under its name only when it is complete; after an error there is
+ * none. Not here: names of files (keys.ts), when to write (tensor-sink.ts).
  */
 
 import { closeSync, fsyncSync, openSync, renameSync, rmSync } from 'node:fs'

@@ -1,6 +1,6 @@
 /**
- * Reads tensors back by trace id: finds the rows by the catalogue, reads their places, stitches, and
- * reads and checks only the payloads that the answer needs.
+ * Reads tensors back by trace id: finds the rows by the catalogue, reads their places, stitches,
+ * and reads and checks only the payloads that the answer needs.
  *
  * Two steps, so that a caller who already has the answer (If-None-Match) pays for no payload:
  * `open` decides what the answer is, `read` fetches it. Errors are thrown as Ring2Error. Nothing is

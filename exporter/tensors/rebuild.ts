@@ -1,6 +1,7 @@
 /**
  * Makes the catalogue again from the Parquet files alone: both datasets, in the order in which the
- * files were written. A file that cannot be read is named and passed over; the others are catalogued.
+ * files were written. A file that cannot be read is named and passed over; the others are
+ * catalogued.
  */
 
 import type { RequestSummary } from '../../collector/records.ts'
@@ -34,8 +35,8 @@ export interface RebuildReport {
 const ROWS_AT_ONCE = 65_536
 
 /**
- * Replaces the catalogue at `path`. Files that a running exporter publishes meanwhile are kept: they
- * are looked for once more at the end, and later ones add themselves.
+ * Replaces the catalogue at `path`. Files that a running exporter publishes meanwhile are kept:
+ * they are looked for once more at the end, and later ones add themselves.
  *
  * @param onFile called after each file, for a progress line.
  */

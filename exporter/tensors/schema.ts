@@ -2,8 +2,8 @@
  * The columns of the two Parquet datasets, in one place: what they are called, their types, and how
  * a value comes from a tensor row or a request summary.
  *
- * Not here: how they are encoded (file-writer.ts). Names and types are a public promise; a change of
- * either raises SCHEMA_VERSION, which every file carries as `ring2.schema`.
+ * Not here: how they are encoded (file-writer.ts). Names and types are a public promise; a change
+ * of either raises SCHEMA_VERSION, which every file carries as `ring2.schema`.
  */
 
 import type { SchemaElement } from 'hyparquet'

@@ -60,7 +60,7 @@ function chooseRank(all: readonly CatalogSeries[], query: TensorQuery): CatalogS
     })
   }
   if (ranks.length === 1) return fitting
-  // Every rank holds the same values of a tensor that is not sharded; any one of them is the answer.
+  // Of a tensor that is not sharded every rank holds the same values: any one is the answer.
   const sharded = hooks.find((one) => one.name === query.hook)?.sharded ?? true
   if (!sharded) return fitting.filter((one) => rankText(one) === lowest)
   throw new Ring2Error('RING2_E_QUERY', {

@@ -4,9 +4,9 @@
  *   {spool}/{producer}/{key with "," for "/"}            the Parquet file
  *   {spool}/{producer}/{…}.json                          its description, for the catalogue
  *
- * A name in the spool tells its key, so a name written down by a checkpoint is enough to publish the
- * file after a crash. Publishing is a rename (a copy and a rename where the store lies on another
- * file system) and leaves a published file alone, so doing it twice is harmless.
+ * A name in the spool tells its key, so a name written down by a checkpoint is enough to publish
+ * the file after a crash. Publishing is a rename (a copy and a rename where the store lies on
+ * another file system) and leaves a published file alone, so doing it twice is harmless.
  */
 
 import {
