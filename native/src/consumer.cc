@@ -430,10 +430,4 @@ int ring2_measure(ring2_consumer *consumer, ring2_fold *fold, ring2_slice *slice
   return RING2_OK;
 }
 
-uint32_t ring2_dtype_bytes(uint32_t dtype) { return dtype_bytes(dtype); }
-
-uint64_t ring2_monotonic_ns(void) { return clock_ns(CLOCK_MONOTONIC); }
-
-const char *ring2_version(void) { return RING2_VERSION; }
-
 }  // extern "C"
