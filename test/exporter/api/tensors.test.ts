@@ -69,7 +69,7 @@ test('tokens, heads and format select what comes', async () => {
   expect(header.__metadata__).toMatchObject({ trace_id: traceA, tokens: '[[0,3]]' })
 })
 
-test('a global hook is asked for as "global" or -1, and its rows are the last positions', async () => {
+test('a global hook is "global" or -1, and its rows are the last positions', async () => {
   const { app } = await openServer()
   for (const layer of ['global', '-1']) {
     const answer = await get(app, `/v1/traces/${traceA}/tensors/final_logits/${layer}`)

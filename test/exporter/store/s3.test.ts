@@ -21,11 +21,11 @@ import type { ObjectStore } from '../../../exporter/store/object-store.ts'
 import { openStore } from '../../../exporter/store/open-store.ts'
 import { createUploader } from '../../../exporter/store/uploader.ts'
 import { openCatalog } from '../../../exporter/tensors/catalog.ts'
-import { crc32c } from '../../../exporter/tensors/crc32c.ts'
 import { createParquetSource } from '../../../exporter/tensors/parquet-source.ts'
 import { createTensorReader } from '../../../exporter/tensors/reader.ts'
 import { rebuildCatalog } from '../../../exporter/tensors/rebuild.ts'
 import { createTensorSink } from '../../../exporter/tensors/tensor-sink.ts'
+import { crc32c } from '../tensors/crc32c.ts'
 import { floats, producer, row, summary, traceA } from '../tensors/rows.ts'
 import { asFloats, query } from '../tensors/store-fixture.ts'
 import { temporaryFolder } from '../tensors/temporary-folder.ts'
@@ -219,7 +219,7 @@ test('an unknown access key and a missing bucket are told apart', async () => {
   })
 })
 
-test('a server that is away keeps the files, and the uploader goes on when it is back', async () => {
+test('a server that is away keeps the files, and the uploader goes on later', async () => {
   const opened = await openBucket()
   flush(opened, row())
   const away = await open(opened.url.replace(/127\.0\.0\.1%3A\d+/, '127.0.0.1%3A1'))

@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest'
-import { crc32c } from '../../../exporter/tensors/crc32c.ts'
+import { crc32c } from './crc32c.ts'
 
 test('the checksum of the test vectors of RFC 3720 is theirs', () => {
   expect(crc32c(new TextEncoder().encode('123456789'))).toBe(0xe3069283)

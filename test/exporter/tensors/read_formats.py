@@ -1,4 +1,4 @@
-"""Reads tensors written as npy, safetensors and JSON with NumPy, and compares them with their bits."""
+"""Reads tensors from npy, safetensors and JSON with NumPy, and compares their bits."""
 
 import json
 import math

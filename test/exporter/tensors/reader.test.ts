@@ -30,7 +30,7 @@ test('the same row delivered twice is read once', async () => {
 
 const listAll = { traceId: query().traceId, requestId: null, hook: null, layer: null }
 
-test('rows are listed with shapes, bytes and statistics, and limited by hook and layer', async () => {
+test('rows are listed with shapes and statistics, limited by hook and layer', async () => {
   const fixture = openFixture(temporaryFolder())
   fixture.flush([
     row({ statistics: { l2Mean: 2.5 } }),
@@ -184,7 +184,7 @@ test('an answer beyond the bound is refused before any payload is read', async (
   })
 })
 
-test('the fingerprint changes with the bytes and with the selection, and with nothing else', async () => {
+test('the fingerprint changes with the bytes and the selection, and nothing else', async () => {
   const fixture = openFixture(temporaryFolder())
   fixture.flush([row({ tokenEnd: 2, shape: [2, 2] })])
   const reader = fixture.reader()

@@ -207,7 +207,7 @@ test('DuckDB and hyparquet read back an ended request', async () => {
   expect(JSON.parse(row?.summary)).toEqual(original)
 })
 
-test('columns of one value, or of none, come back for every row of several row groups', async () => {
+test('columns of one value, or of none, come back for every row', async () => {
   const count = 20_000
   const many = Array.from({ length: count }, (_, step) =>
     row({ step, request: request({ spanId: '' }), data: floats(step) }),

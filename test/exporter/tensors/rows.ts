@@ -9,7 +9,7 @@ import type {
   RequestSummary,
   TensorRow,
 } from '../../../collector/records.ts'
-import { crc32c } from '../../../exporter/tensors/crc32c.ts'
+import { crc32c } from './crc32c.ts'
 
 export const traceA = 'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa1'
 export const traceB = 'bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb2'

@@ -1,14 +1,14 @@
-/** A directory store with its sink, catalogue and reader, and a count of the bytes that are read. */
+/** A directory store with its sink, catalogue and reader, which counts the bytes it reads. */
 
 import type { RequestSummary, TensorRow } from '../../../collector/records.ts'
 import { createDirectoryStore } from '../../../exporter/store/fs.ts'
 import { locateStore } from '../../../exporter/store/location.ts'
 import type { ObjectStore } from '../../../exporter/store/object-store.ts'
 import { openCatalog } from '../../../exporter/tensors/catalog.ts'
-import { crc32c } from '../../../exporter/tensors/crc32c.ts'
 import { createParquetSource } from '../../../exporter/tensors/parquet-source.ts'
 import { createTensorReader, type TensorQuery } from '../../../exporter/tensors/reader.ts'
 import { createTensorSink } from '../../../exporter/tensors/tensor-sink.ts'
+import { crc32c } from './crc32c.ts'
 import { producer, traceA } from './rows.ts'
 
 export function countingStore(store: ObjectStore) {
