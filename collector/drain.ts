@@ -7,67 +7,16 @@
  */
 import { parseModel, parseRequest, parseRequestEnd, readGap, readStepRows } from './bodies.ts'
 import { readCheckpoint, removeCheckpoint, writeCheckpoint } from './checkpoint.ts'
+import type { DrainOptions, SegmentDrain } from './drain-contract.ts'
 import type { Ring2Error } from './errors.ts'
-import type { FoldBook } from './folds.ts'
 import { hooks } from './hooks.gen.ts'
 import { constants, drainResult, segmentInfo } from './layout.gen.ts'
 import { collectorLimits } from './limits.ts'
 import { openConsumer } from './native.ts'
-import type { Outcome, ProducerInfo, RequestSummary, TensorSink } from './records.ts'
+import type { Outcome, ProducerInfo } from './records.ts'
 import { type ActiveRequest, createRegistry } from './requests.ts'
-import { decodeSegmentInfo, producerName, readSegmentInfo, type SegmentInfo } from './segments.ts'
-import type { Slices } from './slices.ts'
+import { decodeSegmentInfo, producerName, readSegmentInfo } from './segments.ts'
 import { words } from './words.ts'
-
-export interface DrainEvent {
-  readonly level: 'info' | 'warn' | 'error'
-  readonly message: string
-  readonly facts: Readonly<Record<string, unknown>>
-}
-
-export interface DrainOptions {
-  readonly path: string
-  readonly host: string
-  /** ring2_action by hook id (policy.ts). */
-  readonly actions: Uint8Array
-  readonly sink: TensorSink
-  readonly folds: FoldBook
-  /** Scratch for one batch; drains of one thread share it. */
-  readonly slices: Slices
-  readonly batchBytes: number
-  /** Where checkpoints are kept. */
-  readonly stateDirectory: string
-  readonly fsync: boolean
-  readonly flushMillis: number
-  readonly flushBytes: number
-  readonly requestsMax: number
-  readonly requestIdleMicros: number
-  onEnd(summary: RequestSummary): void
-  onEvent(event: DrainEvent): void
-}
-
-export interface Turn {
-  /** Slices taken; 0 means there is nothing to do right now. */
-  readonly slices: number
-  /** The producer is gone and everything has been drained, stored and released. */
-  readonly finished: boolean
-}
-
-export interface SegmentDrain {
-  readonly producer: ProducerInfo
-  readonly path: string
-  /** Takes one batch, and flushes when that is due. Throws for a segment that cannot be drained. */
-  turn(): Turn
-  /** Makes everything drained so far safe and releases it. */
-  flush(): Outcome<void>
-  info(): SegmentInfo
-  /** Seconds since the oldest record that is not yet released was captured. */
-  lagSeconds(): number
-  activeRequests(): number
-  failures(): number
-  /** Gives the segment back; what was not flushed stays in the ring for the next exporter. */
-  close(): void
-}
 
 /** Takes a segment and goes on where the last exporter stopped. */
 export function openDrain(options: DrainOptions): SegmentDrain {

@@ -1,5 +1,6 @@
 /** The collector's public names: all that the exporter may import. */
-export { type DrainEvent, openDrain, type SegmentDrain } from './drain.ts'
+export { openDrain } from './drain.ts'
+export type { DrainEvent, SegmentDrain } from './drain-contract.ts'
 export { type ErrorCode, type ErrorFacts, Ring2Error } from './errors.ts'
 export { createFoldBook, type FoldBook } from './folds.ts'
 export { type Hook, hooks } from './hooks.gen.ts'

@@ -93,15 +93,15 @@ test('what cannot be read is reported beside what can, each with its code', () =
   truncateSync(copy, 4096)
   const { segments, unreadable } = readSegments(directory, ['*'])
   expect(segments.map((one) => one.segment)).toEqual(['good'])
-  expect(unreadable.map(({ path, error }) => [names([path])[0], error['code']])).toEqual([
+  expect(unreadable.map(({ path, error }) => [names([path])[0], error.code])).toEqual([
     ['ring2.empty', 'RING2_E_NOT_A_SEGMENT'],
     ['ring2.newer', 'RING2_E_VERSION'],
     ['ring2.short', 'RING2_E_NOT_A_SEGMENT'],
     ['ring2.text', 'RING2_E_NOT_A_SEGMENT'],
   ])
   for (const { path, error } of unreadable) {
-    expect(error['actual']).toContain(path)
-    expect(error['action']).not.toBe('')
+    expect(error.actual).toContain(path)
+    expect(error.action).not.toBe('')
   }
   // Whoever closes it must not touch what is not there any more.
   renameSync(short.path, join(directory, 'gone'))

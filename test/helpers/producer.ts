@@ -11,7 +11,7 @@ import { hooks } from '../../collector/hooks.gen.ts'
 import { constants, dtypes } from '../../collector/layout.gen.ts'
 
 const root = join(import.meta.dirname, '../..')
-const libraryPath = process.env['RING2_LIBRARY'] || join(root, 'build/native/libring2.so')
+const libraryPath = process.env.RING2_LIBRARY || join(root, 'build/native/libring2.so')
 
 koffi.struct('ring2_producer_options', {
   directory: 'const char *',
@@ -210,6 +210,7 @@ export function openProducer(options: ProducerOptions): TestProducer {
     'open',
   )
   const handle = out[0] ?? 0n
+  let closed = false
   const json = (kind: number, body: unknown) => bytes(kind, Buffer.from(JSON.stringify(body)))
   function bytes(kind: number, body: Uint8Array): Written {
     return written(native.writeJson(handle, kind, body, body.byteLength), 'write_json')
@@ -232,10 +233,10 @@ export function openProducer(options: ProducerOptions): TestProducer {
       if (written(native.claim(handle, tensorStruct(facts), claim), 'claim') === 'full') {
         throw new Error('the ring is full')
       }
-      const length = Number(claim['payload_bytes'])
+      const length = Number(claim.payload_bytes)
       return {
-        position: Number(claim['position']),
-        payload: new Uint8Array(koffi.view(claim['payload'] as never, length)),
+        position: Number(claim.position),
+        payload: new Uint8Array(koffi.view(claim.payload as never, length)),
         commit: () => void written(native.commit(handle, claim), 'commit'),
         abort: () => void written(native.abort(handle, claim), 'abort'),
       }
@@ -244,7 +245,11 @@ export function openProducer(options: ProducerOptions): TestProducer {
       void written(native.countLoss(handle, reason, records, lost), 'count_loss'),
     wants: (hook, layer) => native.wants(handle, hookIds.get(hook) ?? 31, layer) === 1,
     heartbeat: () => void written(native.heartbeat(handle), 'heartbeat'),
-    close: () => void written(native.close(handle), 'close'),
+    close() {
+      // The handle is gone after the first time.
+      if (!closed) written(native.close(handle), 'close')
+      closed = true
+    },
   }
 }
 

@@ -1,0 +1,55 @@
+/** What a drain is given and what it offers; see drain.ts. Types alone. */
+import type { FoldBook } from './folds.ts'
+import type { Outcome, ProducerInfo, RequestSummary, TensorSink } from './records.ts'
+import type { SegmentInfo } from './segments.ts'
+import type { Slices } from './slices.ts'
+
+export interface DrainEvent {
+  readonly level: 'info' | 'warn' | 'error'
+  readonly message: string
+  readonly facts: Readonly<Record<string, unknown>>
+}
+
+export interface DrainOptions {
+  readonly path: string
+  readonly host: string
+  /** ring2_action by hook id (policy.ts). */
+  readonly actions: Uint8Array
+  readonly sink: TensorSink
+  readonly folds: FoldBook
+  /** Scratch for one batch; drains of one thread share it. */
+  readonly slices: Slices
+  readonly batchBytes: number
+  /** Where checkpoints are kept. */
+  readonly stateDirectory: string
+  readonly fsync: boolean
+  readonly flushMillis: number
+  readonly flushBytes: number
+  readonly requestsMax: number
+  readonly requestIdleMicros: number
+  onEnd(summary: RequestSummary): void
+  onEvent(event: DrainEvent): void
+}
+
+export interface Turn {
+  /** Slices taken; 0 means there is nothing to do right now. */
+  readonly slices: number
+  /** The producer is gone and everything has been drained, stored and released. */
+  readonly finished: boolean
+}
+
+export interface SegmentDrain {
+  readonly producer: ProducerInfo
+  readonly path: string
+  /** Takes one batch, and flushes when that is due. Throws for a segment that cannot be drained. */
+  turn(): Turn
+  /** Makes everything drained so far safe and releases it. */
+  flush(): Outcome<void>
+  info(): SegmentInfo
+  /** Seconds since the oldest record that is not yet released was captured. */
+  lagSeconds(): number
+  activeRequests(): number
+  failures(): number
+  /** Gives the segment back; what was not flushed stays in the ring for the next exporter. */
+  close(): void
+}
