@@ -82,14 +82,26 @@ constexpr uint32_t kShortStretch = 256;
 constexpr ZeroTables kLongZeros(kLongStretch);
 constexpr ZeroTables kShortZeros(kShortStretch);
 
+constexpr uint32_t kLineBytes = 64;
+
+// Asks for the same place of the next three stretches; reads nothing, never faults.
+inline void prefetch(const uint8_t *at, uintptr_t ahead) {
+  __builtin_prefetch(reinterpret_cast<const void *>(reinterpret_cast<uintptr_t>(at) + ahead));
+}
+
 template <uint32_t kStretch>
 __attribute__((target("sse4.2"))) uint32_t three_stretches(const uint8_t *data, uint32_t state,
                                                            const ZeroTables &zeros) {
   uint64_t first = state, second = 0, third = 0;
-  for (uint32_t at = 0; at < kStretch; at += 8) {
-    first = _mm_crc32_u64(first, load_word(data + at));
-    second = _mm_crc32_u64(second, load_word(data + kStretch + at));
-    third = _mm_crc32_u64(third, load_word(data + 2 * kStretch + at));
+  for (uint32_t line = 0; line < kStretch; line += kLineBytes) {
+    prefetch(data + line, 3 * kStretch);
+    prefetch(data + line, 4 * kStretch);
+    prefetch(data + line, 5 * kStretch);
+    for (uint32_t at = line; at < line + kLineBytes; at += 8) {
+      first = _mm_crc32_u64(first, load_word(data + at));
+      second = _mm_crc32_u64(second, load_word(data + kStretch + at));
+      third = _mm_crc32_u64(third, load_word(data + 2 * kStretch + at));
+    }
   }
   const uint32_t joined = zeros.apply(static_cast<uint32_t>(first)) ^ static_cast<uint32_t>(second);
   return zeros.apply(joined) ^ static_cast<uint32_t>(third);
