@@ -1,85 +1,17 @@
 // Speed of the statistics kernels, one core, against a plain read loop over the same bytes.
 //
-// Prints one JSON line for each figure: {name, unit, value, peer, ratio: {median, min, max}, isa,
-// pairs: […]}, ratio being ours to the peer.
-// Ours and the plain read run in alternating pairs, because the machine may be shared: what counts
-// is the ratio of each pair, and `value` and `peer` are medians.
+// Prints one JSON line for each figure: {name, unit, ours, peers, ratio}.
 // usage: kernels_bench [megabytes] [pairs]
 #include <algorithm>
-#include <chrono>
 #include <cmath>
-#include <cstdio>
 #include <cstdlib>
-#include <cstring>
-#include <functional>
-#include <random>
-#include <string>
-#include <vector>
 
-#include "ring2.h"
+#include "pairs.h"
 #include "ring2_hooks.h"
 
 namespace {
 
 constexpr size_t kPairsMin = 9;
-
-double seconds_of(const std::function<void()> &work) {
-  const auto start = std::chrono::steady_clock::now();
-  work();
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-}
-
-volatile uint64_t sink;
-
-// Reads every byte once into four independent vectors, so that the loads are the limit.
-typedef uint64_t Words16 __attribute__((vector_size(16)));
-typedef uint64_t Words32 __attribute__((vector_size(32)));
-typedef uint64_t Words64 __attribute__((vector_size(64)));
-
-template <typename Words>
-inline __attribute__((always_inline)) void read_loop(const uint8_t *data, size_t bytes) {
-  constexpr size_t kBytes = sizeof(Words);
-  Words a = {}, b = {}, c = {}, d = {}, words;
-  for (const uint8_t *end = data + bytes - bytes % (4 * kBytes); data != end; data += 4 * kBytes) {
-    std::memcpy(&words, data, kBytes);
-    a ^= words;
-    std::memcpy(&words, data + kBytes, kBytes);
-    b ^= words;
-    std::memcpy(&words, data + 2 * kBytes, kBytes);
-    c ^= words;
-    std::memcpy(&words, data + 3 * kBytes, kBytes);
-    d ^= words;
-  }
-  a ^= b ^ c ^ d;
-  uint64_t lanes[kBytes / 8];
-  std::memcpy(lanes, &a, sizeof lanes);
-  for (const uint64_t lane : lanes) sink = sink ^ lane;
-}
-
-void read_portable(const uint8_t *data, size_t bytes) { read_loop<Words16>(data, bytes); }
-#if defined(__x86_64__)
-__attribute__((target("avx2"))) void read_avx2(const uint8_t *data, size_t bytes) {
-  read_loop<Words32>(data, bytes);
-}
-__attribute__((target("avx512f"))) void read_avx512(const uint8_t *data, size_t bytes) {
-  read_loop<Words64>(data, bytes);
-}
-#endif
-
-// With the widest vectors that the kernels use here.
-void plain_read(const uint8_t *data, size_t bytes) {
-#if defined(__x86_64__)
-  static const std::string isa = ring2_isa();
-  if (isa == "avx512") return read_avx512(data, bytes);
-  if (isa == "avx2") return read_avx2(data, bytes);
-#endif
-  read_portable(data, bytes);
-}
-
-double median(std::vector<double> values) {
-  std::sort(values.begin(), values.end());
-  return values[values.size() / 2];
-}
 
 struct Figure {
   std::string name;
@@ -88,28 +20,12 @@ struct Figure {
   double peer_amount;
 };
 
-// Runs ours and the plain read in pairs and prints the figure. ratio: ours to the peer, by rate.
 void report(const Figure &figure, size_t pairs, const std::function<void()> &ours,
-            const std::function<void()> &peer) {
-  std::vector<double> rates, peer_rates, ratios;
+            const std::function<void()> &peer, const char *peer_name = "plain read") {
   ours();
   peer();
-  for (size_t pair = 0; pair < pairs; ++pair) {
-    const bool ours_first = pair % 2 == 0;
-    const double first = seconds_of(ours_first ? ours : peer);
-    const double second = seconds_of(ours_first ? peer : ours);
-    rates.push_back(figure.amount / (ours_first ? first : second));
-    peer_rates.push_back(figure.peer_amount / (ours_first ? second : first));
-    ratios.push_back(rates.back() / peer_rates.back());
-  }
-  std::printf("{\"name\":\"%s\",\"unit\":\"%s\",\"value\":%.4g,\"peer\":%.4g,", figure.name.c_str(),
-              figure.unit, median(rates), median(peer_rates));
-  std::printf("\"ratio\":{\"median\":%.4g,\"min\":%.4g,\"max\":%.4g},\"isa\":\"%s\",\"pairs\":[",
-              median(ratios), *std::min_element(ratios.begin(), ratios.end()),
-              *std::max_element(ratios.begin(), ratios.end()), ring2_isa());
-  for (size_t i = 0; i < pairs; ++i) std::printf(i == 0 ? "%.4g" : ",%.4g", ratios[i]);
-  std::printf("]}\n");
-  std::fflush(stdout);
+  run_pairs(figure.name, figure.unit, peer_name, figure.amount, figure.peer_amount, pairs, ours,
+            peer);
 }
 
 struct Dtype {
@@ -239,8 +155,7 @@ void folding(size_t pairs) {
     sink = static_cast<uint64_t>(sum);
   };
   const double amount = kSamples / 1e6;
-  report({"folded samples (peer: log2 alone)", "Msample/s", amount, amount}, pairs, ours,
-         logarithm);
+  report({"folded samples", "Msample/s", amount, amount}, pairs, ours, logarithm, "log2 alone");
   ring2_fold_destroy(fold);
 }
 
