@@ -63,7 +63,7 @@ function readLayout(): Layout {
   const folder = mkdtempSync(join(tmpdir(), 'ring2-layout-'))
   try {
     const program = join(folder, 'layout_dump')
-    const compiler = process.env['CXX'] ?? 'c++'
+    const compiler = process.env.CXX ?? 'c++'
     execFileSync(compiler, [
       '-std=c++20',
       `-I${join(root, 'native/include')}`,
