@@ -7,7 +7,7 @@ const bin = (name: string): string => join(root, 'node_modules', '.bin', name)
 
 const checks: readonly (readonly [string, string, readonly string[]])[] = [
   ['types', bin('tsc'), ['-p', root]],
-  ['lint', bin('biome'), ['ci', '--error-on-warnings', root]],
+  ['lint', bin('biome'), ['ci', '--colors=off', '--error-on-warnings', root]],
   ['generated from native/', process.execPath, ['native/gen/generate.ts', '--check']],
   [
     'generated from signals and configuration',
