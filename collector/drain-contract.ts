@@ -36,6 +36,8 @@ export interface Turn {
   readonly slices: number
   /** The producer is gone and everything has been drained, stored and released. */
   readonly finished: boolean
+  /** The counters of a segment that has finished in this turn, read last thing; else null. */
+  readonly last: SegmentInfo | null
 }
 
 export interface SegmentDrain {

@@ -15,7 +15,7 @@ import { collectorLimits } from './limits.ts'
 import { openConsumer } from './native.ts'
 import type { Outcome, ProducerInfo } from './records.ts'
 import { type ActiveRequest, createRegistry } from './requests.ts'
-import { decodeSegmentInfo, producerName, readSegmentInfo } from './segments.ts'
+import { decodeSegmentInfo, producerName, readSegmentInfo, type SegmentInfo } from './segments.ts'
 import { words } from './words.ts'
 
 /** Takes a segment and goes on where the last exporter stopped. */
@@ -330,14 +330,21 @@ export function openDrain(options: DrainOptions): SegmentDrain {
     return outcome
   }
 
-  function finish(): boolean {
+  function info(): SegmentInfo {
+    consumer.info(infoWords.bytes)
+    return decodeSegmentInfo(options.path, infoWords)
+  }
+
+  /** The last counters, or null while something is still to be stored. */
+  function finish(): SegmentInfo | null {
     if (somethingPending()) {
-      if (performance.now() < state.retryAtMillis || flush().status !== 'success') return false
+      if (performance.now() < state.retryAtMillis || flush().status !== 'success') return null
     }
+    const last = info()
     state.closed = true
     consumer.close(true)
     removeCheckpoint(options.stateDirectory, producer)
-    return true
+    return last
   }
 
   return {
@@ -350,15 +357,13 @@ export function openDrain(options: DrainOptions): SegmentDrain {
       if (somethingPending() && state.flushDueMillis === Number.POSITIVE_INFINITY) {
         state.flushDueMillis = now + options.flushMillis
       }
-      if (state.producerGone) return { slices: count, finished: finish() }
+      const last = state.producerGone ? finish() : null
+      if (state.producerGone) return { slices: count, finished: last !== null, last }
       if (flushIsDue(now)) flush()
-      return { slices: count, finished: false }
+      return { slices: count, finished: false, last: null }
     },
     flush,
-    info() {
-      consumer.info(infoWords.bytes)
-      return decodeSegmentInfo(options.path, infoWords)
-    },
+    info,
     lagSeconds: () =>
       state.oldestPendingMicros === 0
         ? 0

@@ -137,11 +137,9 @@ export function createSegmentSet(options: WorkerOptions, events: SegmentSetEvent
 
   function turnOf(path: string, entry: Held): number {
     try {
-      // Read first: a segment that ends in this turn is gone afterwards.
-      const before = segmentPoints(entry.drain.info(), entry.drain.lagSeconds())
-      const turn = entry.drain.turn()
-      if (turn.finished) end(path, entry, { ...before, payloadUsedBytes: 0, metaUsedRecords: 0 })
-      return turn.slices
+      const { slices: taken, last } = entry.drain.turn()
+      if (last !== null) end(path, entry, segmentPoints(last, 0))
+      return taken
     } catch (error) {
       entry.drain.close()
       forget(path, entry)

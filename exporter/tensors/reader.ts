@@ -80,13 +80,14 @@ export function createTensorReader(options: TensorReaderOptions): TensorReader {
     const requestId = series[0]?.request_id ?? ''
     const rows = dropDuplicates(await readPlaces(source, series))
     const hook = hooks.find((one) => one.name === query.hook)
+    const shape = hook?.shape ?? 'token'
     const headAxis = hook?.dims.findIndex((name) => name === 'heads' || name === 'kv_heads') ?? -1
     const plan = planStitch(rows, {
-      shape: hook?.shape ?? 'token',
+      shape,
       headAxis: headAxis < 0 ? null : headAxis,
       heads: query.heads,
       tokens: query.tokens,
-      expected: expectedRanges(catalog, query.traceId, requestId),
+      expected: expectedRanges(catalog, query.traceId, requestId, shape),
     })
     checkSize('the tensor', plan.bytes, tensorBytesMax)
     checkSize('the rows it comes from', payloadBytes(plan, rows), sourceBytesMax)

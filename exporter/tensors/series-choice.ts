@@ -3,7 +3,7 @@
  * trace, several ranks of one tensor. Reads the catalogue only.
  */
 
-import { hooks } from '../../collector/hooks.gen.ts'
+import { type HookShape, hooks } from '../../collector/hooks.gen.ts'
 import { Ring2Error } from '../errors.ts'
 import type { Catalog, CatalogSeries } from './catalog.ts'
 import { rangesText, unite } from './ranges.ts'
@@ -113,29 +113,35 @@ function named(names: readonly string[]): string {
   return names.length > NAMED_MAX ? `${shown}, …` : shown
 }
 
-/** Token positions that the request's steps computed; null while no summary has come. */
+/**
+ * Token positions that a complete tensor has; null while no summary has come. Hooks of shape
+ * `request` (logits) owe one row per step: of a prefill its last position, whatever else is there.
+ */
 export function expectedRanges(
   catalog: Catalog,
   traceId: string,
   requestId: string,
+  shape: HookShape,
 ): TokenRange[] | null {
   const ranges: TokenRange[] = []
   let known = false
   for (const request of catalog.requests(traceId)) {
     if (request.request_id !== requestId || request.summary === null) continue
     known = true
-    ranges.push(...phaseRanges(request.summary))
+    ranges.push(...phaseRanges(request.summary, shape))
   }
   return known ? unite(ranges) : null
 }
 
-function phaseRanges(summary: string): TokenRange[] {
+function phaseRanges(summary: string, shape: HookShape): TokenRange[] {
   const parsed: unknown = JSON.parse(summary)
   if (typeof parsed !== 'object' || parsed === null || !('phases' in parsed)) return []
   const phases: unknown = parsed.phases
   if (!Array.isArray(phases)) return []
-  return phases.map((phase) => ({
-    start: Number(phase?.tokenStart ?? 0),
-    end: Number(phase?.tokenEnd ?? 0),
-  }))
+  return phases.map((phase) => {
+    const end = Number(phase?.tokenEnd ?? 0)
+    const start = Number(phase?.tokenStart ?? 0)
+    const lastOnly = shape === 'request' && phase?.phase === 'prefill'
+    return { start: lastOnly ? Math.max(start, end - 1) : start, end }
+  })
 }

@@ -36,7 +36,7 @@ test('loses the claimed record alone, counted, and its segment is removed', asyn
   drain.flush()
   // The live producer's open claim is waited for, and nothing behind it is taken out of order.
   expect(store.rows()).toHaveLength(2)
-  expect(drain.turn()).toEqual({ slices: 0, finished: false })
+  expect(drain.turn()).toEqual({ slices: 0, finished: false, last: null })
   await kill()
   await expect.poll(() => drain.info().producerAlive).toBe(false)
   // Whether the producer lives is asked for every 100 ms.
@@ -61,6 +61,21 @@ test('loses the claimed record alone, counted, and its segment is removed', asyn
       },
     },
   ])
+})
+
+test('has its loss in the last counters, even when one turn does everything', async () => {
+  const { directory, open } = createDrainFixture()
+  const { path, kill } = await startChild(directory, 'at-once')
+  await kill()
+  const drain = open({ path })
+  expect(drain.turn()).toMatchObject({
+    finished: true,
+    last: {
+      metaUsed: 0,
+      payloadUsed: 0,
+      losses: [{ reason: 'producer_died', records: 1, bytes: 16 }],
+    },
+  })
 })
 
 test('counts what it lost with its reason', async () => {
