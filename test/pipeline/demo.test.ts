@@ -1,0 +1,80 @@
+import { execFile } from 'node:child_process'
+import { mkdtempSync, readdirSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { promisify } from 'node:util'
+import { afterAll, beforeAll, expect, test } from 'vitest'
+import { python } from '../helpers/otlp-receiver.ts'
+import { modelFolder } from './processes.ts'
+
+interface DemoRequest {
+  readonly trace_id: string
+  readonly request_id: string
+  readonly tokens: number
+  readonly prompt_tokens: number
+  readonly completion_tokens: number
+  readonly entropy: number
+  readonly sink_mass: number
+  readonly norms: readonly number[]
+  readonly verdict: string
+  readonly completeness: string
+  readonly text: string
+}
+
+const root = join(import.meta.dirname, '../..')
+const store = mkdtempSync(join(tmpdir(), 'ring2-demo-test-'))
+let document: {
+  readonly requests: readonly DemoRequest[]
+  readonly store: string
+  readonly verified: { hook: string; layer: number; bytes: number; equal: boolean }
+  readonly losses: readonly unknown[]
+  readonly seconds: number
+}
+
+beforeAll(async () => {
+  const { stdout } = await promisify(execFile)(
+    process.execPath,
+    [join(root, 'bin/ring2-exporter.js'), 'demo', '--json', '--store', store],
+    {
+      env: {
+        ...process.env,
+        RING2_PYTHON: python,
+        RING2_MODEL_DIR: modelFolder(),
+        OTEL_EXPORTER_OTLP_ENDPOINT: '',
+      },
+    },
+  )
+  document = JSON.parse(stdout)
+}, 300_000)
+
+afterAll(() => rmSync(store, { recursive: true }))
+
+test('the demo prints one document of six requests, each complete and with its own trace', () => {
+  expect(document.requests).toHaveLength(6)
+  expect(new Set(document.requests.map((request) => request.trace_id)).size).toBe(6)
+  for (const request of document.requests) {
+    expect(request.trace_id).toMatch(/^[0-9a-f]{32}$/)
+    expect(request).toMatchObject({ verdict: 'ok', completeness: 'complete' })
+    // The model never sees the last token it produced.
+    expect(request.tokens).toBe(request.prompt_tokens + request.completion_tokens - 1)
+    expect(request.norms).toHaveLength(30)
+    expect(Math.min(...request.norms)).toBeGreaterThan(0)
+    expect(request.entropy).toBeGreaterThan(0)
+    expect(request.sink_mass).toBeGreaterThan(0)
+    expect(request.sink_mass).toBeLessThan(1)
+  }
+  expect(document.requests[0]?.text).toContain('Paris')
+})
+
+test('the demo compares a fetched tensor with what the model process held', () => {
+  const last = document.requests.at(-1)
+  expect(document.verified).toMatchObject({ hook: 'resid_pre', equal: true })
+  expect(document.verified.bytes).toBe((last?.tokens ?? 0) * 576 * 4)
+  expect(document.losses).toEqual([])
+})
+
+test('the demo leaves its tensors where it says', () => {
+  expect(document.store).toBe(store)
+  const files = readdirSync(join(store, 'tensors'), { recursive: true, encoding: 'utf8' })
+  expect(files.filter((file) => file.endsWith('.parquet')).length).toBeGreaterThan(0)
+})
