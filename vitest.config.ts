@@ -1,9 +1,9 @@
-import { defineConfig } from 'vitest/config'
-
 /**
  * Two projects: `unit` mirrors the sources and runs in parallel; `pipeline` starts real processes,
  * a model among them, and runs one file at a time so that they do not starve each other.
  */
+import { defineConfig } from 'vitest/config'
+
 export default defineConfig({
   test: {
     pool: 'forks',

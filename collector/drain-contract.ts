@@ -52,6 +52,8 @@ export interface SegmentDrain {
   lagSeconds(): number
   activeRequests(): number
   failures(): number
+  /** Whether the last flush failed, so that data waits in the ring. */
+  isFailing(): boolean
   /** Gives the segment back; what was not flushed stays in the ring for the next exporter. */
   close(): void
 }

@@ -52,6 +52,7 @@ export function openDrain(options: DrainOptions): SegmentDrain {
     flushDueMillis: Number.POSITIVE_INFINITY,
     retryAtMillis: 0,
     failures: 0,
+    failing: false,
     closed: false,
     /** Slices of this batch whose request is not known any more. */
     orphans: 0,
@@ -312,6 +313,7 @@ export function openDrain(options: DrainOptions): SegmentDrain {
 
   function flush(): Outcome<void> {
     const outcome = commit()
+    state.failing = outcome.status !== 'success'
     if (outcome.status !== 'success') {
       state.failures += 1
       state.retryAtMillis = performance.now() + collectorLimits.flushRetryMillis
@@ -370,6 +372,7 @@ export function openDrain(options: DrainOptions): SegmentDrain {
         : Math.max(0, Date.now() / 1000 - state.oldestPendingMicros / 1e6),
     activeRequests: () => registry.active(),
     failures: () => state.failures,
+    isFailing: () => state.failing,
     close() {
       if (state.closed) return
       state.closed = true

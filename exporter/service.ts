@@ -126,16 +126,16 @@ function health(pipeline: Pipeline | null, telemetry: Telemetry, uploader: Uploa
   const snapshot = pipeline?.latest()
   const failing = telemetry.status()
   const uploadError = uploader?.status().lastError ?? null
-  const { failures = 0, pendingRows = 0 } = snapshot?.store ?? {}
+  const { failing: storeFailing = false, pendingRows = 0 } = snapshot?.store ?? {}
   return {
     alive: defect === null,
-    ready: pipeline !== null && defect === null,
+    ready: pipeline !== null && defect === null && !storeFailing,
     checks: [
       { name: 'drain', ok: defect === null, detail: defect?.message ?? 'running' },
       {
         name: 'store',
-        ok: !(failures > 0 && pendingRows > 0),
-        detail: `${pendingRows} rows wait, ${failures} failed flushes`,
+        ok: !storeFailing,
+        detail: `${pendingRows} rows wait${storeFailing ? ', the last flush failed' : ''}`,
       },
       {
         name: 'upload',

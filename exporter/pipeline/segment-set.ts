@@ -174,6 +174,7 @@ export function createSegmentSet(options: WorkerOptions, events: SegmentSetEvent
       store: {
         ...store,
         failures: store.failures + sum(drains.map((drain) => drain.failures())),
+        failing: drains.some((drain) => drain.isFailing()),
         pendingRows: sum(pending.map(({ rows }) => rows)),
         pendingBytes: sum(pending.map(({ bytes }) => bytes)),
       },

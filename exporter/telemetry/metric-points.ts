@@ -126,6 +126,8 @@ export interface StorePoints {
   readonly files: number
   /** Flushes that failed and were, or will be, tried again. */
   readonly failures: number
+  /** Whether the last flush of some segment failed: its data waits in the ring. */
+  readonly failing: boolean
   /** Not yet written. */
   readonly pendingRows: number
   readonly pendingBytes: number
@@ -152,6 +154,6 @@ export function emptySnapshot(atMicros: number): MetricSnapshot {
     segments: [],
     requests: [],
     activeRequests: 0,
-    store: { rows: 0, bytes: 0, files: 0, failures: 0, pendingRows: 0, pendingBytes: 0 },
+    store: { rows: 0, bytes: 0, files: 0, failures: 0, failing: false, pendingRows: 0, pendingBytes: 0 },
   }
 }

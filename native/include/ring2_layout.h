@@ -105,7 +105,8 @@ typedef struct ring2_header {
   uint64_t anchor_monotonic_ns;  /* CLOCK_MONOTONIC and CLOCK_REALTIME, read together */
   uint64_t anchor_realtime_ns;
   char name[RING2_NAME_BYTES]; /* NUL-terminated */
-  uint8_t reserved1[104];
+  uint64_t producer_pid_namespace; /* inode of /proc/self/ns/pid: where producer_pid means anything */
+  uint8_t reserved1[96];
 
   /* Producer. Own cache lines, so that neither side's polling slows the other's writes. */
   uint64_t meta_head;    /* descriptors ever claimed; release store, pairs with the consumer's load */

@@ -104,6 +104,7 @@ void fill_header(const ring2_producer_options &options, Segment *segment) {
   } while (header->boot == 0);
   header->producer_pid = static_cast<uint32_t>(getpid());
   header->producer_start_ticks = process_start_ticks(header->producer_pid);
+  header->producer_pid_namespace = pid_namespace();
   header->anchor_monotonic_ns = clock_ns(CLOCK_MONOTONIC);
   header->anchor_realtime_ns = clock_ns(CLOCK_REALTIME);
   header->producer_heartbeat_ns = header->anchor_monotonic_ns;
@@ -198,9 +199,20 @@ uint64_t process_start_ticks(uint32_t pid) {
   return ticks;
 }
 
+uint64_t pid_namespace() {
+  struct stat status;
+  return stat("/proc/self/ns/pid", &status) == 0 ? static_cast<uint64_t>(status.st_ino) : 0;
+}
+
 bool producer_alive(const ring2_header &header) {
-  const uint64_t ticks = process_start_ticks(header.producer_pid);
-  return ticks != 0 && ticks == header.producer_start_ticks;
+  if (header.producer_pid_namespace == pid_namespace()) {
+    const uint64_t ticks = process_start_ticks(header.producer_pid);
+    return ticks != 0 && ticks == header.producer_start_ticks;
+  }
+  // Its pid means another process here, or none: only its heartbeat tells.
+  const uint64_t beat = load_relaxed(header.producer_heartbeat_ns);
+  const uint64_t now = clock_ns(CLOCK_MONOTONIC);
+  return now < beat || now - beat < kHeartbeatStaleNs;
 }
 
 int segment_create(const ring2_producer_options &options, Segment *out) {

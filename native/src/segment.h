@@ -18,6 +18,9 @@ inline constexpr uint64_t kPayloadBytesMin = 65536;
 inline constexpr uint64_t kPayloadBytesMax = uint64_t{1} << 40;
 inline constexpr uint32_t kMetaSlotsMin = 64;
 inline constexpr uint32_t kMetaSlotsMax = 1u << 20;
+// Without a beat for this long a producer of another PID namespace counts as dead. Producers beat
+// twice a second.
+inline constexpr uint64_t kHeartbeatStaleNs = 10'000'000'000;
 
 // Words that both processes touch are plain integers in the C layout and atomics here.
 template <typename T>
@@ -91,6 +94,9 @@ void segment_unlink(const Segment &segment);
 uint64_t clock_ns(int clock);
 // Field 22 of /proc/PID/stat; 0 when there is no such process (or it is a zombie).
 uint64_t process_start_ticks(uint32_t pid);
+// The PID namespace of this process; 0 when /proc does not tell.
+uint64_t pid_namespace();
+// By pid and start time, or across PID namespaces (containers) by heartbeat.
 bool producer_alive(const ring2_header &header);
 
 }  // namespace ring2

@@ -160,6 +160,23 @@ TEST(Lifecycle, NameOfALiveProducerIsTakenAndALeftoverIsMovedAside) {
   ring2_producer_close(second);
 }
 
+TEST(Lifecycle, ProducerOfAnotherPidNamespaceIsJudgedByItsHeartbeat) {
+  Folder folder;
+  ring2_producer *producer = open_producer(folder, "container");
+  // As a container's producer looks from outside: a pid that means nothing here.
+  auto *header = const_cast<ring2_header *>(ring2_producer_header(producer));
+  header->producer_pid_namespace ^= 1;
+  header->producer_pid = 0x7ffffffe;
+  ring2_segment_info info;
+  ASSERT_EQ(ring2_producer_heartbeat(producer), RING2_OK);
+  ASSERT_EQ(ring2_segment_peek(folder.file("container").c_str(), &info), RING2_OK);
+  EXPECT_EQ(info.producer_alive, 1u);
+  header->producer_heartbeat_ns -= uint64_t{60} * 1'000'000'000;
+  ASSERT_EQ(ring2_segment_peek(folder.file("container").c_str(), &info), RING2_OK);
+  EXPECT_EQ(info.producer_alive, 0u);
+  ring2_producer_close(producer);
+}
+
 TEST(Lifecycle, ForkedChildCannotWriteToItsParentsSegment) {
   Folder folder;
   ring2_producer *producer = open_producer(folder, "fork");

@@ -152,7 +152,15 @@ export function snapshotOf(histograms: readonly HistogramPoint[]): MetricSnapsho
       { model: 'SmolLM2-135M-Instruct', verdict: 'unknown', completeness: 'unknown', count: 1 },
     ],
     activeRequests: 2,
-    store: { rows: 98, bytes: 120_000, files: 4, failures: 1, pendingRows: 2, pendingBytes: 3456 },
+    store: {
+      rows: 98,
+      bytes: 120_000,
+      files: 4,
+      failures: 1,
+      failing: false,
+      pendingRows: 2,
+      pendingBytes: 3456,
+    },
   }
 }
 
