@@ -10,7 +10,6 @@ import { contentTypes, encodeTensor, type TensorFormat } from '../tensors/format
 import { rangesText } from '../tensors/ranges.ts'
 import type { OpenedTensor } from '../tensors/reader.ts'
 import {
-  GLOBAL_LAYER,
   parseHeads,
   parseHook,
   parseLayer,
@@ -19,6 +18,7 @@ import {
   parseTraceId,
 } from '../tensors/selection.ts'
 import { unknownTrace } from '../tensors/series-choice.ts'
+import { tensorFacts, tensorName } from '../tensors/tensor-facts.ts'
 import { hasTag, parseByteRange } from './byte-range.ts'
 import type { ServerDependencies } from './dependencies.ts'
 import { sendProblem } from './problem.ts'
@@ -30,7 +30,7 @@ import {
   tensorQuerySchema,
   traceParameters,
 } from './schemas.ts'
-import { rangePair, tensorRowView } from './views.ts'
+import { tensorRowView } from './views.ts'
 
 export function tensorRoutes(dependencies: ServerDependencies): FastifyPluginAsyncTypebox {
   const { catalog, reader } = dependencies
@@ -139,26 +139,6 @@ async function sendTensor(
     .code(206)
     .header('content-range', `bytes ${range.start}-${range.end - 1}/${body.length}`)
     .send(body.subarray(range.start, range.end))
-}
-
-/** `resid_pre.11`, or the hook's name alone for a hook without layers. */
-function tensorName(opened: OpenedTensor): string {
-  return opened.layer === GLOBAL_LAYER ? opened.hook : `${opened.hook}.${opened.layer}`
-}
-
-function tensorFacts(opened: OpenedTensor): Record<string, unknown> {
-  const { plan } = opened
-  return {
-    trace_id: opened.traceId,
-    request_id: opened.requestId,
-    hook: opened.hook,
-    layer: opened.layer,
-    dtype: plan.dtype.name,
-    shape: plan.shape,
-    tokens: plan.tokens.map(rangePair),
-    completeness: plan.completeness,
-    gaps: plan.gaps.map(rangePair),
-  }
 }
 
 function setTensorHeaders(

@@ -4,9 +4,7 @@
  */
 
 import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
-import { Ring2Error } from '../errors.ts'
-import { catalogLimits } from '../limits.ts'
-import { parseSince, parseTraceId } from '../tensors/selection.ts'
+import { parseLimit, parseSince, parseTraceId } from '../tensors/selection.ts'
 import { unknownTrace } from '../tensors/series-choice.ts'
 import type { ServerDependencies } from './dependencies.ts'
 import {
@@ -53,13 +51,4 @@ export function traceRoutes(dependencies: ServerDependencies): FastifyPluginAsyn
       return traceView(traceId, requests, catalog.series({ traceId }))
     })
   }
-}
-
-function parseLimit(text: string): number {
-  const limit = /^\d{1,4}$/.test(text) ? Number(text) : 0
-  if (limit >= 1 && limit <= catalogLimits.pageRowsMax) return limit
-  throw new Ring2Error('RING2_E_QUERY', {
-    expected: `limit from 1 to ${catalogLimits.pageRowsMax}`,
-    actual: JSON.stringify(text.slice(0, 80)),
-  })
 }

@@ -16,6 +16,7 @@ import {
   parseTokens,
   parseTraceId,
 } from '../tensors/selection.ts'
+import { tensorFacts, tensorName } from '../tensors/tensor-facts.ts'
 import { type ConfigOptions, configFrom, withConfig } from './config-option.ts'
 import { exitCodes, print, printJson, tell } from './outcome.ts'
 
@@ -74,6 +75,7 @@ async function fetchTensors(given: string, options: FetchOptions): Promise<numbe
   const { catalog, reader } = await openTensors(config)
   try {
     const queries = plan(catalog, traceId, options)
+    if (options.output === '-' && queries.length > 1) throw tooManyForOutput(queries.length)
     const fetched: Fetched[] = []
     for (const query of queries) {
       const opened = await reader.open(query)
@@ -81,11 +83,18 @@ async function fetchTensors(given: string, options: FetchOptions): Promise<numbe
       fetched.push(await deliver(opened, format, file))
     }
     report(fetched, options)
-    const missing = fetched.some((tensor) => tensor.complete === 'incomplete')
+    const missing = fetched.some((tensor) => tensor.complete !== 'complete')
     return missing && options.requireComplete === true ? exitCodes.incomplete : exitCodes.done
   } finally {
     catalog.close()
   }
+}
+
+function tooManyForOutput(count: number): Ring2Error {
+  return new Ring2Error('RING2_E_QUERY', {
+    expected: 'one tensor for standard output: --hook, --layer and --request',
+    actual: `${count} tensors`,
+  })
 }
 
 function parseFormat(value: string): TensorFormat {
@@ -124,10 +133,20 @@ function plan(catalog: Catalog, traceId: string, options: FetchOptions): TensorQ
     })
   }
   if (found.size > 0) return [...found.values()]
-  throw new Ring2Error(hook === null ? 'RING2_E_TRACE_UNKNOWN' : 'RING2_E_TENSOR_UNKNOWN', {
-    expected: `tensors of trace ${traceId}${hook === null ? '' : ` from hook ${hook}`}`,
-    actual: 'none',
+  const held = catalog.series({ traceId }).length > 0
+  throw new Ring2Error(held ? 'RING2_E_TENSOR_UNKNOWN' : 'RING2_E_TRACE_UNKNOWN', {
+    expected: held ? `a tensor that trace ${traceId} has` : 'a trace id of the store',
+    actual: held ? selectionText(options) : traceId,
+    action: `Look with \`ring2-exporter ${held ? `fetch ${traceId} -o FOLDER` : 'ls'}\`.`,
   })
+}
+
+function selectionText({ hook, layer, request }: FetchOptions): string {
+  const parts = { hook, layer, request }
+  return Object.entries(parts)
+    .filter(([, value]) => value !== undefined)
+    .map(([name, value]) => `--${name} ${value}`)
+    .join(' ')
 }
 
 /** Where a tensor goes; null for standard output. */
@@ -154,14 +173,7 @@ async function deliver(
   const { plan: stitched, hook, layer, requestId } = opened
   const value = { dtype: stitched.dtype, shape: stitched.shape, data: await opened.read() }
   const tokens = stitched.tokens.map(({ start, end }) => [start, end] as const)
-  const encoded = encodeTensor(format, value, layer < 0 ? hook : `${hook}.${layer}`, {
-    trace_id: opened.traceId,
-    request_id: requestId,
-    hook,
-    layer,
-    tokens,
-    complete: stitched.completeness,
-  })
+  const encoded = encodeTensor(format, value, tensorName(opened), tensorFacts(opened))
   if (file === null) process.stdout.write(encoded)
   else {
     mkdirSync(dirname(file), { recursive: true })

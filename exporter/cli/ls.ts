@@ -2,7 +2,7 @@
 import type { Command } from 'commander'
 import type { CatalogRequest } from '../tensors/catalog.ts'
 import { openTensors } from '../tensors/open.ts'
-import { parseSince } from '../tensors/selection.ts'
+import { parseLimit, parseSince, parseVerdict } from '../tensors/selection.ts'
 import { type ConfigOptions, configFrom, withConfig } from './config-option.ts'
 import { exitCodes, print, printJson } from './outcome.ts'
 import { bytesText, styles, table } from './table.ts'
@@ -34,8 +34,8 @@ async function ls(options: LsOptions): Promise<number> {
   const page = catalog.list({
     ...(options.since === undefined ? {} : { sinceMicros: parseSince(options.since, Date.now()) }),
     ...(options.model === undefined ? {} : { model: options.model }),
-    ...(options.verdict === undefined ? {} : { verdict: options.verdict }),
-    limit: Number(options.limit),
+    ...(options.verdict === undefined ? {} : { verdict: parseVerdict(options.verdict) }),
+    limit: parseLimit(options.limit),
   })
   catalog.close()
   if (options.json === true) printJson({ requests: page.requests.map(asDocument) })

@@ -1,7 +1,6 @@
 /** `ring2-exporter run`: the service, until SIGTERM or SIGINT. */
 import type { Command } from 'commander'
 import { createLogger } from '../logging.ts'
-import { startService } from '../service.ts'
 import { type ConfigOptions, configFrom, withConfig } from './config-option.ts'
 import { exitCodes } from './outcome.ts'
 
@@ -16,6 +15,8 @@ export function runCommand(command: Command): void {
 async function run(options: ConfigOptions): Promise<number> {
   const { config } = configFrom(options)
   const logger = createLogger(config.log)
+  // Loaded here alone: the other commands need neither the server nor telemetry, and start sooner.
+  const { startService } = await import('../service.ts')
   const ended = Promise.withResolvers<string>()
   const service = await startService({ config, logger, onDefect: () => ended.resolve('a defect') })
   process.once('SIGTERM', () => ended.resolve('SIGTERM'))

@@ -3,7 +3,9 @@
  * here, and nowhere else; whatever does not fit is an error that names the form.
  */
 
+import type { Verdict } from '../../collector/records.ts'
 import { Ring2Error } from '../errors.ts'
+import { catalogLimits } from '../limits.ts'
 
 /** Half open. */
 export interface TokenRange {
@@ -102,6 +104,21 @@ export function parseSince(value: string, nowMillis: number): number {
   const millis = /^\d{4}-\d{2}-\d{2}(T|$)/.test(value) ? Date.parse(value) : Number.NaN
   if (Number.isFinite(millis)) return millis * 1000
   throw query('since=1h (s, m, h, d), or a time such as 2026-01-31T12:00:00Z', value)
+}
+
+/** How many requests a page has. */
+export function parseLimit(value: string): number {
+  const limit = /^\d{1,4}$/.test(value) ? Number(value) : 0
+  if (limit >= 1 && limit <= catalogLimits.pageRowsMax) return limit
+  throw query(`limit from 1 to ${catalogLimits.pageRowsMax}`, value)
+}
+
+const verdicts: readonly Verdict[] = ['ok', 'nonfinite', 'unknown']
+
+export function parseVerdict(value: string): Verdict {
+  const verdict = verdicts.find((known) => known === value)
+  if (verdict !== undefined) return verdict
+  throw query(`a verdict: ${verdicts.join(', ')}`, value)
 }
 
 function query(expected: string, value: string): Ring2Error {

@@ -1,0 +1,325 @@
+/** The command line as a user types it: outputs, JSON documents, exit codes, and errors that help. */
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
+import { deriveTraceId } from '../../collector/ids.ts'
+import { float32, openProducer, poke, type TestProducer } from '../helpers/producer.ts'
+import { beginRequest, stepValues, writeRequest, writeStep } from '../helpers/requests.ts'
+import {
+  createWorkspace,
+  type Finished,
+  get,
+  killAll,
+  runExporter,
+  type Settings,
+  startExporter,
+} from './processes.ts'
+
+const workspace = createWorkspace()
+const trace = deriveTraceId('request-1')
+const openTrace = deriveTraceId('request-2')
+let live: TestProducer
+
+const run = (words: readonly string[], settings: Settings = {}): Finished =>
+  runExporter(workspace, words, settings)
+
+const tensorsStored = 3 * 2 + 2 + 1
+
+beforeAll(async () => {
+  const exporter = await startExporter(workspace)
+  const producer = openProducer({ directory: workspace.segments, name: 'chat' })
+  producer.model()
+  writeRequest(producer, 1, 3, 3)
+  // Of its second step, request 2 lost the tensor of layer 0.
+  beginRequest(producer, 2)
+  writeStep(producer, 2, 0, 2)
+  producer.step({ step: 2001, columns: 1, rows: [{ key: 2, start: 2, end: 3, phase: 'decode' }] })
+  const tensor = { hook: 'resid_pre', layer: 1, step: 2001, dims: [1, 1, 4] }
+  producer.tensor(tensor, float32(stepValues(2, 1, 1, 1)))
+  producer.requestEnd({ key: 2, steps: 2, tokens: 3, prompt_tokens: 2, outcome: 'ok' })
+  producer.close()
+  await vi.waitUntil(
+    async () => {
+      const { traces } = (await get(`${exporter.url}/v1/traces`)).json<{ traces: unknown[] }>()
+      return traces.length === 2 && !existsSync(producer.path)
+    },
+    { timeout: 30_000, interval: 100 },
+  )
+  expect(await exporter.stop()).toBe(0)
+  live = openProducer({ directory: workspace.segments, name: 'live', payloadBytes: 65_536 })
+  live.model()
+}, 120_000)
+
+afterAll(() => {
+  killAll()
+  live?.close()
+  workspace.remove()
+})
+
+/** An error as people see it: a code, what was expected, what came, what to do; nothing on stdout. */
+function expectError(done: Finished, code: number, name: string): string {
+  expect(done).toMatchObject({ code, stdout: '' })
+  expect(done.stderr).toMatch(
+    new RegExp(`^${name}: .+\\n {2}expected {2}.+\\n {2}got {7}.+\\n {2}do {8}.+\\n$`),
+  )
+  return done.stderr
+}
+
+describe('check', () => {
+  test('prints the configuration resolved, with where each key came from, and exits 0', () => {
+    const file = join(workspace.root, 'ring2.yaml')
+    writeFileSync(file, 'store:\n  flush_seconds: 7\n')
+    // The environment wins over the file, so this key must not be in it.
+    const done = run(['check', '--config', file], { RING2_STORE_FLUSH_SECONDS: '' })
+    expect(done.code).toBe(0)
+    expect(done.stdout).toMatch(/flush_seconds: 7 .*ring2\.yaml/)
+    expect(done.stdout).toMatch(/RING2_STORE_URL/)
+    expect(done.stderr).toMatch(/^valid; native library .+, (avx512|avx2|portable) kernels\n$/)
+  })
+
+  test('as JSON is one document without secrets', () => {
+    const done = run(['check', '--json'], { RING2_API_TOKEN: 'very-secret-token' })
+    expect(done.code).toBe(0)
+    expect(JSON.parse(done.stdout)).toMatchObject({ store: { url: workspace.store } })
+    expect(done.stdout).not.toContain('very-secret-token')
+  })
+
+  test('names an unknown key of the file, its place and what there is', () => {
+    const file = join(workspace.root, 'wrong.yaml')
+    writeFileSync(file, 'store:\n  ulr: /tmp\n')
+    const text = expectError(run(['check', '--config', file]), 2, 'RING2_E_CONFIG')
+    expect(text).toContain('ulr')
+    expect(text).toContain('wrong.yaml')
+    expect(text).toContain('url')
+  })
+
+  test.each([
+    [{ RING2_STORE_FLUSH_SECONDS: 'soon' }, 'RING2_STORE_FLUSH_SECONDS'],
+    [{ RING2_CAPTURE_TENSORS: 'resid_pre,unknown_hook' }, 'unknown_hook'],
+    [{ RING2_API_HOST: '0.0.0.0' }, 'token'],
+    [{ RING2_STORE_URL: 'ftp://host/path' }, 'ftp://host/path'],
+  ])('refuses %j', (settings, named) => {
+    expect(expectError(run(['check'], settings as Settings), 2, 'RING2_E_CONFIG')).toContain(named)
+  })
+
+  test('says that a file is not there', () => {
+    const done = run(['check', '--config', 'nowhere.yaml'])
+    expect(expectError(done, 2, 'RING2_E_CONFIG')).toContain('nowhere.yaml')
+  })
+
+  test('says how to get a library that is not there', () => {
+    const done = run(['check'], { RING2_LIBRARY: '/no/libring2.so' })
+    expect(done.code).toBe(1)
+    expect(done.stderr).toContain('RING2_E_NATIVE_LIBRARY')
+    expect(done.stderr).toContain('/no/libring2.so')
+    expect(done.stderr).toContain('npm run build:native')
+  })
+})
+
+describe('rings', () => {
+  test('shows what is live, without taking it', () => {
+    const done = run(['rings'])
+    expect(done).toMatchObject({ code: 0, stderr: '' })
+    expect(done.stdout).toMatch(/^SEGMENT +PRODUCER +EXPORTER/)
+    expect(done.stdout).toMatch(new RegExp(`live +${process.pid} alive +none +1 +1 +`))
+  })
+
+  test('as JSON gives the counters, and beside them what cannot be read', () => {
+    const broken = join(workspace.segments, 'ring2.broken')
+    writeFileSync(broken, 'nothing of the kind')
+    const done = run(['rings', '--json'])
+    rmSync(broken)
+    expect(done.code).toBe(0)
+    expect(JSON.parse(done.stdout)).toMatchObject({
+      segments: [{ segment: 'live', producerPid: process.pid, producerAlive: true, metaUsed: 1 }],
+      unreadable: [{ path: broken, error: { code: 'RING2_E_NOT_A_SEGMENT' } }],
+    })
+  })
+
+  test('shows counters that no number holds instead of failing', () => {
+    const other = openProducer({ directory: workspace.segments, name: 'odd', payloadBytes: 65_536 })
+    poke(other.path, 336, Buffer.alloc(8, 0xff))
+    expect(run(['rings'])).toMatchObject({ code: 0 })
+    other.close()
+    rmSync(other.path, { force: true })
+  })
+})
+
+describe('ls', () => {
+  test('lists the requests, newest first', () => {
+    const done = run(['ls'])
+    expect(done).toMatchObject({ code: 0, stderr: '' })
+    const lines = done.stdout.trimEnd().split('\n')
+    expect(lines).toHaveLength(3)
+    expect(done.stdout).toMatch(new RegExp(`${trace} +request-1 +tiny +5 +ok +complete`))
+    expect(done.stdout).toMatch(new RegExp(`${openTrace} +request-2 +tiny +3 +unknown +incomplete`))
+  })
+
+  test('as JSON gives the whole summary', () => {
+    const { requests } = JSON.parse(run(['ls', '--json', '--verdict', 'ok']).stdout)
+    expect(requests).toMatchObject([
+      {
+        trace_id: trace,
+        request_id: 'request-1',
+        summary: { completeness: { state: 'complete' }, tensorsStored: 6 },
+      },
+    ])
+  })
+
+  test('of a model that nobody ran is empty and no error', () => {
+    expect(JSON.parse(run(['ls', '--json', '--model', 'none']).stdout)).toEqual({ requests: [] })
+  })
+
+  test.each([
+    [['--since', 'yesterday'], 'yesterday'],
+    [['--limit', 'many'], 'many'],
+    [['--limit', '-3'], '-3'],
+    [['--verdict', 'fine'], 'fine'],
+  ])('with %j says what it takes', (words, named) => {
+    expect(expectError(run(['ls', ...words]), 2, 'RING2_E_QUERY')).toContain(named)
+  })
+})
+
+describe('fetch', () => {
+  test('writes one tensor to a file, and to standard output the same', () => {
+    const words = ['fetch', trace, '--hook', 'resid_pre', '--layer', '1']
+    const done = run([...words, '-o', 'one.npy', '--json'])
+    expect(done).toMatchObject({ code: 0, stderr: '' })
+    expect(JSON.parse(done.stdout)).toEqual({
+      tensors: [
+        {
+          hook: 'resid_pre',
+          layer: 1,
+          request_id: 'request-1',
+          dtype: 'float32',
+          shape: [5, 4],
+          tokens: [[0, 5]],
+          complete: 'complete',
+          bytes: 80,
+          file: 'one.npy',
+        },
+      ],
+    })
+    const file = readFileSync(join(workspace.root, 'one.npy'))
+    const values = [0, 1, 2].flatMap((step) => stepValues(1, 1, step, step === 0 ? 3 : 1))
+    expect(file.subarray(-80)).toEqual(Buffer.from(float32(values)))
+    const piped = run([...words, '-o', '-', '--format', 'json'])
+    expect(JSON.parse(piped.stdout)).toMatchObject({ shape: [5, 4], dtype: 'float32' })
+    expect(JSON.parse(piped.stdout).data.flat()).toEqual(values)
+  })
+
+  test('writes all of a trace into a folder, one file per request, hook and layer', () => {
+    const done = run(['fetch', trace, '-o', 'all', '--format', 'safetensors'])
+    expect(done.code).toBe(0)
+    const files = readdirSync(join(workspace.root, 'all/request-1'))
+    expect(files.sort()).toEqual(['resid_pre.0.safetensors', 'resid_pre.1.safetensors'])
+    expect(done.stdout.trimEnd().split('\n')).toHaveLength(2)
+  })
+
+  test('of some tokens gives those', () => {
+    const words = ['--hook', 'resid_pre', '--layer', '0', '--tokens', '2:4', '-o', 'part.npy']
+    const done = run(['fetch', trace, ...words, '--json'])
+    expect(JSON.parse(done.stdout).tensors).toMatchObject([{ shape: [2, 4], tokens: [[2, 4]] }])
+  })
+
+  test('exits with 4 when tokens are missing and all were asked for, and still writes the rest', () => {
+    const words = ['fetch', openTrace, '--hook', 'resid_pre', '--layer', '0', '-o', 'open.npy']
+    const done = run([...words, '--require-complete'])
+    expect(done).toMatchObject({ code: 4, stdout: expect.stringContaining('incomplete') })
+    expect(existsSync(join(workspace.root, 'open.npy'))).toBe(true)
+  })
+
+  test.each<[string, readonly string[], number, string, string]>([
+    ['a wrong trace id', ['XYZ'], 2, 'RING2_E_TRACE_ID', 'XYZ'],
+    ['a trace id of zeros', ['0'.repeat(32)], 2, 'RING2_E_TRACE_ID', '0000'],
+    ['an unknown trace', ['f'.repeat(32)], 3, 'RING2_E_TRACE_UNKNOWN', 'ffff'],
+    ['an unknown hook', [trace, '--hook', 'residuals'], 3, 'RING2_E_TENSOR_UNKNOWN', 'residuals'],
+    ['what is no hook', [trace, '--hook', 'Resid Pre'], 2, 'RING2_E_QUERY', 'Resid Pre'],
+    ['a hook that was not kept', [trace, '--hook', 'q'], 3, 'RING2_E_TENSOR_UNKNOWN', 'q'],
+    [
+      'a layer that was not kept',
+      [trace, '--hook', 'resid_pre', '--layer', '9'],
+      3,
+      'RING2_E_TENSOR_UNKNOWN',
+      '9',
+    ],
+    ['tokens backwards', [trace, '--tokens', '4:2'], 2, 'RING2_E_QUERY', '4:2'],
+    ['tokens that are none', [trace, '--tokens', 'all'], 2, 'RING2_E_QUERY', 'all'],
+    ['heads of what has none', [trace, '--heads', '0'], 2, 'RING2_E_QUERY', 'resid_pre'],
+    ['an unknown format', [trace, '--format', 'csv'], 2, 'RING2_E_QUERY', 'csv'],
+    ['an unknown request', [trace, '--request', 'nobody'], 3, 'RING2_E_TENSOR_UNKNOWN', 'nobody'],
+    ['several tensors for one output', [trace, '-o', '-'], 2, 'RING2_E_QUERY', '2 tensors'],
+  ])('with %s says so', (_, words, code, name, named) => {
+    const text = expectError(run(['fetch', ...words]), code, name)
+    expect(text).toContain(named)
+  })
+
+  test('of a store that is not there says where it looked', () => {
+    const done = run(['fetch', trace, '--store', join(workspace.root, 'missing')])
+    expect(expectError(done, 1, 'RING2_E_STORE')).toContain('missing')
+    expect(existsSync(join(workspace.root, 'missing'))).toBe(false)
+  })
+})
+
+describe('catalog rebuild', () => {
+  test('makes the same catalogue again from the Parquet files alone', () => {
+    const before = JSON.parse(run(['ls', '--json']).stdout)
+    rmSync(join(workspace.store, '.ring2/catalog.sqlite'))
+    expectError(run(['ls']), 1, 'RING2_E_STORE')
+    const done = run(['catalog', 'rebuild', '--json'])
+    expect(done).toMatchObject({ code: 0, stderr: '' })
+    expect(JSON.parse(done.stdout)).toMatchObject({ rows: tensorsStored + 2, damaged: [] })
+    expect(JSON.parse(run(['ls', '--json']).stdout)).toEqual(before)
+  })
+
+  test('passes over a damaged file, names it, and exits with 4', () => {
+    const damaged = join(workspace.store, 'tensors/model=x/date=2026-01-01/hour=00/bad.parquet')
+    mkdirSync(join(damaged, '..'), { recursive: true })
+    writeFileSync(damaged, 'PAR1 and nothing else')
+    const done = run(['catalog', 'rebuild'])
+    rmSync(damaged)
+    expect(done.code).toBe(4)
+    expect(done.stderr).toContain('bad.parquet')
+    expect(run(['fetch', trace, '--hook', 'resid_pre', '--layer', '0', '-o', 'x.npy']).code).toBe(0)
+  })
+})
+
+describe('completion', () => {
+  test.each(['bash', 'zsh', 'fish'])('for %s knows the commands and their options', (shell) => {
+    const done = run(['completion', shell])
+    expect(done).toMatchObject({ code: 0, stderr: '' })
+    for (const word of ['run', 'fetch', 'catalog', 'rebuild', 'require-complete', 'verdict']) {
+      expect(done.stdout).toContain(word)
+    }
+  })
+
+  test('for another shell says which there are', () => {
+    expect(expectError(run(['completion', 'tcsh']), 2, 'RING2_E_QUERY')).toContain(
+      'bash, zsh, fish',
+    )
+  })
+})
+
+describe('usage', () => {
+  test('an unknown command or option exits with 2 and says which', () => {
+    for (const words of [['fetsch'], ['ls', '--modle', 'x'], ['fetch']]) {
+      const done = run(words)
+      expect(done).toMatchObject({ code: 2, stdout: '' })
+      expect(done.stderr).toMatch(/^error: /)
+    }
+  })
+
+  test('--help and --version exit with 0', () => {
+    expect(run(['--help'])).toMatchObject({ code: 0, stderr: '' })
+    expect(run(['--version']).stdout).toMatch(/^\d+\.\d+\.\d+\n$/)
+  })
+
+  test('run with a store that cannot be made says so at once and exits with 1', () => {
+    const file = join(workspace.root, 'in-the-way')
+    writeFileSync(file, '')
+    const done = run(['run', '--store', join(file, 'store')])
+    expect(done.code).toBe(1)
+    expect(done.stderr).toContain('RING2_E_STORE')
+    expect(done.stderr).toContain('in-the-way')
+  })
+})
