@@ -27,7 +27,8 @@ export interface DrainOptions {
   readonly flushBytes: number
   readonly requestsMax: number
   readonly requestIdleMicros: number
-  onEnd(summary: RequestSummary): void
+  /** `again`: a request that a checkpoint says ended shortly before a crash. */
+  onEnd(summary: RequestSummary, again: boolean): void
   onEvent(event: DrainEvent): void
 }
 

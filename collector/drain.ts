@@ -13,7 +13,8 @@ import { hooks } from './hooks.gen.ts'
 import { constants, drainResult, segmentInfo } from './layout.gen.ts'
 import { collectorLimits } from './limits.ts'
 import { openConsumer } from './native.ts'
-import type { Outcome, ProducerInfo } from './records.ts'
+import { createRecentRequests } from './recent-requests.ts'
+import type { Outcome, ProducerInfo, RequestSummary } from './records.ts'
 import { type ActiveRequest, createRegistry } from './requests.ts'
 import { decodeSegmentInfo, producerName, readSegmentInfo, type SegmentInfo } from './segments.ts'
 import { words } from './words.ts'
@@ -34,6 +35,7 @@ export function openDrain(options: DrainOptions): SegmentDrain {
       .filter((hook) => options.actions[hook.id] === constants.actionDrop)
       .map((hook) => hook.name),
   )
+  const recent = createRecentRequests()
   const registry = createRegistry({
     producer,
     unwanted,
@@ -41,7 +43,7 @@ export function openDrain(options: DrainOptions): SegmentDrain {
     requestIdleMicros: options.requestIdleMicros,
     onEnd(summary) {
       options.sink.finish(summary)
-      options.onEnd(summary)
+      announce(summary, false)
     },
   })
   const state = {
@@ -85,6 +87,7 @@ export function openDrain(options: DrainOptions): SegmentDrain {
       state.steps.push(body)
     }
     registry.restore(checkpoint.registry)
+    for (const summary of checkpoint.ended) announce(summary, true)
     if (checkpoint.position > state.position) {
       consumer.seek(checkpoint.position)
       state.position = state.released = checkpoint.position
@@ -94,6 +97,11 @@ export function openDrain(options: DrainOptions): SegmentDrain {
       message: 'resumed a segment from its checkpoint',
       facts: { segment: producer.segment, position: state.position, requests: registry.active() },
     })
+  }
+
+  function announce(summary: RequestSummary, again: boolean): void {
+    recent.add(summary)
+    options.onEnd(summary, again)
   }
 
   function readInfo(): { metaTail: number } {
@@ -302,6 +310,7 @@ export function openDrain(options: DrainOptions): SegmentDrain {
         files: state.files,
         steps: state.steps.map((step) => Buffer.from(step).toString('base64')),
         registry: registry.store(),
+        ended: recent.list(),
       },
       options.fsync,
     )

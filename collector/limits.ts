@@ -18,6 +18,9 @@ export const collectorLimits = {
   exemplarRequestsMax: 16_384,
   /** Steps kept in a checkpoint, so that their tensors can be attributed after a restart. */
   checkpointStepsMax: 16,
+  /** Ended requests kept in a checkpoint, and for how long: they are announced again after a crash. */
+  checkpointEndedMax: 64,
+  checkpointEndedMillis: 10_000,
   /** Bytes of a checkpoint that is still read. */
   checkpointBytesMax: 64 * MIB,
   /** Reasons a completeness verdict lists. */

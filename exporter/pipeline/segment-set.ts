@@ -86,8 +86,9 @@ export function createSegmentSet(options: WorkerOptions, events: SegmentSetEvent
         folds,
         slices,
         stateDirectory: options.location.spool,
-        onEnd(summary) {
-          countRequest(summary)
+        onEnd(summary, again) {
+          // Its span has the same ids again, which is harmless; a counter would count it twice.
+          if (!again) countRequest(summary)
           events.onRequestEnd(summary)
         },
         onEvent: events.onEvent,

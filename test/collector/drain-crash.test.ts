@@ -203,6 +203,25 @@ test('a damaged checkpoint stops the drain with what to do, and touches nothing'
   expectStored(fixture, { 1: 1 })
 })
 
+test('a request that ended shortly before a crash is announced again, and stored once', () => {
+  const { producer, open, store, ended, again } = createDrainFixture()
+  producer.model()
+  beginRequest(producer, 1)
+  writeStep(producer, 1, 0, prompt)
+  endRequest(producer, 1, prompt, 1)
+  const drain = open()
+  drainAll(drain)
+  drain.flush()
+  drain.close()
+  expect(again).toEqual([])
+  const next = open()
+  drainAll(next)
+  next.flush()
+  expect(again).toEqual(ended)
+  expect(again).toMatchObject([{ request: { key: 1 }, completeness: { state: 'complete' } }])
+  expect(store.summaries()).toHaveLength(1)
+})
+
 test('the checkpoint names the position, the open steps and the active requests', () => {
   const { producer, open, stateDirectory } = createDrainFixture()
   producer.model()
