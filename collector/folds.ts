@@ -6,55 +6,22 @@ import { hooks } from './hooks.gen.ts'
 import { constants, counts as countsLayout, point as pointLayout } from './layout.gen.ts'
 import { collectorLimits } from './limits.ts'
 import { createFold, type NativeFold } from './native.ts'
-import type { Phase, RequestInfo } from './records.ts'
+import type {
+  ElementCounts,
+  ExemplarPoint,
+  HistogramPoint,
+  ModelPoints,
+  Phase,
+  RequestInfo,
+} from './records.ts'
 import { type Words, words } from './words.ts'
-
-export interface FoldedHistogram {
-  readonly signal: number
-  readonly hook: string
-  readonly layer: number
-  readonly phase: Phase
-  readonly count: number
-  readonly zeroCount: number
-  readonly sum: number
-  readonly min: number
-  readonly max: number
-  readonly scale: number
-  readonly offset: number
-  readonly buckets: readonly number[]
-  readonly exemplar?: FoldedExemplar
-}
-
-export interface FoldedExemplar {
-  readonly value: number
-  readonly traceId: string
-  readonly spanId: string
-  readonly atMicros: number
-}
-
-export interface FoldedCounts {
-  readonly hook: string
-  readonly layer: number
-  readonly elements: number
-  readonly nan: number
-  readonly positiveInfinity: number
-  readonly negativeInfinity: number
-  readonly invalidRows: number
-  readonly skippedRows: number
-}
-
-export interface FoldedModel {
-  readonly model: string
-  readonly histograms: readonly FoldedHistogram[]
-  readonly elements: readonly FoldedCounts[]
-}
 
 export interface FoldBook {
   /** The fold of a model, made when it is first asked for. */
   of(model: string): NativeFold
   /** A number that stands for a request in every segment, as ring2_slice.request_key. */
   keyOf(request: RequestInfo): number
-  read(): FoldedModel[]
+  read(): ModelPoints[]
   destroy(): void
 }
 
@@ -63,7 +30,7 @@ const hookNames = new Map(hooks.map((hook) => [hook.id, hook.name]))
 interface ModelFold {
   readonly fold: NativeFold
   /** Last exemplar of a series: kept until a newer one comes. */
-  readonly exemplars: Map<string, FoldedExemplar>
+  readonly exemplars: Map<string, ExemplarPoint>
 }
 
 export function createFoldBook(): FoldBook {
@@ -113,7 +80,7 @@ function readModel(
   model: string,
   { fold, exemplars }: ModelFold,
   requests: ReadonlyMap<number, RequestInfo>,
-): FoldedModel {
+): ModelPoints {
   const series = fold.read(null, 0)
   const points = new Uint8Array(series * pointLayout.bytes)
   const read = Math.min(fold.read(points, series), series)
@@ -136,9 +103,9 @@ function readModel(
 function readPoint(
   source: Words,
   base: number,
-  exemplars: Map<string, FoldedExemplar>,
+  exemplars: Map<string, ExemplarPoint>,
   requests: ReadonlyMap<number, RequestInfo>,
-): FoldedHistogram {
+): HistogramPoint {
   const at = (field: number): number => base + field
   const histogram = {
     signal: source.u32(at(pointLayout.signal)),
@@ -172,7 +139,7 @@ function readPoint(
   return exemplar === undefined ? histogram : { ...histogram, exemplar }
 }
 
-function readCounts(source: Words, base: number): FoldedCounts {
+function readCounts(source: Words, base: number): ElementCounts {
   const at = (field: number): number => base + field
   return {
     hook: hookNames.get(source.u32(at(countsLayout.hook))) ?? '',

@@ -6,13 +6,8 @@
  */
 
 import { signals } from '../../collector/layout.gen.ts'
-import type {
-  ElementCounts,
-  HistogramPoint,
-  MetricSnapshot,
-  ModelPoints,
-  SegmentPoints,
-} from './metric-points.ts'
+import type { ElementCounts, HistogramPoint, ModelPoints } from '../../collector/records.ts'
+import type { MetricSnapshot, SegmentPoints } from './metric-points.ts'
 import { allMetrics, type MetricAttribute, type MetricDefinition, metrics } from './registry.ts'
 
 /** Size of one descriptor of the meta ring, as native/include/ring2_layout.h asserts it. */

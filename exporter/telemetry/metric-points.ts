@@ -7,69 +7,7 @@
  * exporter. A count never falls while its start stays the same.
  */
 
-import type { CompletenessState, Phase, Verdict } from '../../collector/records.ts'
-
-/**
- * A notable sample of a series: the largest one since the snapshot before. A series without a new
- * sample keeps its last exemplar, so that a reader who comes less often still finds one.
- */
-export interface ExemplarPoint {
-  readonly value: number
-  /** Lower-case hexadecimal, 32 and 16 digits. */
-  readonly traceId: string
-  readonly spanId: string
-  readonly atMicros: number
-}
-
-/**
- * One base-2 exponential histogram of one model, in the OpenTelemetry data model: bucket i counts
- * values in (base^(offset+i), base^(offset+i+1)] with base = 2^(2^-scale). All values are ≥ 0.
- */
-export interface HistogramPoint {
-  /** Id in `ring2_signal` of native/include/ring2.h. */
-  readonly signal: number
-  /** Hook name, e.g. `resid_pre`. */
-  readonly hook: string
-  /** −1 for global hooks. */
-  readonly layer: number
-  readonly phase: Phase
-  /** zeroCount + sum of buckets. */
-  readonly count: number
-  readonly zeroCount: number
-  readonly sum: number
-  /** Meaningless when count is 0. */
-  readonly min: number
-  readonly max: number
-  readonly scale: number
-  /** Index of buckets[0]. */
-  readonly offset: number
-  readonly buckets: readonly number[]
-  readonly exemplar?: ExemplarPoint
-}
-
-/** Element counters of one (hook, layer) of one model. */
-export interface ElementCounts {
-  readonly hook: string
-  readonly layer: number
-  readonly elements: number
-  readonly nan: number
-  readonly positiveInfinity: number
-  readonly negativeInfinity: number
-  /** Rows whose statistics are undefined because they hold a value that is no number. */
-  readonly invalidRows: number
-  /** Rows that a statistic leaves out by definition (too few visible keys). */
-  readonly skippedRows: number
-}
-
-/** Everything folded for one model. A snapshot has at most one entry per model name. */
-export interface ModelPoints {
-  /** `gen_ai.request.model`. */
-  readonly model: string
-  /** At most one per (signal, hook, layer, phase). */
-  readonly histograms: readonly HistogramPoint[]
-  /** At most one per (hook, layer). */
-  readonly elements: readonly ElementCounts[]
-}
+import type { CompletenessState, ModelPoints, Verdict } from '../../collector/records.ts'
 
 /** Names of `ring2_loss`, in lower case; they become `error.type`. */
 export type LossReason =
@@ -154,6 +92,14 @@ export function emptySnapshot(atMicros: number): MetricSnapshot {
     segments: [],
     requests: [],
     activeRequests: 0,
-    store: { rows: 0, bytes: 0, files: 0, failures: 0, failing: false, pendingRows: 0, pendingBytes: 0 },
+    store: {
+      rows: 0,
+      bytes: 0,
+      files: 0,
+      failures: 0,
+      failing: false,
+      pendingRows: 0,
+      pendingBytes: 0,
+    },
   }
 }

@@ -15,8 +15,8 @@ import {
   type MetricData,
   type MetricProducer,
 } from '@opentelemetry/sdk-metrics'
+import type { HistogramPoint } from '../../collector/records.ts'
 import type { HistogramSeries, MetricFamily, NumberSeries } from './metric-families.ts'
-import type { HistogramPoint } from './metric-points.ts'
 import type { MetricDefinition } from './registry.ts'
 
 const MICROS_PER_SECOND = 1_000_000

@@ -11,8 +11,8 @@
  * Source: https://github.com/prometheus/OpenMetrics/blob/v1.0.0/specification/OpenMetrics.md
  */
 
+import type { ExemplarPoint, HistogramPoint } from '../../collector/records.ts'
 import type { HistogramSeries, MetricFamily, PointAttributes } from './metric-families.ts'
-import type { ExemplarPoint, HistogramPoint } from './metric-points.ts'
 import {
   type MetricDefinition,
   openMetricsFamily,

@@ -1,9 +1,9 @@
 import { expect, onTestFinished, test } from 'vitest'
 import { identify } from '../../collector/bodies.ts'
-import { createFoldBook, type FoldedHistogram } from '../../collector/folds.ts'
+import { createFoldBook } from '../../collector/folds.ts'
 import { signals } from '../../collector/layout.gen.ts'
 import { collectorLimits } from '../../collector/limits.ts'
-import type { RequestInfo } from '../../collector/records.ts'
+import type { HistogramPoint, RequestInfo } from '../../collector/records.ts'
 import { float32 } from '../helpers/producer.ts'
 import { stepValues, writeRequest } from '../helpers/requests.ts'
 import { createDrainFixture, type DrainFixture, drainAll } from './drain-fixture.ts'
@@ -20,7 +20,7 @@ function request(requestId: string): RequestInfo {
 
 const l2Norm = [...signals].find(([, name]) => name === 'l2_norm')?.[0]
 
-function norms({ folds }: DrainFixture, layer: number): FoldedHistogram[] {
+function norms({ folds }: DrainFixture, layer: number): HistogramPoint[] {
   const histograms = folds.read().flatMap((model) => model.histograms)
   return histograms.filter((one) => one.signal === l2Norm && one.layer === layer)
 }
@@ -60,7 +60,7 @@ test('points hold what was recorded: counts, sums, extremes and buckets', () => 
 })
 
 /** Every sample lies in its bucket (base^i, base^(i+1)] of the OpenTelemetry data model. */
-function expectBuckets(point: FoldedHistogram | undefined, samples: readonly number[]): void {
+function expectBuckets(point: HistogramPoint | undefined, samples: readonly number[]): void {
   if (point === undefined) throw new Error('no point')
   const base = 2 ** (2 ** -point.scale)
   const counts = new Map<number, number>()

@@ -1,9 +1,9 @@
 /** Summaries and snapshots for the tests of this folder. */
 
 import { deriveSpanId } from '../../../collector/ids.ts'
-import type { RequestInfo, RequestSummary } from '../../../collector/records.ts'
+import type { HistogramPoint, RequestInfo, RequestSummary } from '../../../collector/records.ts'
 import { createLogger, type Logger } from '../../../exporter/logging.ts'
-import type { HistogramPoint, MetricSnapshot } from '../../../exporter/telemetry/metric-points.ts'
+import type { MetricSnapshot } from '../../../exporter/telemetry/metric-points.ts'
 
 export const TRACE = '0af7651916cd43dd8448eb211c80319c'
 export const PARENT = 'b7ad6b7169203331'
