@@ -4,7 +4,8 @@
  */
 
 import type { RequestSummary } from '../../collector/records.ts'
-import type { CatalogRequest, CatalogSeries } from '../tensors/catalog.ts'
+import type { CatalogSeries } from '../tensors/catalog.ts'
+import type { CatalogRequest } from '../tensors/catalog-list.ts'
 import type { TensorRowPlace } from '../tensors/reader.ts'
 import type { TokenRange } from '../tensors/selection.ts'
 

@@ -7,7 +7,7 @@ import { Ring2Error } from '../errors.ts'
 import type { Catalog } from '../tensors/catalog.ts'
 import { encodeTensor, type TensorFormat, tensorFormats } from '../tensors/formats.ts'
 import { openTensors } from '../tensors/open.ts'
-import type { OpenedTensor, TensorQuery } from '../tensors/reader.ts'
+import type { OpenedTensor } from '../tensors/reader.ts'
 import {
   parseHeads,
   parseHook,
@@ -15,6 +15,7 @@ import {
   parseRank,
   parseTokens,
   parseTraceId,
+  type TensorQuery,
 } from '../tensors/selection.ts'
 import { tensorFacts, tensorName } from '../tensors/tensor-facts.ts'
 import { type ConfigOptions, configFrom, withConfig } from './config-option.ts'

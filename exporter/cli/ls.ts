@@ -1,6 +1,6 @@
 /** `ring2-exporter ls`: the requests that the store keeps, newest first. */
 import type { Command } from 'commander'
-import type { CatalogRequest } from '../tensors/catalog.ts'
+import type { CatalogRequest } from '../tensors/catalog-list.ts'
 import { openTensors } from '../tensors/open.ts'
 import { parseLimit, parseSince, parseVerdict } from '../tensors/selection.ts'
 import { type ConfigOptions, configFrom, withConfig } from './config-option.ts'

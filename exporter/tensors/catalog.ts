@@ -10,7 +10,13 @@ import type { DatabaseSync, SQLInputValue, SQLOutputValue } from 'node:sqlite'
 import { Ring2Error } from '../errors.ts'
 import { catalogLimits } from '../limits.ts'
 import { catalogError, openDatabase } from './catalog-database.ts'
-import { type ListFilter, listQuery, nextCursor, type RequestPage } from './catalog-list.ts'
+import {
+  type CatalogRequest,
+  type ListFilter,
+  listQuery,
+  nextCursor,
+  type RequestPage,
+} from './catalog-list.ts'
 import type { FileDescription, RequestEntry, SeriesRange } from './description.ts'
 
 export interface CatalogFile {
@@ -23,31 +29,6 @@ export interface CatalogFile {
 /** A series in one file. */
 export interface CatalogSeries extends SeriesRange {
   readonly key: string
-}
-
-export interface CatalogRequest {
-  readonly trace_id: string
-  readonly request_id: string
-  readonly producer: string
-  readonly span_id: string | null
-  readonly model: string
-  readonly model_revision: string
-  readonly engine: string
-  readonly host: string
-  /** Microseconds since the epoch. */
-  readonly started_at: number
-  /** Null while no summary has come. */
-  readonly ended_at: number | null
-  readonly tokens: number | null
-  readonly prompt_tokens: number | null
-  readonly steps: number | null
-  readonly verdict: string
-  readonly completeness: string
-  /** Payload bytes and rows that the store holds of it. */
-  readonly bytes_stored: number
-  readonly tensors_stored: number
-  /** JSON of the RequestSummary; null while none has come. */
-  readonly summary: string | null
 }
 
 export interface SeriesFilter {

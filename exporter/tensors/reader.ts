@@ -14,21 +14,9 @@ import { answerLimits } from '../limits.ts'
 import type { Catalog, CatalogSeries } from './catalog.ts'
 import type { ParquetSource } from './parquet-source.ts'
 import { payloadFrom, recordColumns, recordFrom, type TensorRecord } from './records.ts'
-import type { RankFilter, TokenRange } from './selection.ts'
+import type { TensorQuery } from './selection.ts'
 import { chooseSeries, expectedRanges } from './series-choice.ts'
 import { copySegment, planStitch, type StitchPlan } from './stitch.ts'
-
-export interface TensorQuery {
-  readonly traceId: string
-  /** Needed only when the trace has several requests with this tensor. */
-  readonly requestId: string | null
-  readonly hook: string
-  /** −1 for a hook of the whole model. */
-  readonly layer: number
-  readonly rank: RankFilter | null
-  readonly tokens: TokenRange | null
-  readonly heads: readonly number[] | null
-}
 
 export interface OpenedTensor {
   readonly traceId: string

@@ -20,6 +20,19 @@ export interface RankFilter {
   readonly ep?: number
 }
 
+/** Which tensor, and which part of it. */
+export interface TensorQuery {
+  readonly traceId: string
+  /** Needed only when the trace has several requests with this tensor. */
+  readonly requestId: string | null
+  readonly hook: string
+  /** −1 for a hook of the whole model. */
+  readonly layer: number
+  readonly rank: RankFilter | null
+  readonly tokens: TokenRange | null
+  readonly heads: readonly number[] | null
+}
+
 /** Layer of hooks that belong to no layer. */
 export const GLOBAL_LAYER = -1
 

@@ -7,8 +7,7 @@ import { type HookShape, hooks } from '../../collector/hooks.gen.ts'
 import { Ring2Error } from '../errors.ts'
 import type { Catalog, CatalogSeries } from './catalog.ts'
 import { rangesText, unite } from './ranges.ts'
-import type { TensorQuery } from './reader.ts'
-import type { RankFilter, TokenRange } from './selection.ts'
+import type { RankFilter, TensorQuery, TokenRange } from './selection.ts'
 
 const NAMED_MAX = 20
 
