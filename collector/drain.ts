@@ -180,7 +180,8 @@ export function openDrain(options: DrainOptions): SegmentDrain {
     registry.addSlice(request, {
       hook,
       layer,
-      rows: tokenEnd - tokenStart,
+      tokenStart,
+      tokenEnd,
       statistics,
       nan,
       posInf,

@@ -189,6 +189,7 @@ export const lossReasons: ReadonlyMap<number, string> = new Map([
   [3, 'step_lost'],
   [4, 'aborted'],
   [5, 'unsupported'],
+  [6, 'leftover'],
   [8, 'producer_died'],
   [9, 'corrupt'],
   [10, 'unattributed'],

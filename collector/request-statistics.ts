@@ -23,6 +23,18 @@ const combinations: readonly [keyof SliceStatistics, string, 'mean' | 'max' | 'm
   ['sinkScore', 'sink_score', 'mean'],
 ]
 
+/** Visible keys that a query needs to count in a mean (docs/statistics.md); 1 where not named. */
+const keysNeeded: Partial<Record<keyof SliceStatistics, number>> = {
+  entropyNormalizedMean: 2,
+  entropyNoSinkMean: 3,
+  sinkMass: 2,
+}
+
+/** Rows of [tokenStart, tokenEnd) that a mean is over: query i sees i + 1 keys. */
+function weightOf(key: keyof SliceStatistics, tokenStart: number, tokenEnd: number): number {
+  return tokenEnd - Math.max(tokenStart, (keysNeeded[key] ?? 1) - 1)
+}
+
 interface Cell {
   value: number
   weight: number
@@ -56,17 +68,19 @@ export function countSlice(statistics: RequestStatistics, hook: string, layer: n
   layers.set(layer, (layers.get(layer) ?? 0) + 1)
 }
 
-/** @param rows tokens of the slice: the weight of its means. */
+/** Adds the statistics of the tokens [tokenStart, tokenEnd). */
 export function addSlice(
   statistics: RequestStatistics,
   hook: string,
   layer: number,
-  rows: number,
+  tokenStart: number,
+  tokenEnd: number,
   values: SliceStatistics,
 ): void {
   for (const [key, name, combination] of combinations) {
     const value = values[key]
     if (value === undefined) continue
+    const rows = weightOf(key, tokenStart, tokenEnd)
     const layers = layersOf(statistics.cells, `${hook}.${name}`)
     const cell = layers.get(layer)
     if (cell === undefined) {

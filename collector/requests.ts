@@ -55,8 +55,8 @@ export interface ActiveRequest {
 export interface SliceFacts {
   readonly hook: string
   readonly layer: number
-  /** Tokens of the slice. */
-  readonly rows: number
+  readonly tokenStart: number
+  readonly tokenEnd: number
   readonly statistics: SliceStatistics
   readonly nan: number
   readonly posInf: number
@@ -167,7 +167,8 @@ export function createRegistry(options: RegistryOptions): RequestRegistry {
       const { statistics } = request
       request.lastSeenMicros = slice.capturedAtMicros
       countSlice(statistics, slice.hook, slice.layer)
-      addSlice(statistics, slice.hook, slice.layer, slice.rows, slice.statistics)
+      const { hook, layer, tokenStart, tokenEnd } = slice
+      addSlice(statistics, hook, layer, tokenStart, tokenEnd, slice.statistics)
       statistics.nan += slice.nan
       statistics.posInf += slice.posInf
       // A logit of −Inf is a token the model was told not to take, and a masked score is one too.

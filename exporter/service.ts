@@ -4,13 +4,14 @@
  */
 import { mkdirSync } from 'node:fs'
 import { dirname } from 'node:path'
-import { crc32c, nativeFacts, readSegments } from '../collector/index.ts'
+import { crc32c, nativeFacts } from '../collector/index.ts'
 import { buildServer } from './api/server.ts'
 import type { Config } from './config.ts'
 import { storeError } from './errors.ts'
 import { serviceLimits } from './limits.ts'
 import type { Logger } from './logging.ts'
 import { type Pipeline, startPipeline } from './pipeline/pipeline.ts'
+import { ringsDocument } from './rings.ts'
 import type { StoreLocation } from './store/location.ts'
 import { openStore } from './store/open-store.ts'
 import { createUploader, type Uploader } from './store/uploader.ts'
@@ -64,7 +65,7 @@ export async function startService(options: ServiceOptions): Promise<Service> {
   const server = await buildServer({
     catalog,
     reader: createTensorReader({ catalog, source: createParquetSource(store), crc32c }),
-    rings: () => readSegments(config.segments.directory, config.segments.names),
+    rings: () => ringsDocument(config.segments.directory, config.segments.names),
     metrics: async () => {
       await running.pipeline?.refresh()
       return { contentType: openMetricsContentType, body: telemetry.metricsPage() }

@@ -2,6 +2,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Command } from 'commander'
 import { readSegments, type SegmentInfo } from '../../collector/index.ts'
+import { producerState, ringsDocument } from '../rings.ts'
 import { type ConfigOptions, configFrom, withConfig } from './config-option.ts'
 import { exitCodes, print, printJson } from './outcome.ts'
 import { bytesText, styles, table } from './table.ts'
@@ -25,14 +26,14 @@ export function ringsCommand(command: Command): void {
 
 async function rings(options: RingsOptions): Promise<number> {
   const { directory, names } = configFrom(options).config.segments
+  if (options.json === true) {
+    printJson(ringsDocument(directory, names))
+    return exitCodes.done
+  }
   let before: { at: number; segments: SegmentInfo[] } | null = null
   do {
     const found = readSegments(directory, names)
     const at = performance.now()
-    if (options.json === true) {
-      printJson(found)
-      return exitCodes.done
-    }
     const previous = before
     print(
       asTable(found.segments, (segment) => rate(segment, previous, at)) +
@@ -84,9 +85,4 @@ function asTable(
     ]),
     styles().bold,
   )
-}
-
-function producerState(segment: SegmentInfo): string {
-  if (segment.producerClosed) return 'closed'
-  return segment.producerAlive ? 'alive' : 'dead'
 }

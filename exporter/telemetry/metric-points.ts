@@ -17,6 +17,7 @@ export type LossReason =
   | 'step_lost'
   | 'aborted'
   | 'unsupported'
+  | 'leftover'
   | 'producer_died'
   | 'corrupt'
   | 'unattributed'

@@ -79,7 +79,7 @@ export const metricAttributes = {
     type: 'string',
     help: 'why something was lost',
     values:
-      'capture: `meta_full`, `payload_full`, `oversized`, `step_lost`, `aborted`, `unsupported`, ' +
+      'capture: `meta_full`, `payload_full`, `oversized`, `step_lost`, `aborted`, `unsupported`, `leftover`, ' +
       '`producer_died`, `corrupt`, `unattributed`; export: `queue_full`, `rejected`, `shutdown`',
   },
 } as const satisfies Record<string, AttributeDefinition>

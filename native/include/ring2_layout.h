@@ -70,6 +70,7 @@ enum ring2_loss {
   RING2_LOSS_STEP_LOST = 3,     /* its STEP record was lost, so nobody could attribute it */
   RING2_LOSS_ABORTED = 4,       /* the producer gave up its claim */
   RING2_LOSS_UNSUPPORTED = 5,   /* dtype or device the producer cannot copy */
+  RING2_LOSS_LEFTOVER = 6,      /* in an older segment of this name, removed before anyone drained it */
   RING2_LOSS_PRODUCER_DIED = 8, /* claimed, never committed, and the producer is gone */
   RING2_LOSS_CORRUPT = 9,       /* a descriptor or body failed validation */
   RING2_LOSS_UNATTRIBUTED = 10  /* a valid tensor whose STEP is not known */
@@ -130,7 +131,8 @@ typedef struct ring2_header {
   uint32_t reserved7;
   uint64_t consumer_start_ticks;
   uint64_t consumer_generation; /* counts attachments */
-  uint8_t reserved8[32];
+  uint64_t losses_counted;      /* meta position up to which consumer_losses are complete */
+  uint8_t reserved8[24];
   ring2_loss_count consumer_losses[RING2_LOSS_REASONS_MAX];
   uint8_t reserved9[640];
 

@@ -49,8 +49,12 @@ uint64_t &payload_end(ring2_consumer *consumer, uint64_t position) {
   return consumer->payload_ends[position & (consumer->segment.meta_slots - 1)];
 }
 
+// Once for each record, also when a restarted consumer drains it again.
 void count_loss(ring2_consumer *consumer, uint32_t reason, uint64_t bytes) {
-  ring2_loss_count &loss = consumer->segment.header->consumer_losses[reason];
+  ring2_header *header = consumer->segment.header;
+  if (consumer->cursor < load_relaxed(header->losses_counted)) return;
+  store_relaxed(header->losses_counted, consumer->cursor + 1);
+  ring2_loss_count &loss = header->consumer_losses[reason];
   store_relaxed(loss.records, load_relaxed(loss.records) + 1);
   store_relaxed(loss.bytes, load_relaxed(loss.bytes) + bytes);
 }

@@ -48,9 +48,39 @@ int map(Segment *segment, int protection) {
   return RING2_OK;
 }
 
+bool has_consumer(const ring2_header &header) {
+  const uint32_t pid = load_relaxed(header.consumer_pid);
+  return pid != 0 && process_start_ticks(pid) == load_relaxed(header.consumer_start_ticks);
+}
+
+// Removes the leftovers of one name, adding to `lost` what nobody is draining any more.
+void remove_leftovers(const std::string &path, ring2_loss_count *lost) {
+  const size_t slash = path.rfind('/');
+  const std::string directory = path.substr(0, slash);
+  const std::string prefix = path.substr(slash + 1) + "~";
+  DIR *entries = opendir(directory.c_str());
+  if (entries == nullptr) return;
+  while (const dirent *entry = readdir(entries)) {
+    if (std::strncmp(entry->d_name, prefix.c_str(), prefix.size()) != 0) continue;
+    const std::string leftover = directory + "/" + entry->d_name;
+    Segment old;
+    if (segment_open(leftover.c_str(), false, &old) == RING2_OK) {
+      if (!has_consumer(*old.header)) {
+        lost->records += load_relaxed(old.header->meta_head) - load_relaxed(old.header->meta_tail);
+        lost->bytes +=
+            load_relaxed(old.header->payload_head) - load_relaxed(old.header->payload_tail);
+      }
+      segment_unmap(&old);
+    }
+    unlink(leftover.c_str());
+  }
+  closedir(entries);
+}
+
 // A name is free, held by a live producer, or held by a leftover. A leftover may still hold data
-// that no exporter has seen, so it is moved aside, not removed; an older one in that place goes.
-int make_way(const std::string &path) {
+// that no exporter has seen, so it is moved aside, not removed; an older one in that place goes, so
+// that a producer that restarts again and again does not fill the memory. What goes is counted.
+int make_way(const std::string &path, ring2_loss_count *lost) {
   Segment old;
   const int opened = segment_open(path.c_str(), false, &old);
   if (opened != RING2_OK) {
@@ -70,17 +100,7 @@ int make_way(const std::string &path) {
   std::snprintf(suffix, sizeof suffix, "~%016llx",
                 static_cast<unsigned long long>(old.header->boot));
   segment_unmap(&old);
-  const size_t slash = path.rfind('/');
-  const std::string directory = path.substr(0, slash);
-  const std::string prefix = path.substr(slash + 1) + "~";
-  if (DIR *entries = opendir(directory.c_str())) {
-    while (const dirent *entry = readdir(entries)) {
-      if (std::strncmp(entry->d_name, prefix.c_str(), prefix.size()) == 0) {
-        unlink((directory + "/" + entry->d_name).c_str());
-      }
-    }
-    closedir(entries);
-  }
+  remove_leftovers(path, lost);
   if (rename(path.c_str(), (path + suffix).c_str()) != 0 && errno != ENOENT) {
     return ring2_set_error(RING2_E_SYSTEM, "rename of leftover %s: %s", path.c_str(),
                            std::strerror(errno));
@@ -228,7 +248,8 @@ int segment_create(const ring2_producer_options &options, Segment *out) {
                          uint64_t{segment.meta_slots} * sizeof(ring2_descriptor) +
                          segment.payload_bytes;
 
-  const int way = make_way(segment.path);
+  ring2_loss_count leftover = {};
+  const int way = make_way(segment.path, &leftover);
   if (way != RING2_OK) return way;
   segment.file = open(directory, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
   if (segment.file < 0) {
@@ -246,6 +267,7 @@ int segment_create(const ring2_producer_options &options, Segment *out) {
   if (result == RING2_OK) result = map(&segment, PROT_READ | PROT_WRITE);
   if (result == RING2_OK) {
     fill_header(options, &segment);
+    segment.header->producer_losses[RING2_LOSS_LEFTOVER] = leftover;
     set_pointers(&segment);
     char descriptor_path[64];
     std::snprintf(descriptor_path, sizeof descriptor_path, "/proc/self/fd/%d", segment.file);

@@ -177,6 +177,35 @@ TEST(Lifecycle, ProducerOfAnotherPidNamespaceIsJudgedByItsHeartbeat) {
   ring2_producer_close(producer);
 }
 
+TEST(Lifecycle, SecondLeftoverOfANameIsRemovedAndItsRecordsAreCountedByTheNextProducer) {
+  Folder folder;
+  for (int life = 0; life < 2; ++life) {
+    in_killed_child([&] {
+      ring2_producer *producer = open_producer(folder, "again");
+      write_token(producer, 0, {1});
+    });
+  }
+  ring2_producer *producer = open_producer(folder, "again");
+  // The first life had a STEP and a TENSOR, and was removed when the third began.
+  EXPECT_EQ(ring2_producer_header(producer)->producer_losses[RING2_LOSS_LEFTOVER].records, 2u);
+  ring2_producer_close(producer);
+}
+
+TEST(Lifecycle, LossesAreCountedOnceHoweverOftenARecordIsDrained) {
+  Folder folder;
+  ring2_producer *producer = open_producer(folder, "once");
+  const float value = 1;
+  const ring2_tensor orphan = tensor(RING2_HOOK_RESID_PRE, 0, 42, {1, 1, 1});
+  ASSERT_EQ(ring2_write_tensor(producer, &orphan, &value), RING2_OK);
+  for (int life = 0; life < 3; ++life) {
+    ring2_consumer *consumer = open_consumer(folder, "once");
+    drain(consumer);
+    EXPECT_EQ(lost(consumer, RING2_LOSS_UNATTRIBUTED), 1u);
+    ring2_consumer_close(consumer, 0);
+  }
+  ring2_producer_close(producer);
+}
+
 TEST(Lifecycle, ForkedChildCannotWriteToItsParentsSegment) {
   Folder folder;
   ring2_producer *producer = open_producer(folder, "fork");

@@ -61,7 +61,8 @@ function addStep(registry: RequestRegistry, step: StepRow, atMicros: number): vo
     registry.addSlice(request, {
       hook: 'resid_pre',
       layer,
-      rows: step.tokenEnd - step.tokenStart,
+      tokenStart: step.tokenStart,
+      tokenEnd: step.tokenEnd,
       statistics: { l2Mean: layer + step.tokenStart, l2Max: layer + step.tokenStart },
       nan: 0,
       posInf: 0,
@@ -312,7 +313,14 @@ describe('requests that never end', () => {
 })
 
 describe('values that are no numbers', () => {
-  const slice = { layer: 0, rows: 1, statistics: {}, storedBytes: null, capturedAtMicros: 1 }
+  const slice = {
+    layer: 0,
+    tokenStart: 0,
+    tokenEnd: 1,
+    statistics: {},
+    storedBytes: null,
+    capturedAtMicros: 1,
+  }
 
   test('make the verdict nonfinite', () => {
     const { registry, ended } = open()

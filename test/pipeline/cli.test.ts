@@ -131,7 +131,9 @@ describe('rings', () => {
     rmSync(broken)
     expect(done.code).toBe(0)
     expect(JSON.parse(done.stdout)).toMatchObject({
-      segments: [{ segment: 'live', producerPid: process.pid, producerAlive: true, metaUsed: 1 }],
+      segments: [
+        { segment: 'live', producer: { pid: process.pid, state: 'alive' }, meta: { used: 1 } },
+      ],
       unreadable: [{ path: broken, error: { code: 'RING2_E_NOT_A_SEGMENT' } }],
     })
   })

@@ -216,8 +216,8 @@ describe('the spans', () => {
       `SELECT request_id, hook, layer,
          sum(l2_mean * (token_end - token_start)) / sum(token_end - token_start) AS l2_mean,
          max(l2_max) AS l2_max,
-         sum(sink_mass * (token_end - token_start))
-           / sum(token_end - token_start) FILTER (sink_mass IS NOT NULL) AS sink_mass
+         sum(sink_mass * (token_end - greatest(token_start, 1)))
+           / sum(token_end - greatest(token_start, 1)) FILTER (sink_mass IS NOT NULL) AS sink_mass
        FROM ${tensorsOf(workspace.store)} WHERE layer >= 0
        GROUP BY ALL ORDER BY request_id, hook, layer`,
     )

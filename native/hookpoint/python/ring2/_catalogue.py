@@ -59,6 +59,7 @@ LOSS_REASONS = {
     "step_lost": 3,
     "aborted": 4,
     "unsupported": 5,
+    "leftover": 6,
     "producer_died": 8,
     "corrupt": 9,
     "unattributed": 10,

@@ -1,0 +1,31 @@
+/** The live segments as one document: what `rings --json` prints and GET /v1/rings answers. */
+import { readSegments, type SegmentInfo } from '../collector/index.ts'
+
+export function ringsDocument(directory: string, patterns: readonly string[]) {
+  const { segments, unreadable } = readSegments(directory, patterns)
+  return { segments: segments.map(segmentDocument), unreadable }
+}
+
+function segmentDocument(info: SegmentInfo) {
+  return {
+    segment: info.segment,
+    path: info.path,
+    boot: info.boot,
+    producer: {
+      pid: info.producerPid,
+      state: producerState(info),
+    },
+    /** 0 when no exporter holds it. */
+    exporter_pid: info.consumerPid,
+    created_at: new Date(info.createdAtMicros / 1000).toISOString(),
+    committed: { records: info.committedRecords, bytes: info.committedBytes },
+    meta: { used: info.metaUsed, limit: info.metaSlots },
+    payload: { used_bytes: info.payloadUsed, limit_bytes: info.payloadBytes },
+    losses: info.losses,
+  }
+}
+
+export function producerState(info: SegmentInfo): 'alive' | 'closed' | 'dead' {
+  if (info.producerClosed) return 'closed'
+  return info.producerAlive ? 'alive' : 'dead'
+}
