@@ -120,7 +120,13 @@ export function ensureNative(withTests) {
 function quietly(program, args) {
   const result = spawnSync(program, args, { cwd: root, encoding: 'utf8', maxBuffer: 1 << 28 })
   if (result.error === undefined && result.status === 0) return
-  process.stderr.write(`${result.stdout ?? ''}${result.stderr ?? ''}`)
+  const output = `${result.stdout ?? ''}${result.stderr ?? ''}`
+  if (/Could NOT find GTest/.test(output)) {
+    fail(
+      'GoogleTest is needed for the native tests; install it, e.g. `apt-get install libgtest-dev`',
+    )
+  }
+  process.stderr.write(output)
   fail(`${program} ${args.join(' ')} failed`)
 }
 
