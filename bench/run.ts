@@ -90,11 +90,19 @@ const benchmarks: readonly Benchmark[] = [
   },
 ]
 
+/** One document over several lines, or one on each line. */
+function readDocuments(output: string): Record<string, unknown>[] {
+  try {
+    return [JSON.parse(output)]
+  } catch {
+    const lines = output.split('\n').filter((line) => line.startsWith('{'))
+    return lines.map((line) => JSON.parse(line))
+  }
+}
+
 /** Programs print one document or one line for each figure; older figures have a list of ratios. */
 function parseResults(output: string): Result[] {
-  const lines = output.split('\n').filter((line) => line.startsWith('{'))
-  return lines
-    .map((line) => JSON.parse(line) as Record<string, unknown>)
+  return readDocuments(output)
     .flatMap((document) =>
       Array.isArray(document.results)
         ? (document.results as Record<string, unknown>[])

@@ -2,7 +2,7 @@
  * The demo: a chat service that runs a real model with ring2 attached, the exporter beside it, a client
  * that sends six requests, and a look at what came out. Every number is computed in this run.
  */
-import { mkdirSync, mkdtempSync, writeFileSync } from 'node:fs'
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { stringify } from 'yaml'
@@ -44,11 +44,17 @@ export async function runDemo(options: DemoOptions): Promise<Demo> {
     folder: mkdtempSync(join(tmpdir(), 'ring2-demo-')),
     segment: `demo-${process.pid}`,
   }
-  const stop = async (): Promise<boolean> => {
+  const stop = async (failed = false): Promise<boolean> => {
     const codes: (number | null)[] = []
     // The model first, so that the exporter drains it to the end, and the receiver last.
     for (const one of running.processes.splice(0).reverse()) codes.push(await one.stop())
-    return codes.every((code) => code === 0)
+    const orderly = codes.every((code) => code === 0)
+    // It holds tensors, which can reveal prompts; only its logs are worth keeping, when one is needed.
+    rmSync(orderly ? running.folder : join(running.folder, 'held'), {
+      recursive: true,
+      force: true,
+    })
+    return orderly
   }
   try {
     const { document, page } = await show(options, running, began)
@@ -57,7 +63,7 @@ export async function runDemo(options: DemoOptions): Promise<Demo> {
     const orderly = await stop()
     return { document, page: { ...page, api: null }, stop: async () => orderly }
   } catch (error) {
-    await stop()
+    await stop(true)
     throw error
   }
 }
@@ -98,8 +104,13 @@ async function show(options: DemoOptions, running: Running, began: number) {
     seconds: (performance.now() - began) / 1000,
   }
   const traceLines = receiver.file === null ? [] : await traceTree(receiver.file, last.traceId)
-  const fetchCommand = `npx ring2-exporter fetch ${last.traceId} --hook ${verifiedHook} --layer ${layer} --store ${options.store}`
+  const fetchCommand = `npx ring2-exporter fetch ${last.traceId} --hook ${verifiedHook} --layer ${layer} --store ${shellWord(options.store)}`
   return { document, page: { document, fetchCommand, traceLines, api } }
+}
+
+/** Quoted where a shell would split it or read more into it. */
+function shellWord(text: string): string {
+  return /^[\w@%+=:,./-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`
 }
 
 function python(): string {
@@ -158,8 +169,8 @@ async function startExporter(
   writeFileSync(config, stringify(settings))
   const { process: exporter, ready } = await startProcess({
     name: 'exporter',
-    program: process.execPath,
-    arguments: [join(root, 'bin', 'ring2-exporter.js'), 'run', '--config', config],
+    program: join(root, 'bin', 'ring2-exporter'),
+    arguments: ['run', '--config', config],
     environment: {},
     logs: running.folder,
     readyOn: 'stderr',
