@@ -48,12 +48,10 @@ export async function runDemo(options: DemoOptions): Promise<Demo> {
     const codes: (number | null)[] = []
     // The model first, so that the exporter drains it to the end, and the receiver last.
     for (const one of running.processes.splice(0).reverse()) codes.push(await one.stop())
-    const orderly = codes.every((code) => code === 0)
-    // It holds tensors, which can reveal prompts; only its logs are worth keeping, when one is needed.
-    rmSync(orderly ? running.folder : join(running.folder, 'held'), {
-      recursive: true,
-      force: true,
-    })
+    const orderly = !failed && codes.every((code) => code === 0)
+    // Tensors can reveal prompts, so they go; the logs stay when somebody has to read them.
+    const gone = orderly ? running.folder : join(running.folder, 'held')
+    rmSync(gone, { recursive: true, force: true })
     return orderly
   }
   try {
