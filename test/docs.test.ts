@@ -3,6 +3,7 @@ import { execFileSync } from 'node:child_process'
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
+import { DuckDBInstance } from '@duckdb/node-api'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { lossReasons } from '../collector/layout.gen.ts'
 import { configKeys } from '../exporter/config/keys.ts'
@@ -13,6 +14,8 @@ import {
   openMetricsLabel,
   prometheusName,
 } from '../exporter/telemetry/registry.ts'
+import { request, row, summary } from './exporter/tensors/rows.ts'
+import { openFixture } from './exporter/tensors/store-fixture.ts'
 import { python } from './helpers/otlp-receiver.ts'
 
 const root = join(import.meta.dirname, '..')
@@ -83,7 +86,7 @@ describe('Links', () => {
   function resolves(document: string, target: string): boolean {
     const [path = '', anchor] = target.split('#')
     const file = path === '' ? document : join(dirname(document), path)
-    if (!exists(file)) return false
+    if (!existsSync(join(root, file))) return exists(file)
     return anchor === undefined || anchorsOf(file).includes(anchor)
   }
 })
@@ -185,6 +188,57 @@ describe('Snippets', () => {
     })
     expect(JSON.parse(output)).toEqual([])
   }, 120_000)
+
+  test('of SQL find the rows of a store', async () => {
+    const inShell = blocks.flatMap(({ text }) =>
+      [...text.matchAll(/^duckdb -c "([^"]+)"/gm)].map((match) => match[1] ?? ''),
+    )
+    const queries = [...sql, ...inShell]
+    expect(queries.length).toBeGreaterThan(2)
+    const store = storeOfDocuments()
+    const connection = await (await DuckDBInstance.create()).connect()
+    for (const query of queries) {
+      const found = await connection.runAndReadAll(query.replaceAll('STORE', store))
+      expect(found.getRowObjects(), query).not.toEqual([])
+    }
+    connection.closeSync()
+  })
+
+  test('of PyArrow read one request of a trace that has two', () => {
+    const snippet = blocks.find(({ text }) => text.includes('pyarrow.parquet'))?.text ?? ''
+    const names = `TRACE, REQUEST = ${JSON.stringify(documentedTrace)}, "request-1"\n`
+    const code = snippet.replaceAll('STORE', storeOfDocuments())
+    const output = execFileSync(python, ['-c', `${names}${code}\nprint(hidden.shape)`], {
+      encoding: 'utf8',
+    })
+    expect(output.trim()).toBe('(2, 4)')
+  }, 60_000)
+
+  const documentedTrace = '0af7651916cd43dd8448eb211c80319c'
+  const sql = blocks.filter(({ language }) => language === 'sql').map(({ text }) => text)
+
+  /** A store with the trace that the documents ask for: two requests of two steps and two layers. */
+  function storeOfDocuments(): string {
+    const store = mkdtempSync(join(folder, 'store-'))
+    const fixture = openFixture(store)
+    const requests = ['request-1', 'request-2'].map((requestId, index) =>
+      request({ key: index + 1, requestId, traceId: documentedTrace }),
+    )
+    const rows = requests.flatMap((one) =>
+      [0, 1].flatMap((layer) =>
+        [0, 1].map((step) =>
+          row({ request: one, layer, step, tokenStart: step, tokenEnd: step + 1 }),
+        ),
+      ),
+    )
+    fixture.flush(
+      rows,
+      requests.map((one) => summary({ request: one })),
+    )
+    fixture.sink.close()
+    fixture.catalog.close()
+    return store
+  }
 
   test('of C compile', () => {
     const snippets = blocks.filter(({ language }) => language === 'c')

@@ -53,9 +53,13 @@ const store = section('Tensor store', 'Where full tensors are kept.', {
       default: '~/.cache/ring2/store',
     },
   ),
-  spool: text('Local directory for files that are not yet uploaded to a bucket.', {
-    default: '~/.cache/ring2/spool',
-  }),
+  spool: text(
+    'Local directory for files that are not yet uploaded. Used with a bucket only; ' +
+      'a directory store keeps its state in `{store}/.ring2`.',
+    {
+      default: '~/.cache/ring2/spool',
+    },
+  ),
   flush_seconds: seconds('A row waits at most this long before it is written.', 2, 0.05),
   flush_bytes: count(
     'Payload bytes that wait before they are written at once.',
