@@ -10,7 +10,6 @@
 import { hostname } from 'node:os'
 import { context, diag, metrics, propagation, type Tracer, trace } from '@opentelemetry/api'
 import { OTLPMetricExporter } from '@opentelemetry/exporter-metrics-otlp-grpc'
-import { OTLPTraceExporter } from '@opentelemetry/exporter-trace-otlp-grpc'
 import {
   defaultResource,
   envDetector,
@@ -38,6 +37,7 @@ import {
   type RetryingExporter,
 } from './retrying-exporter.ts'
 import { forwardDiagnostics } from './sdk-diagnostics.ts'
+import { createSpanExporter } from './span-exporter.ts'
 import { createGivenIds, createSpanSink, type GivenIds, type SpanSink } from './span-sink.ts'
 import { within } from './within.ts'
 
@@ -177,7 +177,7 @@ function createExporters(config: Config, logger: Logger, decision: OtlpDecision)
   const target = endpoint === undefined ? {} : { url: endpoint }
   try {
     const spans: RetryingExporter = createRetryingExporter({
-      exporter: new OTLPTraceExporter(target),
+      exporter: createSpanExporter(target),
       logger,
       spansMax: config.limits.spans_max,
       bytesMax: config.limits.span_bytes_max,

@@ -10,7 +10,8 @@ import type { ReadableSpan } from '@opentelemetry/sdk-trace'
 const SPAN_BYTES = 512
 const EVENT_BYTES = 128
 const ATTRIBUTE_BYTES = 16
-const NUMBER_BYTES = 9
+/** In an array a double has a tag, and a tag and length of its own around it. */
+const NUMBER_BYTES = 11
 /** UTF-8 needs at most three bytes for one UTF-16 unit. */
 const CHARACTER_BYTES = 3
 

@@ -5,6 +5,8 @@
  * that carry a statistic are named after it, so they are given as patterns.
  */
 
+import { hooks } from '../../collector/hooks.gen.ts'
+
 export const spanNames = {
   request: 'ring2 request',
   prefill: 'ring2 prefill',
@@ -130,6 +132,18 @@ export const seriesPatterns: readonly { pattern: string; type: string; help: str
     help: 'for hooks that are not per layer',
   },
 ]
+
+const hookNames: ReadonlySet<string> = new Set(hooks.map(({ name }) => name))
+
+/**
+ * Whether an attribute holds statistics and not their layers: a double or doubles, whatever the
+ * values are.
+ */
+export function isStatistic(attribute: string): boolean {
+  const [prefix, hook, ...statistic] = attribute.split('.')
+  if (prefix !== 'ring2' || hook === undefined || !hookNames.has(hook)) return false
+  return statistic.length > 0 && statistic.at(-1) !== 'layers'
+}
 
 /**
  * Which statistics come first when a span has room for 128 attributes and a request has more. What

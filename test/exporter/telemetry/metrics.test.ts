@@ -187,6 +187,7 @@ describe('the registry', () => {
       'step_lost',
       'aborted',
       'unsupported',
+      'leftover',
       'producer_died',
       'corrupt',
       'unattributed',

@@ -123,6 +123,37 @@ describe('the span tree', () => {
   })
 })
 
+describe('the types of attributes', () => {
+  it('are double for statistics of any value, and integer for counts and layers', async () => {
+    const values = [0.5, 264, -3, 0, 2 ** 33, -(2 ** 60), 1e30]
+    const [request] = await exported([
+      requestSummary(
+        {
+          layerSeries: { 'resid_pre.abs_max': [...values, null], 'resid_pre.l2_mean': [1, 2] },
+          globals: { 'final_logits.entropy_mean': 4, 'final_logits.margin_mean': 2.5 },
+        },
+        { attributes: { retries: 3 } },
+      ),
+    ]).then((spans) => spans.filter(({ name }) => name === 'ring2 request'))
+    const sent = new Map((request?.attributes ?? []).map(({ key, value }) => [key, value]))
+    const doubles = (list: readonly number[]) => ({
+      arrayValue: { values: list.map((doubleValue) => ({ doubleValue })) },
+    })
+    const integers = (list: readonly number[]) => ({
+      arrayValue: { values: list.map((value) => ({ intValue: String(value) })) },
+    })
+    expect(sent.get('ring2.resid_pre.abs_max')).toEqual(doubles(values))
+    expect(sent.get('ring2.resid_pre.l2_mean')).toEqual(doubles([1, 2]))
+    expect(sent.get('ring2.final_logits.entropy_mean')).toEqual({ doubleValue: 4 })
+    expect(sent.get('ring2.final_logits.margin_mean')).toEqual({ doubleValue: 2.5 })
+    expect(sent.get('ring2.resid_pre.layers')).toEqual(integers([0, 1, 2, 3, 4, 5, 6]))
+    expect(sent.get('ring2.resid_pre.l2_mean.layers')).toEqual(integers([0, 1]))
+    expect(sent.get('ring2.tokens.total')).toEqual({ intValue: '12' })
+    expect(sent.get('ring2.records.seen')).toEqual({ intValue: '20' })
+    expect(sent.get('retries')).toEqual({ intValue: '3' })
+  })
+})
+
 describe('the resource', () => {
   it('names the service and the host, and obeys OTEL_SERVICE_NAME', async () => {
     await exported([requestSummary()])
