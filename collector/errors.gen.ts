@@ -149,7 +149,7 @@ export const errorTable = {
     id: 113,
     http: 503,
     text: "No running exporter answered.",
-    action: "Start one with `ring2-exporter run`, or name its address with --url.",
+    action: "Start one with `ring2-exporter run`, or give its address to ring2.open.",
   },
   RING2_E_INTERNAL_EXPORTER: {
     id: 114,
@@ -174,6 +174,12 @@ export const errorTable = {
     http: 400,
     text: "A request was described wrongly.",
     action: "Give a non-empty request id, a W3C traceparent, and one entry per batch row.",
+  },
+  RING2_E_LISTEN: {
+    id: 118,
+    http: 500,
+    text: "The HTTP API could not listen at its address.",
+    action: "Stop the program that listens there, or set api.port (0 chooses a free one) or api.host.",
   },
 } as const
 

@@ -7,7 +7,7 @@ import { dirname } from 'node:path'
 import { crc32c, nativeFacts } from '../collector/index.ts'
 import { buildServer } from './api/server.ts'
 import type { Config } from './config.ts'
-import { storeError } from './errors.ts'
+import { errorText, Ring2Error, storeError, systemCode } from './errors.ts'
 import { serviceLimits } from './limits.ts'
 import type { Logger } from './logging.ts'
 import { type Pipeline, startPipeline } from './pipeline/pipeline.ts'
@@ -47,12 +47,15 @@ export async function startService(options: ServiceOptions): Promise<Service> {
   const catalog = openCatalog(location.catalog)
   const running: { pipeline: Pipeline | null; url: string } = { pipeline: null, url: '' }
 
+  const { public_url: publicUrl } = config.api
+  const baseUrl = (): string => publicUrl?.replace(/\/+$/, '') ?? running.url
+
   const telemetry = startTelemetry({
     config,
     logger,
     version,
     snapshot: () => running.pipeline?.latest() ?? emptySnapshot(Date.now() * 1000),
-    apiUrl: () => running.url,
+    apiUrl: baseUrl,
   })
   const uploader =
     bucket === null
@@ -73,9 +76,10 @@ export async function startService(options: ServiceOptions): Promise<Service> {
     health: () => health(running.pipeline, telemetry, uploader),
     token: config.api.token ?? null,
     version,
+    baseUrl,
     logger,
   })
-  running.url = await server.listen({ host: config.api.host, port: config.api.port })
+  running.url = await listen(server, config.api)
   uploader?.start()
   running.pipeline = await startPipeline({
     config,
@@ -107,6 +111,22 @@ export async function startService(options: ServiceOptions): Promise<Service> {
       logger.info('stopped')
       return unflushed.length === 0 && delivered
     },
+  }
+}
+
+type Server = Awaited<ReturnType<typeof buildServer>>
+
+/** What the system refuses here, such as a port in use, is the user's to mend and no defect. */
+async function listen(server: Server, api: Config['api']): Promise<string> {
+  try {
+    return await server.listen({ host: api.host, port: api.port })
+  } catch (error) {
+    if (systemCode(error) === null) throw error
+    throw new Ring2Error('RING2_E_LISTEN', {
+      expected: `to listen at ${api.host}, port ${api.port}`,
+      actual: errorText(error),
+      cause: error,
+    })
   }
 }
 

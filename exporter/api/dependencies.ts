@@ -33,6 +33,8 @@ export interface ServerDependencies {
   readonly token: string | null
   /** Version shown in /openapi.json. */
   readonly version: string
+  /** Where others reach the API, without a slash at the end; asked for once it listens. */
+  readonly baseUrl: () => string
   /** Null logs nothing. */
   readonly logger: Logger | null
   /** Milliseconds since the epoch; tests set it. */

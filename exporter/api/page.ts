@@ -23,7 +23,7 @@ const style =
   'td{padding:.2rem 1rem .2rem 0;vertical-align:top}code{font-size:.9em}' +
   '@media(prefers-color-scheme:dark){body{background:#111;color:#ddd}a{color:#8bf}}'
 
-export function pageOf(version: string): string {
+export function pageOf(version: string, baseUrl: string): string {
   const rows = routes.map(([path, text]) => `<tr><td>${linkOf(path)}</td><td>${text}</td></tr>`)
   return `<!doctype html>
 <html lang="en">
@@ -34,7 +34,7 @@ export function pageOf(version: string): string {
 answers like the prompts themselves.</p>
 <table>${rows.join('\n')}</table>
 <p>Example:
-<code>curl -O -J 'http://127.0.0.1:9464/v1/traces/TRACE_ID/tensors/resid_pre/0'</code></p>
+<code>curl -O -J '${escapeHtml(baseUrl)}/v1/traces/TRACE_ID/tensors/resid_pre/0'</code></p>
 </body>
 </html>
 `

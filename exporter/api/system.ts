@@ -26,7 +26,8 @@ export function systemRoutes(dependencies: ServerDependencies): FastifyPluginAsy
     app.get('/', { schema: { hide: true } }, async (_request, reply) => {
       // The page has no script and loads nothing, so nothing else is allowed to.
       reply.header('content-security-policy', "default-src 'none'; style-src 'unsafe-inline'")
-      return reply.type('text/html; charset=utf-8').send(pageOf(dependencies.version))
+      const page = pageOf(dependencies.version, dependencies.baseUrl())
+      return reply.type('text/html; charset=utf-8').send(page)
     })
   }
 }

@@ -1,5 +1,7 @@
 /** The command line as a user types it: outputs, JSON documents, exit codes, and errors that help. */
+import { spawnSync } from 'node:child_process'
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { createServer } from 'node:net'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
 import { deriveTraceId } from '../../collector/ids.ts'
@@ -7,9 +9,11 @@ import { float32, openProducer, poke, type TestProducer } from '../helpers/produ
 import { beginRequest, stepValues, writeRequest, writeStep } from '../helpers/requests.ts'
 import {
   createWorkspace,
+  exporterEnvironment,
   type Finished,
   get,
   killAll,
+  repository,
   runExporter,
   type Settings,
   startExporter,
@@ -55,6 +59,18 @@ afterAll(() => {
   live?.close()
   workspace.remove()
 })
+
+/** A command whose output goes to another; its exit code is the last line on standard error. */
+function pipe(words: readonly string[], reader: string): Finished {
+  const line = `{ "$0" "$@"; echo $? >&2; } | ${reader}`
+  const command = [process.execPath, join(repository, 'bin/ring2-exporter.js'), ...words]
+  const done = spawnSync('sh', ['-c', line, ...command], {
+    env: exporterEnvironment(workspace, {}),
+    cwd: workspace.root,
+    encoding: 'utf8',
+  })
+  return { code: done.status, stdout: done.stdout, stderr: done.stderr }
+}
 
 /** An error as people see it: a code, what was expected, what came, what to do; nothing on stdout. */
 function expectError(done: Finished, code: number, name: string): string {
@@ -132,7 +148,12 @@ describe('rings', () => {
     expect(done.code).toBe(0)
     expect(JSON.parse(done.stdout)).toMatchObject({
       segments: [
-        { segment: 'live', producer: { pid: process.pid, state: 'alive' }, meta: { used: 1 } },
+        {
+          segment: 'live',
+          producer: { pid: process.pid, state: 'alive' },
+          exporter: { pid: 0, state: 'none' },
+          meta: { used: 1 },
+        },
       ],
       unreadable: [{ path: broken, error: { code: 'RING2_E_NOT_A_SEGMENT' } }],
     })
@@ -147,12 +168,81 @@ describe('rings', () => {
   })
 })
 
+describe('rings of an exporter that was killed', () => {
+  test('says that it is dead, and of one that lives it does not', () => {
+    const killed = spawnSync('true')
+    const other = openProducer({ directory: workspace.segments, name: 'left', payloadBytes: 65_536 })
+    const claim = (pid: number) => {
+      const bytes = Buffer.alloc(4)
+      bytes.writeUInt32LE(pid)
+      poke(other.path, header.consumerPid, bytes)
+    }
+    claim(killed.pid)
+    expect(run(['rings']).stdout).toMatch(new RegExp(`left +${process.pid} alive +${killed.pid} dead`))
+    const { segments } = JSON.parse(run(['rings', '--json']).stdout)
+    expect(segments).toContainEqual(
+      expect.objectContaining({ exporter: { pid: killed.pid, state: 'dead' } }),
+    )
+    claim(process.pid)
+    expect(run(['rings']).stdout).toMatch(
+      new RegExp(`left +${process.pid} alive +${process.pid} +1`),
+    )
+    claim(0)
+    other.close()
+    rmSync(other.path, { force: true })
+  })
+
+  test('says on standard error where it looked when nothing is there', () => {
+    const empty = join(workspace.root, 'no-segments')
+    mkdirSync(empty)
+    const done = run(['rings'], { RING2_SEGMENTS_DIRECTORY: empty, RING2_SEGMENTS_NAMES: 'a*,b' })
+    expect(done).toEqual({
+      code: 0,
+      stdout: '',
+      stderr: `no segments matching a*, b in ${empty}\n`,
+    })
+  })
+
+  test('--watch dates every table of a log, and ends when nobody reads it', () => {
+    const done = pipe(['rings', '--watch'], 'head -n 2')
+    expect(done.stdout).toMatch(/^\d{4}-\d\d-\d\dT[\d:.]+Z\nSEGMENT +PRODUCER/)
+    expect(done.stderr).toBe('0\n')
+  })
+})
+
+describe('ls of one trace', () => {
+  test('lists its requests and the layers, type and bytes of every hook', () => {
+    const done = run(['ls', trace])
+    expect(done).toMatchObject({ code: 0, stderr: '' })
+    expect(done.stdout).toMatch(/^REQUEST +HOOK +LAYERS +DTYPE +BYTES\n/)
+    expect(done.stdout).toMatch(/\nrequest-1 +resid_pre +0-1 +float32 +160 B\n$/)
+    expect(JSON.parse(run(['ls', trace, '--json']).stdout)).toMatchObject({
+      trace_id: trace,
+      requests: [
+        {
+          request_id: 'request-1',
+          hooks: [{ hook: 'resid_pre', layers: [0, 1], dtype: 'float32', bytes: 160 }],
+        },
+      ],
+    })
+  })
+
+  test.each<[string, readonly string[], number, string, string]>([
+    ['an unknown trace', ['f'.repeat(32)], 3, 'RING2_E_TRACE_UNKNOWN', 'ffff'],
+    ['what is no trace id', ['request-1'], 2, 'RING2_E_TRACE_ID', 'request-1'],
+    ['a filter beside it', [trace, '--model', 'tiny'], 2, 'RING2_E_QUERY', '--model tiny'],
+  ])('with %s says so', (_, words, code, name, named) => {
+    expect(expectError(run(['ls', ...words]), code, name)).toContain(named)
+  })
+})
+
 describe('ls', () => {
   test('lists the requests, newest first', () => {
     const done = run(['ls'])
     expect(done).toMatchObject({ code: 0, stderr: '' })
     const lines = done.stdout.trimEnd().split('\n')
     expect(lines).toHaveLength(3)
+    expect(lines[0]).toMatch(/^STARTED \(UTC\) +TRACE ID/)
     expect(done.stdout).toMatch(new RegExp(`${trace} +request-1 +tiny +5 +ok +complete`))
     expect(done.stdout).toMatch(new RegExp(`${openTrace} +request-2 +tiny +3 +unknown +incomplete`))
   })
@@ -170,6 +260,11 @@ describe('ls', () => {
 
   test('of a model that nobody ran is empty and no error', () => {
     expect(JSON.parse(run(['ls', '--json', '--model', 'none']).stdout)).toEqual({ requests: [] })
+    expect(run(['ls', '--model', 'none'])).toEqual({
+      code: 0,
+      stdout: '',
+      stderr: `no requests that fit the filters kept in ${workspace.store}\n`,
+    })
   })
 
   test.each([
@@ -218,6 +313,55 @@ describe('fetch', () => {
     expect(done.stdout.trimEnd().split('\n')).toHaveLength(2)
   })
 
+  test('names the file of one tensor after its trace, here or in the folder that -o names', () => {
+    const name = `${trace.slice(0, 8)}.resid_pre.1.npy`
+    const words = ['fetch', trace, '--hook', 'resid_pre', '--layer', '1']
+    expect(run(words).stdout).toContain(`  ${name}\n`)
+    mkdirSync(join(workspace.root, 'folder'))
+    expect(run([...words, '-o', 'folder']).stdout).toContain(`  folder/${name}\n`)
+    const here = readFileSync(join(workspace.root, name))
+    expect(readFileSync(join(workspace.root, 'folder', name))).toEqual(here)
+  })
+
+  test('takes the format from the ending of the file', () => {
+    const words = ['fetch', trace, '--hook', 'resid_pre', '--layer', '1']
+    expect(run([...words, '-o', 'h.safetensors']).code).toBe(0)
+    const file = readFileSync(join(workspace.root, 'h.safetensors'))
+    const header = file.subarray(8, 8 + Number(file.readBigUInt64LE()))
+    expect(JSON.parse(header.toString('utf8'))).toHaveProperty(['resid_pre.1', 'dtype'], 'F32')
+    const contradiction = run([...words, '--format', 'npy', '-o', 'no.safetensors'])
+    expect(expectError(contradiction, 2, 'RING2_E_QUERY')).toContain('--format safetensors')
+    expect(existsSync(join(workspace.root, 'no.safetensors'))).toBe(false)
+  })
+
+  test('ends in order when nobody reads its output', () => {
+    const words = ['fetch', trace, '--hook', 'resid_pre', '--layer', '1', '-o', '-']
+    expect(pipe(words, 'true').stderr).toMatch(/^resid_pre layer 1 .+\n0\n$/)
+  })
+
+  test.each([
+    ['/proc/no/such/file.npy', 'ENOENT'],
+    ['', 'ENOENT'],
+    ['a-file/below.npy', 'ENOTDIR'],
+    ['a-file/', 'EEXIST'],
+  ])('to %j says what the system has against it', (path, errno) => {
+    writeFileSync(join(workspace.root, 'a-file'), '')
+    const done = run(['fetch', trace, '--hook', 'resid_pre', '--layer', '1', '-o', path])
+    const text = expectError(done, 2, 'RING2_E_QUERY')
+    expect(text).toContain('a writable path for -o')
+    expect(text).toContain(errno)
+    expect(text).toContain(path)
+  })
+
+  test.each([
+    ['--tokens', '40:50', 'got       --tokens 40:50'],
+    ['--request', 'nobody', 'a request (--request ID) with this tensor: request-1'],
+  ])('speaks of %s as the shell does', (option, value, said) => {
+    const done = run(['fetch', trace, '--hook', 'resid_pre', '--layer', '1', option, value])
+    expect(done.stderr).toContain(said)
+    expect(done.stderr).not.toMatch(/GET|openapi/)
+  })
+
   test('of some tokens gives those', () => {
     const words = ['--hook', 'resid_pre', '--layer', '0', '--tokens', '2:4', '-o', 'part.npy']
     const done = run(['fetch', trace, ...words, '--json'])
@@ -251,6 +395,7 @@ describe('fetch', () => {
     ['an unknown format', [trace, '--format', 'csv'], 2, 'RING2_E_QUERY', 'csv'],
     ['an unknown request', [trace, '--request', 'nobody'], 3, 'RING2_E_TENSOR_UNKNOWN', 'nobody'],
     ['several tensors for one output', [trace, '-o', '-'], 2, 'RING2_E_QUERY', '2 tensors'],
+    ['several tensors for one file', [trace, '-o', 'two.npy'], 2, 'RING2_E_QUERY', '2 tensors'],
   ])('with %s says so', (_, words, code, name, named) => {
     const text = expectError(run(['fetch', ...words]), code, name)
     expect(text).toContain(named)
@@ -314,6 +459,19 @@ describe('usage', () => {
   test('--help and --version exit with 0', () => {
     expect(run(['--help'])).toMatchObject({ code: 0, stderr: '' })
     expect(run(['--version']).stdout).toMatch(/^\d+\.\d+\.\d+\n$/)
+  })
+
+  test('run at an address that another program has says which, and what to set', async () => {
+    const server = createServer()
+    await new Promise<void>((resolve) => void server.listen(0, '127.0.0.1', resolve))
+    const address = server.address()
+    if (address === null || typeof address === 'string') throw new Error('no port')
+    const done = run(['run'], { RING2_API_PORT: String(address.port) })
+    await new Promise((resolve) => void server.close(resolve))
+    const told = done.stderr.split('\n').filter((line) => !line.startsWith('{'))
+    expect(done.code).toBe(1)
+    expect(told[0]).toBe('RING2_E_LISTEN: The HTTP API could not listen at its address.')
+    expect(told.join(' ')).toMatch(new RegExp(`port ${address.port}.*EADDRINUSE.*api\\.port`))
   })
 
   test('run with a store that cannot be made says so at once and exits with 1', () => {

@@ -40,6 +40,7 @@ export async function openServer(change: Partial<ServerDependencies> = {}) {
     health: () => healthy,
     token: null,
     version: '0.1.0',
+    baseUrl: () => 'http://tensors.example:8080',
     logger: null,
     ...change,
   })

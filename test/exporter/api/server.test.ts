@@ -29,6 +29,7 @@ test('the page at / explains the routes and may load nothing', async () => {
   expect(page.headers['content-security-policy']).toContain("default-src 'none'")
   expect(page.body).toContain('/v1/traces/{trace_id}/tensors/{hook}/{layer}')
   expect(page.body).toContain('ring2-exporter 0.1.0')
+  expect(page.body).toContain("curl -O -J 'http://tensors.example:8080/v1/traces/TRACE_ID/")
 })
 
 test('/openapi.json describes every route with its parameters', async () => {
