@@ -10,24 +10,28 @@ import {
   fsyncSync,
   mkdirSync,
   openSync,
+  readdirSync,
   readFileSync,
   renameSync,
   rmSync,
-  statSync,
-  writeSync,
+  writeFileSync,
 } from 'node:fs'
 import { join } from 'node:path'
 import { Ring2Error } from './errors.ts'
-import { collectorLimits } from './limits.ts'
 import type { Outcome, ProducerInfo, RequestSummary } from './records.ts'
 import type { StoredRegistry } from './requests.ts'
 
 const version = 1
+const suffix = '.checkpoint.json'
 
 export interface Checkpoint {
   readonly version: number
   readonly segment: string
   readonly boot: string
+  /** Where the segment is: another machine's segments are none of ours. */
+  readonly host: string
+  readonly directory: string
+  readonly pid: number
   /** Meta position: everything below is safe. */
   readonly position: number
   /** Prepared files of this flush: to be published if that has not happened. */
@@ -40,7 +44,7 @@ export interface Checkpoint {
 }
 
 export function checkpointPath(directory: string, producer: ProducerInfo): string {
-  return join(directory, `${producer.segment}-${producer.boot}.checkpoint.json`)
+  return join(directory, `${producer.segment}-${producer.boot}${suffix}`)
 }
 
 /** null when there is none. A damaged one is an error: to start over would store rows twice. */
@@ -48,7 +52,6 @@ export function readCheckpoint(directory: string, producer: ProducerInfo): Check
   const path = checkpointPath(directory, producer)
   let text: string
   try {
-    if (statSync(path).size > collectorLimits.checkpointBytesMax) throw new Error('too large')
     text = readFileSync(path, 'utf8')
   } catch (cause) {
     if ((cause as NodeJS.ErrnoException).code === 'ENOENT') return null
@@ -77,22 +80,22 @@ function damaged(path: string, cause: unknown): Ring2Error {
 export function writeCheckpoint(
   directory: string,
   producer: ProducerInfo,
-  facts: Omit<Checkpoint, 'version' | 'segment' | 'boot'>,
+  facts: Omit<Checkpoint, 'version' | 'segment' | 'boot' | 'host' | 'pid'>,
   fsync: boolean,
 ): Outcome<void> {
   const path = checkpointPath(directory, producer)
   const temporary = `${path}.tmp`
   const checkpoint: Checkpoint = {
     version,
-    segment: producer.segment,
-    boot: producer.boot,
+    ...producer,
     ...facts,
   }
   try {
     mkdirSync(directory, { recursive: true })
     const file = openSync(temporary, 'w', 0o600)
     try {
-      writeSync(file, JSON.stringify(checkpoint))
+      // All of it or an error: one write may be cut short by a full disk.
+      writeFileSync(file, JSON.stringify(checkpoint))
       if (fsync) fsyncSync(file)
     } finally {
       closeSync(file)
@@ -100,6 +103,7 @@ export function writeCheckpoint(
     renameSync(temporary, path)
     return { status: 'success', value: undefined }
   } catch (cause) {
+    removeQuietly(temporary)
     return {
       status: 'retryable',
       error: new Ring2Error('RING2_E_STORE', {
@@ -109,6 +113,43 @@ export function writeCheckpoint(
       }),
     }
   }
+}
+
+/** Frees what a full disk did take; where even that fails, the next write replaces it. */
+function removeQuietly(path: string): void {
+  try {
+    rmSync(path, { force: true })
+  } catch {
+    // The error that led here says more.
+  }
+}
+
+/** Checkpoints of segments of this host and directory that are no longer there. */
+export function orphanedCheckpoints(
+  stateDirectory: string,
+  host: string,
+  directory: string,
+  boots: ReadonlySet<string>,
+): Checkpoint[] {
+  let names: string[]
+  try {
+    names = readdirSync(stateDirectory).filter((name) => name.endsWith(suffix))
+  } catch {
+    // No state yet.
+    return []
+  }
+  return names.flatMap((name) => {
+    try {
+      const checkpoint = JSON.parse(readFileSync(join(stateDirectory, name), 'utf8')) as Checkpoint
+      const ours = checkpoint.host === host && checkpoint.directory === directory
+      return ours && checkpoint.version === version && !boots.has(checkpoint.boot)
+        ? [checkpoint]
+        : []
+    } catch {
+      // A damaged one is reported when its own segment is taken.
+      return []
+    }
+  })
 }
 
 export function removeCheckpoint(directory: string, producer: ProducerInfo): void {

@@ -5,6 +5,7 @@
  * in the ring until `flush` has made what they became safe; only then is their space released.
  * Synchronous: it runs in a worker and never inside a callback.
  */
+import { dirname } from 'node:path'
 import { parseModel, parseRequest, parseRequestEnd, readGap, readStepRows } from './bodies.ts'
 import { readCheckpoint, removeCheckpoint, writeCheckpoint } from './checkpoint.ts'
 import type { DrainOptions, SegmentDrain } from './drain-contract.ts'
@@ -80,7 +81,8 @@ export function openDrain(options: DrainOptions): SegmentDrain {
     must(sink.discardExcept(producer, checkpoint?.files ?? []))
     state.position = state.released = readInfo().metaTail
     if (checkpoint === null) return
-    must(sink.publish(checkpoint.files))
+    // What was released had been published before; the files may have been moved since.
+    if (checkpoint.position > state.position) must(sink.publish(checkpoint.files))
     for (const step of checkpoint.steps) {
       const body = new Uint8Array(Buffer.from(step, 'base64'))
       consumer.addStep(body)
@@ -307,6 +309,7 @@ export function openDrain(options: DrainOptions): SegmentDrain {
       options.stateDirectory,
       producer,
       {
+        directory: dirname(options.path),
         position: state.position,
         files: state.files,
         steps: state.steps.map((step) => Buffer.from(step).toString('base64')),

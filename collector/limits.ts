@@ -16,13 +16,11 @@ export const collectorLimits = {
   requestsOvershoot: 2,
   /** Ended requests whose trace id an exemplar may still name. */
   exemplarRequestsMax: 16_384,
-  /** Steps kept in a checkpoint, so that their tensors can be attributed after a restart. */
-  checkpointStepsMax: 16,
+  /** Steps kept in a checkpoint, for tensors that come after a restart; as many as native code keeps. */
+  checkpointStepsMax: 256,
   /** Ended requests kept in a checkpoint, and for how long: they are announced again after a crash. */
   checkpointEndedMax: 64,
   checkpointEndedMillis: 10_000,
-  /** Bytes of a checkpoint that is still read. */
-  checkpointBytesMax: 64 * MIB,
   /** Reasons a completeness verdict lists. */
   reasonsMax: 16,
   /** Attributes of one request, and characters of one of their values. */

@@ -6,6 +6,7 @@
  */
 import { identify, type RequestEnd, type StepRow, unknownModel } from './bodies.ts'
 import { judgeCompleteness } from './completeness.ts'
+import { deriveSpanId } from './ids.ts'
 import { collectorLimits } from './limits.ts'
 import type {
   ModelInfo,
@@ -102,6 +103,7 @@ export interface RegistryOptions {
 
 export function createRegistry(options: RegistryOptions): RequestRegistry {
   const requests = new Map<number, ActiveRequest>()
+  const idsUsed = new Map<string, number>()
   let model: ModelInfo = unknownModel
 
   function activate(info: RequestInfo, atMicros: number, doubts: string[]): ActiveRequest {
@@ -122,6 +124,23 @@ export function createRegistry(options: RegistryOptions): RequestRegistry {
     }
     requests.set(info.key, request)
     return request
+  }
+
+  /**
+   * A request id that comes again in one trace means another request: it is told apart by a number,
+   * or the tensors of both would be taken for one.
+   */
+  function distinct(info: RequestInfo): RequestInfo {
+    const name = `${info.traceId} ${info.requestId}`
+    const uses = (idsUsed.get(name) ?? 0) + 1
+    idsUsed.delete(name)
+    idsUsed.set(name, uses)
+    if (idsUsed.size > collectorLimits.exemplarRequestsMax) {
+      idsUsed.delete(idsUsed.keys().next().value as string)
+    }
+    if (uses === 1) return info
+    const requestId = `${info.requestId}~${uses}`
+    return { ...info, requestId, spanId: deriveSpanId(info.traceId, requestId, 'request') }
   }
 
   function evictOldest(): void {
@@ -148,7 +167,7 @@ export function createRegistry(options: RegistryOptions): RequestRegistry {
     },
     begin(info) {
       const known = requests.get(info.key)
-      if (known === undefined) activate(info, info.startedAtMicros, [])
+      if (known === undefined) activate(distinct(info), info.startedAtMicros, [])
       else known.info = info
     },
     step(row, atMicros) {

@@ -3,7 +3,6 @@ import { readdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { Ring2Error } from './errors.ts'
 import { constants, lossReasons, segmentInfo } from './layout.gen.ts'
-import { collectorLimits } from './limits.ts'
 import { peekSegment } from './native.ts'
 import { type Words, words } from './words.ts'
 
@@ -38,7 +37,7 @@ export interface SegmentInfo {
 const prefix = 'ring2.'
 
 /**
- * Paths of the segments in a directory, in the order of their names; at most `segmentsMax`.
+ * Paths of the segments in a directory, in the order of their names.
  *
  * @param patterns names without `ring2.`; `*` and `?` match as in a shell.
  */
@@ -52,7 +51,6 @@ export function findSegments(directory: string, patterns: readonly string[] = ['
       return wanted.some((expression) => expression.test(producer))
     })
     .sort()
-    .slice(0, collectorLimits.segmentsMax)
     .map((name) => join(directory, name))
 }
 

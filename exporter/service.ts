@@ -109,7 +109,7 @@ export async function startService(options: ServiceOptions): Promise<Service> {
       await server.close()
       catalog.close()
       logger.info('stopped')
-      return unflushed.length === 0 && delivered
+      return unflushed.length === 0 && left === 0 && delivered
     },
   }
 }

@@ -13,14 +13,15 @@ export function runCommand(command: Command): void {
 }
 
 async function run(options: ConfigOptions): Promise<number> {
+  const ended = Promise.withResolvers<string>()
+  // Before anything is started: a signal during the start ends in order too.
+  process.once('SIGTERM', () => ended.resolve('SIGTERM'))
+  process.once('SIGINT', () => ended.resolve('SIGINT'))
   const { config } = configFrom(options)
   const logger = createLogger(config.log)
   // Loaded here alone: the other commands need neither the server nor telemetry, and start sooner.
   const { startService } = await import('../service.ts')
-  const ended = Promise.withResolvers<string>()
   const service = await startService({ config, logger, onDefect: () => ended.resolve('a defect') })
-  process.once('SIGTERM', () => ended.resolve('SIGTERM'))
-  process.once('SIGINT', () => ended.resolve('SIGINT'))
   const why = await ended.promise
   logger.info({ why }, 'stopping')
   // A second signal does not wait for an orderly end.

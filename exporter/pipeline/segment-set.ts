@@ -3,6 +3,7 @@
  * A segment that cannot be taken or drained is reported once, left alone, and tried again later.
  */
 import {
+  collectorLimits,
   createFoldBook,
   createSlices,
   type DrainEvent,
@@ -13,6 +14,7 @@ import {
   Ring2Error,
   type SegmentDrain,
   type SegmentInfo,
+  settleOrphans,
 } from '../../collector/index.ts'
 import type {
   LossReason,
@@ -60,6 +62,7 @@ export function createSegmentSet(options: WorkerOptions, events: SegmentSetEvent
   const requests = new Map<string, RequestCount>()
   const store = { rows: 0, bytes: 0, files: 0, failures: 0 }
   const startedAtMicros = Date.now() * 1000
+  let settled = false
 
   function countRequest(summary: RequestSummary): void {
     const { verdict } = summary
@@ -73,6 +76,10 @@ export function createSegmentSet(options: WorkerOptions, events: SegmentSetEvent
   function take(path: string): void {
     const retryAt = refused.get(path)
     if (retryAt !== undefined && performance.now() < retryAt) return
+    if (held.size >= collectorLimits.segmentsMax) {
+      refuse(path, new Error(`already draining ${held.size} segments, the most at once`))
+      return
+    }
     const sink = countingSink(
       createTensorSink({ location: options.location, fsync: options.fsync }),
       store,
@@ -104,6 +111,23 @@ export function createSegmentSet(options: WorkerOptions, events: SegmentSetEvent
       sink.close()
       refuse(path, error)
     }
+  }
+
+  function settle(): void {
+    settled = true
+    const sink = createTensorSink({ location: options.location, fsync: options.fsync })
+    settleOrphans({
+      stateDirectory: options.location.spool,
+      segmentsDirectory: options.segmentsDirectory,
+      host: options.host,
+      sink,
+      onEnd(summary) {
+        countRequest(summary)
+        events.onRequestEnd(summary)
+      },
+      onEvent: events.onEvent,
+    })
+    sink.close()
   }
 
   function refuse(path: string, error: unknown): void {
@@ -184,6 +208,7 @@ export function createSegmentSet(options: WorkerOptions, events: SegmentSetEvent
 
   return {
     discover() {
+      if (!settled) settle()
       const paths = findSegments(options.segmentsDirectory, options.segmentNames)
       for (const path of paths) if (!held.has(path)) take(path)
       for (const path of refused.keys()) if (!paths.includes(path)) refused.delete(path)

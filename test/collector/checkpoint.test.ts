@@ -4,16 +4,17 @@ import { expect, test } from 'vitest'
 import { unknownModel } from '../../collector/bodies.ts'
 import {
   checkpointPath,
+  orphanedCheckpoints,
   readCheckpoint,
   removeCheckpoint,
   writeCheckpoint,
 } from '../../collector/checkpoint.ts'
-import { collectorLimits } from '../../collector/limits.ts'
 import type { ProducerInfo } from '../../collector/records.ts'
 import { temporaryFolder } from '../exporter/tensors/temporary-folder.ts'
 
 const producer: ProducerInfo = { segment: 'chat', boot: '00c0ffee00c0ffee', host: 'h', pid: 7 }
 const facts = {
+  directory: '/dev/shm',
   position: 123_456_789,
   files: ['chat-00c0ffee/a.parquet', 'chat-00c0ffee/b.parquet'],
   steps: [Buffer.from([1, 2, 3]).toString('base64')],
@@ -26,8 +27,7 @@ test.each([[true], [false]])('what is written is read again (fsync %s)', (fsync)
   expect(writeCheckpoint(directory, producer, facts, fsync)).toMatchObject({ status: 'success' })
   expect(readCheckpoint(directory, producer)).toEqual({
     version: 1,
-    segment: 'chat',
-    boot: producer.boot,
+    ...producer,
     ...facts,
   })
 })
@@ -56,11 +56,6 @@ test.each<[string, (path: string) => void, string]>([
   ['empty', (path) => truncateSync(path, 0), 'JSON'],
   ['of another version', (path) => edit(path, { version: 2 }), 'version 2'],
   ['of another boot', (path) => edit(path, { boot: 'ffff' }), 'boot ffff'],
-  [
-    'beyond the bound',
-    (path) => truncateSync(path, collectorLimits.checkpointBytesMax + 1),
-    'too large',
-  ],
 ])('one that is %s is an error that names the file and what to do', (_, damage, actual) => {
   const directory = temporaryFolder()
   writeCheckpoint(directory, producer, facts, false)
@@ -98,4 +93,16 @@ test('removing is final, and harmless twice', () => {
   removeCheckpoint(directory, producer)
   removeCheckpoint(directory, producer)
   expect(readCheckpoint(directory, producer)).toBeNull()
+})
+
+test('one whose segment is gone is an orphan, but not on another host or in another directory', () => {
+  const directory = temporaryFolder()
+  writeCheckpoint(directory, producer, facts, false)
+  const orphans = (host: string, segments: string, boots: string[]) =>
+    orphanedCheckpoints(directory, host, segments, new Set(boots)).map(({ boot }) => boot)
+  expect(orphans('h', '/dev/shm', [])).toEqual([producer.boot])
+  expect(orphans('h', '/dev/shm', [producer.boot])).toEqual([])
+  expect(orphans('other', '/dev/shm', [])).toEqual([])
+  expect(orphans('h', '/elsewhere', [])).toEqual([])
+  expect(orphanedCheckpoints('/no/such/directory', 'h', '/dev/shm', new Set())).toEqual([])
 })

@@ -391,3 +391,13 @@ test('a request restored without a model learns it from its next step', () => {
   registry.end(end(1, 1, 3), 2 * second)
   expect(ended).toMatchObject([{ model: { name: 'tiny' }, completeness: { state: 'complete' } }])
 })
+
+test('a request id that comes again in a trace is another request, told apart by a number', () => {
+  const { registry, ended } = open()
+  for (const key of [1, 2]) {
+    registry.begin({ ...info(1), key })
+    registry.end(end(key, 0, 0), second)
+  }
+  expect(ended.map(({ request }) => request.requestId)).toEqual(['request-1', 'request-1~2'])
+  expect(new Set(ended.map(({ request }) => request.spanId)).size).toBe(2)
+})

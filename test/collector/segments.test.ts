@@ -1,7 +1,6 @@
 import { mkdirSync, renameSync, symlinkSync, truncateSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { expect, onTestFinished, test } from 'vitest'
-import { collectorLimits } from '../../collector/limits.ts'
 import { findSegments, producerName, readSegments } from '../../collector/segments.ts'
 import { temporaryFolder } from '../exporter/tensors/temporary-folder.ts'
 import { openProducer, poke, type TestProducer, word64 } from '../helpers/producer.ts'
@@ -41,12 +40,14 @@ test('a segment that was moved aside is found under the name its producer gave i
   expect(producerName('chat')).toBe('chat')
 })
 
-test('no more segments than the bound are drained', () => {
+test('files that are no segments do not hide those that are', () => {
   const directory = temporaryFolder()
-  for (let index = 0; index < collectorLimits.segmentsMax + 5; index++) {
-    writeFileSync(join(directory, `ring2.s${index}`), '')
-  }
-  expect(findSegments(directory)).toHaveLength(collectorLimits.segmentsMax)
+  for (let index = 0; index < 100; index++) writeFileSync(join(directory, `ring2.a${index}`), '')
+  const live = openProducer({ directory, name: 'live', payloadBytes: 65_536 })
+  expect(findSegments(directory)).toHaveLength(101)
+  const found = readSegments(directory, ['*'])
+  live.close()
+  expect(found.segments.map(({ segment }) => segment)).toEqual(['live'])
 })
 
 test('the counters of a segment are those of what was written', () => {

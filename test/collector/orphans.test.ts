@@ -1,0 +1,78 @@
+import { existsSync } from 'node:fs'
+import { expect, test } from 'vitest'
+import { identify, unknownModel } from '../../collector/bodies.ts'
+import { checkpointPath, writeCheckpoint } from '../../collector/checkpoint.ts'
+import { settleOrphans } from '../../collector/orphans.ts'
+import type { ProducerInfo, RequestSummary } from '../../collector/records.ts'
+import { createRegistry } from '../../collector/requests.ts'
+import { temporaryFolder } from '../exporter/tensors/temporary-folder.ts'
+import { createMemoryStore } from './drain-fixture.ts'
+
+const producer: ProducerInfo = { segment: 'chat', boot: '00c0ffee00c0ffee', host: 'h', pid: 7 }
+
+/** What a killed exporter leaves: a prepared file, an open request, a checkpoint that names both. */
+function leftover() {
+  const state = temporaryFolder()
+  const segments = temporaryFolder()
+  const store = createMemoryStore()
+  store.prepared.set('chat-a', { rows: [], summaries: [] })
+  const registry = createRegistry({
+    producer,
+    unwanted: new Set(),
+    requestsMax: 10,
+    requestIdleMicros: 1e9,
+    onEnd: () => undefined,
+  })
+  const rest = { traceState: null, attributes: {}, startedAtMicros: 5 }
+  registry.begin(identify(1, 'request-1', null, rest))
+  const facts = {
+    directory: segments,
+    position: 9,
+    files: ['chat-a'],
+    steps: [],
+    registry: registry.store(),
+    ended: [],
+  }
+  expect(writeCheckpoint(state, producer, facts, false).status).toBe('success')
+  const ended: RequestSummary[] = []
+  const settle = (host: string) =>
+    settleOrphans({
+      stateDirectory: state,
+      segmentsDirectory: segments,
+      host,
+      sink: store.sink(),
+      onEnd: (summary) => void ended.push(summary),
+      onEvent: () => undefined,
+    })
+  return { store, ended, settle, path: checkpointPath(state, producer) }
+}
+
+test('files of a segment that is gone are published and its open requests end', () => {
+  const { store, ended, settle, path } = leftover()
+  settle('h')
+  expect(store.published.has('chat-a')).toBe(true)
+  expect(ended.map(({ request, verdict }) => [request.requestId, verdict])).toEqual([
+    ['request-1', 'unknown'],
+  ])
+  expect(store.summaries().map(({ request }) => request.requestId)).toEqual(['request-1'])
+  expect(existsSync(path)).toBe(false)
+  expect(ended[0]?.model).toEqual(unknownModel)
+})
+
+test('what another host left is not touched', () => {
+  const { store, settle, path } = leftover()
+  settle('other')
+  expect(store.published.size).toBe(0)
+  expect(existsSync(path)).toBe(true)
+})
+
+test('a store that refuses leaves the checkpoint for the next start', () => {
+  const { store, settle, path } = leftover()
+  store.failing = 'publish'
+  settle('h')
+  expect(existsSync(path)).toBe(true)
+  store.failing = null
+  settle('h')
+  expect(store.published.has('chat-a')).toBe(true)
+  expect(existsSync(path)).toBe(false)
+})
