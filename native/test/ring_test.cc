@@ -52,6 +52,22 @@ TEST(Ring, KeepsEveryByteWhenThePayloadWrapsManyTimes) {
   ring2_producer_close(producer);
 }
 
+TEST(Ring, TakesARecordThatEndsWithTheRing) {
+  Folder folder;
+  Options options;
+  options.payload_bytes = 65536;
+  ring2_producer *producer = open_producer(folder, "exact", options);
+  ring2_consumer *consumer = open_consumer(folder, "exact");
+  // A STEP of one row takes 64 bytes; the tensor takes all the rest.
+  const std::vector<float> rest((65536 - 64) / 4, 7);
+  ASSERT_EQ(write_token(producer, 0, rest), RING2_OK);
+  const Drained drained = drain(consumer);
+  ASSERT_EQ(drained.of(RING2_KIND_TENSOR).size(), 1u);
+  EXPECT_EQ(floats(consumer, drained.of(RING2_KIND_TENSOR)[0]), rest);
+  ring2_consumer_close(consumer, 0);
+  ring2_producer_close(producer);
+}
+
 TEST(Ring, SaysFullWhenDescriptorsRunOutAndAnnouncesTheGap) {
   Folder folder;
   Options options;
