@@ -129,6 +129,21 @@ def test_a_row_that_has_ended_is_captured_no_further(tiny, attach):
         assert torch.equal(records.stitched("token_ids", -1, key), out[key - 1, : lengths[key - 1]])
 
 
+def test_logits_of_chosen_positions_are_counted_and_not_captured(tiny, attach, caplog):
+    model = tiny("llama")
+    ids = torch.randint(3, 97, (1, 7))
+    attached = attach(model, "resid_pre,final_logits")
+    with torch.no_grad(), _requests(1):
+        for _ in range(2):
+            model(input_ids=ids, logits_to_keep=torch.tensor([0, 3]))
+        kept = model(input_ids=ids, logits_to_keep=2).logits
+    records = attached.finish()
+    assert [t.hook for t in records.tensors] == ["resid_pre"] * 6 + ["final_logits"]
+    assert torch.equal(records.tensor("final_logits").torch(), kept[0])
+    assert attached.probe.losses()["unsupported"][0] == 2
+    assert sum("logits_to_keep" in line for line in caplog.messages) == 1
+
+
 def test_an_end_token_fed_on_purpose_is_captured_in_a_batch_of_one(tiny, attach):
     model = tiny("llama")
     attached = attach(model, "token_ids")

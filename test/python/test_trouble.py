@@ -69,6 +69,28 @@ def test_without_an_exporter_the_ring_fills_once_and_the_model_goes_on(tiny, tmp
     assert torch.equal(_forward(model), before)
 
 
+def test_a_full_ring_ends_no_capture_of_passes_without_request_and_cache(tiny, attach):
+    model = tiny("llama")
+    attached = attach(model, "resid_pre", payload_mb=0.0625)
+
+    def run():
+        with torch.no_grad():
+            model(input_ids=IDS, use_cache=False)
+
+    while "step_lost" not in attached.probe.losses():
+        run()
+    run()
+    assert attached.probe.active
+    attached.reader.drain()
+    deadline = time.monotonic() + 60
+    resumed = []
+    # Records that must arrive come first, so room for a step may take several rounds.
+    while not resumed and time.monotonic() < deadline:
+        run()
+        resumed = attached.reader.drain().tensors
+    assert [tensor.layer for tensor in resumed[:2]] == [0, 1]
+
+
 def test_an_exporter_that_leaves_and_another_that_comes_lose_nothing_in_the_ring(tiny, tmp_path):
     model = tiny("llama")
     with ring2.attach(model, "resid_pre", directory=str(tmp_path), segment="x") as probe:

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from . import _models, _native, _requests
+from ._end_tokens import EndTokens
 from ._errors import Ring2Error
 from ._probe import Probe
 from ._producer import Producer
@@ -43,17 +44,6 @@ def _default_segment(name: str) -> str:
     return f"{plain[:40]}-{os.getpid()}-{next(_segment_numbers)}"
 
 
-def _end_of_sequence_ids(model: Any, tokenizer: Any) -> set[int]:
-    ids: set[int] = set()
-    sources = (getattr(model, "generation_config", None), getattr(model, "config", None), tokenizer)
-    for source in sources:
-        for name in ("eos_token_id", "pad_token_id"):
-            value = getattr(source, name, None)
-            values = value if isinstance(value, (list, tuple)) else (value,)
-            ids.update(int(item) for item in values if isinstance(item, int))
-    return ids
-
-
 def _check_not_attached(model: Any) -> None:
     for probe in _attached_probes():
         other = probe.model
@@ -84,7 +74,7 @@ def attach(
     model       a Hugging Face causal language model as it is, or any module with HookPoints
     hooks       names, presets, aliases of docs/hooks.md: ``"resid_pre[0,5],pattern[::4],logits"``
     layers      for hooks without brackets: "all", a number, numbers, or text like "::4"
-    tokenizer   only to learn more end-of-sequence ids, for batches in which rows end early
+    tokenizer   only for its end-of-sequence ids, which count outside of ``model.generate``
     segment     name of /dev/shm/ring2.<segment>; by default the model's name and the process id
     payload_mb  size of the payload ring in MiB
     when_full   "drop" counts what does not fit; "block" waits up to ``block_timeout_ms`` first
@@ -141,7 +131,7 @@ def _start(
     model: Any, structure: _models.Structure, chosen: dict[str, tuple[int, ...]],
     producer: Producer, info: dict[str, object], tokenizer: Any,
 ) -> Probe:
-    probe = Probe(model, structure, chosen, producer, _end_of_sequence_ids(model, tokenizer))
+    probe = Probe(model, structure, chosen, producer, EndTokens(model, tokenizer))
     try:
         producer.send(_native.KIND_MODEL, info)
         probe.install()

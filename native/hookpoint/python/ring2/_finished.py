@@ -5,10 +5,10 @@ step that produced the end is part of the request; what is fed afterwards is not
 the loop stops by itself, so a fed end-of-sequence token there was meant by the caller.
 """
 
-from collections.abc import Iterable
 from typing import Any
 from weakref import WeakKeyDictionary
 
+from ._end_tokens import EndTokens
 from ._native import PHASE_DECODE
 from ._steps import Forward, Row
 
@@ -16,8 +16,8 @@ from ._steps import Forward, Row
 class FinishedRows:
     """Remembers, per open request, the position from which its row holds no more of it."""
 
-    def __init__(self, token_ids: Iterable[int]) -> None:
-        self._token_ids = frozenset(token_ids)
+    def __init__(self, end_tokens: EndTokens) -> None:
+        self._end_tokens = end_tokens
         self._ended: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
 
     def forget(self, entry: Any) -> None:
@@ -32,13 +32,14 @@ class FinishedRows:
                     self._ended.pop(entry, None)
             return forward.rows
         fed = forward.token_ids[:, 0].tolist()
+        ends = self._end_tokens.current()
         rows = []
         for row in forward.rows:
             entry = entries[row.index]
             ended_at = self._ended.get(entry)
             if ended_at is not None and row.token_start > ended_at:
                 continue
-            if fed[row.index] in self._token_ids:
+            if fed[row.index] in ends:
                 self._ended[entry] = row.token_start
                 continue
             self._ended.pop(entry, None)

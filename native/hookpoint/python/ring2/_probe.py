@@ -8,11 +8,12 @@ unexpected error ends the capture, with one log line. ``detach`` leaves the mode
 import itertools
 import logging
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 from . import _attention, _models, _native, _requests
 from ._anonymous import AnonymousRequests
+from ._end_tokens import EndTokens
 from ._finished import FinishedRows
 from ._producer import Producer
 from ._requests import Entry, Session
@@ -27,6 +28,11 @@ class _CurrentStep(threading.local):
 
     forward: Forward | None = None
     entries: tuple[Entry, ...] = ()
+    cache: Any = None  # of a step that may not have been written: without a forward
+    picks_logits: bool = False  # whether the caller chose the positions of the logits
+
+    def clear(self) -> None:
+        self.forward, self.entries, self.cache, self.picks_logits = None, (), None, False
 
 
 class Probe:
@@ -34,7 +40,7 @@ class Probe:
 
     def __init__(
         self, model: Any, structure: _models.Structure, hooks: dict[str, tuple[int, ...]],
-        producer: Producer, token_ids: Iterable[int],
+        producer: Producer, end_tokens: EndTokens,
     ) -> None:
         self.hooks = hooks
         self.segment = producer.name
@@ -49,7 +55,8 @@ class Probe:
         self._step = _CurrentStep()
         self._open: dict[Entry, None] = {}
         self._anonymous = AnonymousRequests()
-        self._finished = FinishedRows(token_ids)
+        self._end_tokens = end_tokens
+        self._finished = FinishedRows(end_tokens)
         self._undo: list[Callable[[], object]] = []
         self._active = True
         self._warned: set[str] = set()
@@ -102,6 +109,9 @@ class Probe:
         before, after = _untraced(self._before), _untraced(self._after)
         self._on(model.register_forward_pre_hook(before, with_kwargs=True, prepend=True))
         self._on(model.register_forward_hook(after, always_call=True))
+        restore = self._end_tokens.install()
+        if restore is not None:
+            self._undo.append(restore)
         kernel = "" if "pattern" not in self.hooks else self._attention_kernel()
         for site in self._sites:
             self._install_site(site, kernel)
@@ -125,6 +135,8 @@ class Probe:
 
     def _install_site(self, site: _models.Site, kernel: str) -> None:
         tap = self._tap(HOOKS_BY_NAME[site.hook].id, site.layer, site.view)
+        if site.hook == "final_logits":
+            tap = self._logits_tap(tap)
         module = site.module
         if hasattr(module, "hook_name"):
             module._tap = tap
@@ -153,6 +165,22 @@ class Probe:
                 self._disable(error)
 
         return tap
+
+    def _logits_tap(self, tap: Callable[[Any], None]) -> Callable[[Any], None]:
+        """Rows of logits are the last tokens of a step, unless the caller chose others."""
+
+        def logits(tensor: Any) -> None:
+            if not self._step.picks_logits:
+                tap(tensor)
+            elif self._step.forward is not None:
+                self._producer.count_loss("unsupported", 1)
+                self._warn_once(
+                    "logits",
+                    "final_logits of a forward pass whose logits_to_keep is a tensor of positions "
+                    "were not captured; give it the number of last positions",
+                )
+
+        return _untraced(logits)
 
     # ------------------------------------------------------------------ attention
 
@@ -220,20 +248,20 @@ class Probe:
             self._disable(error)
 
     def _after(self, _module: Any, _args: tuple, output: Any) -> None:
-        forward, entries = self._step.forward, self._step.entries
+        entries, given = self._step.entries, self._step.cache
         self._native.ring2_torch_set_step(self._producer.slot, -1)
-        self._step.forward, self._step.entries = None, ()
+        self._step.clear()
         if not entries or not self._active:
             return
         try:
             cache = getattr(output, "past_key_values", None)
-            self._anonymous.after(entries, cache if cache is not None else forward.cache)
+            self._anonymous.after(entries, cache if cache is not None else given)
         except Exception as error:  # the model must go on, whatever this was
             self._disable(error)
 
     def _open_step(self, arguments: dict[str, Any]) -> None:
         self._native.ring2_torch_set_step(self._producer.slot, -1)
-        self._step.forward, self._step.entries = None, ()
+        self._step.clear()
         forward = read_forward(arguments)
         if forward is None:
             self._refuse_step("a forward pass without a tensor argument cannot be attributed")
@@ -241,7 +269,7 @@ class Probe:
         entries = _requests.current()
         if entries is None:
             entries = self._anonymous.resolve(forward.batch, forward.past, forward.cache)
-            self._step.entries = entries
+            self._step.entries, self._step.cache = entries, forward.cache
         elif len(entries) != forward.batch:
             self._refuse_step(
                 f"a forward pass of {forward.batch} rows under {len(entries)} requests was not "
@@ -251,6 +279,7 @@ class Probe:
             return
         if forward.irregular:
             self._refuse_step("rows with padding between their tokens were not captured")
+        self._step.picks_logits = hasattr(arguments.get("logits_to_keep"), "ndim")
         rows = self._finished.remove(forward, entries)
         if rows:
             self._write_step(forward, rows, entries)
