@@ -5,10 +5,10 @@
 const routes: readonly (readonly [string, string])[] = [
   ['/v1/traces', 'requests kept, newest first; since, model, verdict, limit, cursor'],
   ['/v1/traces/{trace_id}', 'requests, token ranges, tensors kept, statistics, completeness'],
-  ['/v1/traces/{trace_id}/tensors', 'every stored row; hook, layer, request_id'],
+  ['/v1/traces/{trace_id}/tensors', 'every stored row; hook, layer, request_id, producer'],
   [
     '/v1/traces/{trace_id}/tensors/{hook}/{layer}',
-    'one tensor stitched over steps; request_id, tokens=a:b, heads, rank, ' +
+    'one tensor stitched over steps; request_id, producer, tokens=a:b, heads, rank, ' +
       'format=npy|safetensors|json, require=complete',
   ],
   ['/v1/rings', 'live segments'],

@@ -53,6 +53,7 @@ export const tensorListQuerySchema = Type.Object(
     hook: parameter('only this hook'),
     layer: parameter('only this layer; "global" for hooks without layers'),
     request_id: parameter('only this request'),
+    producer: parameter('only rows of this producer'),
   },
   strict,
 )
@@ -60,6 +61,7 @@ export const tensorListQuerySchema = Type.Object(
 export const tensorQuerySchema = Type.Object(
   {
     request_id: parameter('needed when several requests of the trace have this tensor'),
+    producer: parameter('needed when several producers have this tensor of one request'),
     tokens: parameter('a:b, half open logical positions; either end may be left out'),
     heads: parameter('0,3,5:8 for tensors with heads'),
     rank: parameter('tensor-parallel rank, or tp:0,pp:1'),
@@ -192,6 +194,7 @@ export const tensorListSchema = Type.Object(
       Type.Object(
         {
           request_id: Type.String(),
+          producer: Type.String({ description: 'steps are counted by each producer for itself' }),
           hook: Type.String(),
           layer: Type.Integer(),
           step: Type.Integer(),

@@ -44,10 +44,11 @@ export function tensorRoutes(dependencies: ServerDependencies): FastifyPluginAsy
     }
     app.get('/v1/traces/:trace_id/tensors', { schema: listSchema }, async (request) => {
       const traceId = parseTraceId(request.params.trace_id)
-      const { hook, layer, request_id } = request.query
+      const { hook, layer, request_id, producer } = request.query
       const rows = await reader.list({
         traceId,
         requestId: request_id ?? null,
+        producer: producer ?? null,
         hook: orNull(hook, parseHook),
         layer: orNull(layer, parseLayer),
       })
@@ -68,6 +69,7 @@ export function tensorRoutes(dependencies: ServerDependencies): FastifyPluginAsy
       const opened = await reader.open({
         traceId: parseTraceId(params.trace_id),
         requestId: query.request_id ?? null,
+        producer: query.producer ?? null,
         hook: parseHook(params.hook),
         layer: parseLayer(params.layer),
         rank: orNull(query.rank, parseRank),

@@ -116,6 +116,7 @@ function heldTensors(series: readonly CatalogSeries[]): HeldTensor[] {
 export function tensorRowView(row: TensorRowPlace) {
   return {
     request_id: row.request_id,
+    producer: row.producer,
     hook: row.hook,
     layer: row.layer,
     step: row.step,

@@ -34,6 +34,7 @@ export interface CatalogSeries extends SeriesRange {
 export interface SeriesFilter {
   readonly traceId: string
   readonly requestId?: string
+  readonly producer?: string
   readonly hook?: string
   readonly layer?: number
 }
@@ -247,6 +248,7 @@ function readSeries(database: DatabaseSync, filter: SeriesFilter): CatalogSeries
     values.push(value)
   }
   add('request_id', filter.requestId)
+  add('producer', filter.producer)
   add('hook', filter.hook)
   add('layer', filter.layer)
   const rows = database

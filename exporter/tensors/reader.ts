@@ -38,6 +38,8 @@ export interface TensorRowPlace extends TensorRecord {
 export interface TensorListQuery {
   readonly traceId: string
   readonly requestId: string | null
+  /** Null or left out: the rows of every producer. */
+  readonly producer?: string | null
   readonly hook: string | null
   readonly layer: number | null
 }
@@ -65,7 +67,7 @@ export function createTensorReader(options: TensorReaderOptions): TensorReader {
 
   async function open(query: TensorQuery): Promise<OpenedTensor> {
     const series = chooseSeries(catalog, query)
-    const requestId = series[0]?.request_id ?? ''
+    const chosen = { trace_id: query.traceId, request_id: '', producer: '', ...series[0] }
     const rows = dropDuplicates(await readPlaces(source, series))
     const hook = hooks.find((one) => one.name === query.hook)
     const shape = hook?.shape ?? 'token'
@@ -75,13 +77,13 @@ export function createTensorReader(options: TensorReaderOptions): TensorReader {
       headAxis: headAxis < 0 ? null : headAxis,
       heads: query.heads,
       tokens: query.tokens,
-      expected: expectedRanges(catalog, query.traceId, requestId, shape),
+      expected: expectedRanges(catalog, chosen, shape),
     })
     checkSize('the tensor', plan.bytes, tensorBytesMax)
     checkSize('the rows it comes from', payloadBytes(plan, rows), sourceBytesMax)
     return {
       traceId: query.traceId,
-      requestId,
+      requestId: chosen.request_id,
       hook: query.hook,
       layer: query.layer,
       plan,
@@ -94,6 +96,9 @@ export function createTensorReader(options: TensorReaderOptions): TensorReader {
     const series = catalog.series({
       traceId: query.traceId,
       ...(query.requestId === null ? {} : { requestId: query.requestId }),
+      ...(query.producer === null || query.producer === undefined
+        ? {}
+        : { producer: query.producer }),
       ...(query.hook === null ? {} : { hook: query.hook }),
       ...(query.layer === null ? {} : { layer: query.layer }),
     })
@@ -154,6 +159,7 @@ function checkPlace(series: CatalogSeries, place: TensorRowPlace): void {
   const same =
     series.trace_id === place.trace_id &&
     series.request_id === place.request_id &&
+    series.producer === place.producer &&
     series.hook === place.hook &&
     series.layer === place.layer
   if (same) return
@@ -164,13 +170,16 @@ function checkPlace(series: CatalogSeries, place: TensorRowPlace): void {
   })
 }
 
-/** Delivered again, stored once: of rows with one key only the first counts. */
+/**
+ * Delivered again, stored once: of rows with one key only the first counts. Steps are counted by
+ * each producer for itself, so the producer is part of the key.
+ */
 function dropDuplicates(rows: readonly TensorRowPlace[]): TensorRowPlace[] {
   const seen = new Set<string>()
   return rows.filter((row) => {
     const ranks = [row.tp_rank, row.pp_rank, row.dp_rank, row.ep_rank]
-    const place = [row.request_id, row.hook, row.layer, ...ranks, row.token_start, row.step]
-    const key = JSON.stringify(place)
+    const series = [row.producer, row.request_id, row.hook, row.layer, ...ranks]
+    const key = JSON.stringify([...series, row.token_start, row.step])
     if (seen.has(key)) return false
     seen.add(key)
     return true

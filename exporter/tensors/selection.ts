@@ -25,6 +25,8 @@ export interface TensorQuery {
   readonly traceId: string
   /** Needed only when the trace has several requests with this tensor. */
   readonly requestId: string | null
+  /** Needed only when several producers have this tensor of one request; null is none. */
+  readonly producer?: string | null
   readonly hook: string
   /** −1 for a hook of the whole model. */
   readonly layer: number

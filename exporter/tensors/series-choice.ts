@@ -1,6 +1,6 @@
 /**
  * From a question to the series that answer it: unknown traces and tensors, several requests of one
- * trace, several ranks of one tensor. Reads the catalogue only.
+ * trace, several producers of one request, several ranks of one tensor. Reads the catalogue only.
  */
 
 import { type HookShape, hooks } from '../../collector/hooks.gen.ts'
@@ -12,14 +12,16 @@ import type { RankFilter, TensorQuery, TokenRange } from './selection.ts'
 const NAMED_MAX = 20
 
 /**
- * Series of one request and one rank, limited to files that may hold the tokens asked for.
+ * Series of one request, one producer and one rank, limited to files that may hold the tokens asked for.
  * Never empty: throws what the user has to know instead.
  */
 export function chooseSeries(catalog: Catalog, query: TensorQuery): CatalogSeries[] {
   const all = catalog.series({ traceId: query.traceId, hook: query.hook, layer: query.layer })
   if (all.length === 0) throw unknownTensor(catalog, query)
-  const ofRequest = chooseRequest(all, query)
-  const ofRank = chooseRank(ofRequest, query)
+  const ofRequest = chooseRequest(ofProducer(all, query), query)
+  const fitting = fittingRanks(ofRequest, query)
+  checkOneProducer(catalog, fitting)
+  const ofRank = chooseRank(fitting, query)
   const { tokens } = query
   if (tokens === null) return ofRank
   const near = ofRank.filter((one) => one.token_end > tokens.start && one.token_start < tokens.end)
@@ -28,6 +30,40 @@ export function chooseSeries(catalog: Catalog, query: TensorQuery): CatalogSerie
   throw new Ring2Error('RING2_E_QUERY', {
     expected: `tokens within ${rangesText(held)}`,
     actual: `tokens=${tokens.start}:${tokens.end}`,
+  })
+}
+
+function ofProducer(all: readonly CatalogSeries[], query: TensorQuery): readonly CatalogSeries[] {
+  const producer = query.producer ?? null
+  if (producer === null) return all
+  const chosen = all.filter((one) => one.producer === producer)
+  if (chosen.length > 0) return chosen
+  throw new Ring2Error('RING2_E_TENSOR_UNKNOWN', {
+    expected: `a producer with this tensor: ${named([...new Set(all.map((one) => one.producer))])}`,
+    actual: JSON.stringify(producer),
+  })
+}
+
+/**
+ * Two models under one request are two tensors of one name. The producers of one model's ranks are
+ * not: each holds ranks of its own, and the rank tells them apart.
+ */
+function checkOneProducer(catalog: Catalog, fitting: readonly CatalogSeries[]): void {
+  const producers = [...new Set(fitting.map((one) => one.producer))].sort()
+  const [first] = fitting
+  if (first === undefined || producers.length === 1) return
+  const requests = catalog
+    .requests(first.trace_id)
+    .filter((one) => one.request_id === first.request_id)
+  const models = new Map(requests.map((one) => [one.producer, one.model]))
+  const ranks = new Set(fitting.map(rankText))
+  const owners = new Set(fitting.map((one) => `${rankText(one)} ${one.producer}`))
+  const modelsHeld = new Set(producers.map((one) => models.get(one)))
+  if (owners.size === ranks.size && modelsHeld.size === 1) return
+  const texts = producers.map((one) => `${one} (model ${models.get(one) ?? 'unknown'})`)
+  throw new Ring2Error('RING2_E_QUERY', {
+    expected: `producer, as ${producers.length} producers have this tensor: ${named(texts)}`,
+    actual: 'no producer',
   })
 }
 
@@ -48,17 +84,19 @@ function chooseRequest(all: readonly CatalogSeries[], query: TensorQuery): Catal
   })
 }
 
-function chooseRank(all: readonly CatalogSeries[], query: TensorQuery): CatalogSeries[] {
+function fittingRanks(all: readonly CatalogSeries[], query: TensorQuery): CatalogSeries[] {
   const fitting = all.filter((one) => fits(one, query.rank))
+  if (fitting.length > 0) return fitting
+  throw new Ring2Error('RING2_E_QUERY', {
+    expected: `one of the ranks ${[...new Set(all.map(rankText))].sort().join('; ')}`,
+    actual: JSON.stringify(query.rank),
+  })
+}
+
+function chooseRank(fitting: readonly CatalogSeries[], query: TensorQuery): CatalogSeries[] {
   const ranks = [...new Set(fitting.map(rankText))].sort()
   const [lowest] = ranks
-  if (lowest === undefined) {
-    throw new Ring2Error('RING2_E_QUERY', {
-      expected: `one of the ranks ${[...new Set(all.map(rankText))].sort().join('; ')}`,
-      actual: JSON.stringify(query.rank),
-    })
-  }
-  if (ranks.length === 1) return fitting
+  if (ranks.length === 1) return [...fitting]
   // Of a tensor that is not sharded every rank holds the same values: any one is the answer.
   const sharded = hooks.find((one) => one.name === query.hook)?.sharded ?? true
   if (!sharded) return fitting.filter((one) => rankText(one) === lowest)
@@ -113,23 +151,20 @@ function named(names: readonly string[]): string {
 }
 
 /**
- * Token positions that a complete tensor has; null while no summary has come. Hooks of shape
- * `request` (logits) owe one row per step: of a prefill its last position, whatever else is there.
+ * Token positions that a complete tensor of this producer has; null while no summary of it has come.
+ * Hooks of shape `request` (logits) owe one row per step: of a prefill its last position, whatever
+ * else is there.
  */
 export function expectedRanges(
   catalog: Catalog,
-  traceId: string,
-  requestId: string,
+  series: Pick<CatalogSeries, 'trace_id' | 'request_id' | 'producer'>,
   shape: HookShape,
 ): TokenRange[] | null {
-  const ranges: TokenRange[] = []
-  let known = false
-  for (const request of catalog.requests(traceId)) {
-    if (request.request_id !== requestId || request.summary === null) continue
-    known = true
-    ranges.push(...phaseRanges(request.summary, shape))
-  }
-  return known ? unite(ranges) : null
+  const request = catalog
+    .requests(series.trace_id)
+    .find((one) => one.request_id === series.request_id && one.producer === series.producer)
+  const summary = request?.summary ?? null
+  return summary === null ? null : unite(phaseRanges(summary, shape))
 }
 
 function phaseRanges(summary: string, shape: HookShape): TokenRange[] {

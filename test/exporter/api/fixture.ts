@@ -5,7 +5,15 @@ import type { FastifyInstance } from 'fastify'
 import { expect } from 'vitest'
 import type { Health, ServerDependencies } from '../../../exporter/api/dependencies.ts'
 import { buildServer } from '../../../exporter/api/server.ts'
-import { floats, request, row, summary, traceA } from '../tensors/rows.ts'
+import {
+  floats,
+  otherModel,
+  otherProducer,
+  request,
+  row,
+  summary,
+  traceA,
+} from '../tensors/rows.ts'
 import { openFixture } from '../tensors/store-fixture.ts'
 import { temporaryFolder } from '../tensors/temporary-folder.ts'
 
@@ -78,4 +86,4 @@ export async function expectDescribed(app: FastifyInstance, path: string, value:
   expect(valid).toBe(true)
 }
 
-export { floats, request, row, summary, traceA }
+export { floats, otherModel, otherProducer, request, row, summary, traceA }

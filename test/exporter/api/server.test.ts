@@ -53,6 +53,7 @@ test('/openapi.json describes every route with its parameters', async () => {
     'heads',
     'hook',
     'layer',
+    'producer',
     'rank',
     'request_id',
     'require',

@@ -6,8 +6,11 @@ import {
   floats,
   get,
   openServer,
+  otherModel,
+  otherProducer,
   request,
   row,
+  summary,
   tensorUrl,
   traceA,
 } from './fixture.ts'
@@ -167,6 +170,31 @@ test('several requests of a trace are asked for by id, whatever characters it ha
   expect(npyFloats(one.rawPayload)).toEqual([8, 9])
   expect(decodeURIComponent(String(one.headers['x-ring2-request-id']))).toBe(id)
   const nobody = await get(app, `${tensorUrl}?request_id=..%2F..%2Fetc%2Fpasswd`)
+  expect([nobody.statusCode, nobody.json().code]).toEqual([404, 'RING2_E_TENSOR_UNKNOWN'])
+})
+
+test('two models under one request are both listed, and a producer chooses one', async () => {
+  const { app, store } = await openServer()
+  const other = { model: otherModel, producer: otherProducer }
+  const values = { tokenEnd: 2, shape: [2, 2], data: floats(9, 8, 7, 6) }
+  store.flush([row({ ...other, ...values })], [summary(other)], otherProducer)
+  const [chat, draft] = ['chat-00c0ffee00c0ffee', 'draft-00c0ffee00c0ffee']
+  const rows = `/v1/traces/${traceA}/tensors?hook=resid_pre&layer=0`
+  const listed = (await get(app, rows)).json()
+  await expectDescribed(app, '/v1/traces/{trace_id}/tensors', listed)
+  const producers = (list: { tensors: { producer: string }[] }) =>
+    list.tensors.map((one) => one.producer)
+  expect(producers(listed)).toEqual([chat, chat, draft])
+  expect(producers((await get(app, `${rows}&producer=${draft}`)).json())).toEqual([draft])
+  const ambiguous = (await get(app, tensorUrl)).json()
+  expect(ambiguous).toMatchObject({ status: 400, code: 'RING2_E_QUERY' })
+  expect(ambiguous.expected).toContain(`${draft} (model draft/model)`)
+  const first = await get(app, `${tensorUrl}?producer=${chat}&require=complete`)
+  expect(npyFloats(first.rawPayload)).toEqual([1, 2, 3, 4, 5, 6])
+  const second = await get(app, `${tensorUrl}?producer=${draft}`)
+  expect(npyFloats(second.rawPayload)).toEqual([9, 8, 7, 6])
+  expect(second.headers['x-ring2-gaps']).toBe('2:3')
+  const nobody = await get(app, `${tensorUrl}?producer=nobody`)
   expect([nobody.statusCode, nobody.json().code]).toEqual([404, 'RING2_E_TENSOR_UNKNOWN'])
 })
 

@@ -1,7 +1,7 @@
 import { readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { expect, test } from 'vitest'
-import { floats, request, row, summary, traceB } from './rows.ts'
+import { floats, otherModel, otherProducer, request, row, summary, traceB } from './rows.ts'
 import { asFloats, openFixture, query } from './store-fixture.ts'
 import { temporaryFolder } from './temporary-folder.ts'
 
@@ -62,6 +62,77 @@ test('several requests of one trace need a request id, and the error names them'
   expect((await reader.open(query({ layer: 1 }))).requestId).toBe('request/2?*')
   await expect(reader.open(query({ requestId: 'nobody' }))).rejects.toMatchObject({
     code: 'RING2_E_TENSOR_UNKNOWN',
+  })
+})
+
+const chat = 'chat-00c0ffee00c0ffee'
+const draft = 'draft-00c0ffee00c0ffee'
+const ofDraft = { model: otherModel, producer: otherProducer }
+
+test('two models under one request are both listed, and a fetch has to name one', async () => {
+  const fixture = openFixture(temporaryFolder())
+  fixture.flush([row()], [summary()])
+  // Same request, hook, layer, tokens and step: only the producer tells them apart.
+  fixture.flush([row({ ...ofDraft, data: floats(5, 6, 7, 8) })], [], otherProducer)
+  const reader = fixture.reader()
+  const listed = await reader.list(listAll)
+  expect(listed.map((one) => one.producer)).toEqual([chat, draft])
+  const ofOne = await reader.list({ ...listAll, producer: draft })
+  expect(ofOne.map((one) => one.producer)).toEqual([draft])
+  await expect(reader.open(query())).rejects.toMatchObject({
+    code: 'RING2_E_QUERY',
+    expected: expect.stringMatching(
+      /chat-\w+ \(model HuggingFaceTB\/SmolLM2-135M-Instruct\), draft-\w+ \(model draft\/model\)/,
+    ),
+  })
+  const first = await reader.open(query({ producer: chat }))
+  expect(asFloats(await first.read())).toEqual([1, 2, 3, 4])
+  const second = await reader.open(query({ producer: draft }))
+  expect(asFloats(await second.read())).toEqual([5, 6, 7, 8])
+  await expect(reader.open(query({ producer: 'nobody' }))).rejects.toMatchObject({
+    code: 'RING2_E_TENSOR_UNKNOWN',
+    expected: expect.stringContaining(draft),
+  })
+})
+
+test('completeness is judged by the summary of the producer that is read', async () => {
+  const fixture = openFixture(temporaryFolder())
+  const whole = { tokenEnd: 3, shape: [3, 1], data: floats(1, 2, 3) }
+  fixture.flush([row(whole)], [summary()])
+  fixture.flush([row({ ...ofDraft, ...whole })], [], otherProducer)
+  const state = async (producer: string) =>
+    (await fixture.reader().open(query({ producer }))).plan.completeness
+  expect([await state(chat), await state(draft)]).toEqual(['complete', 'unknown'])
+  const [prefill] = summary().phases
+  if (prefill === undefined) throw new Error('the summary has no prefill')
+  const longer = summary({ ...ofDraft, phases: [{ ...prefill, tokenEnd: 9 }] })
+  fixture.flush([], [longer], otherProducer)
+  expect([await state(chat), await state(draft)]).toEqual(['complete', 'incomplete'])
+})
+
+test('ranks that are producers of their own are told apart by the rank alone', async () => {
+  const fixture = openFixture(temporaryFolder())
+  const shard = { hook: 'q', shape: [1, 2, 2] }
+  const second = { producer: otherProducer, ranks: { tp: 1, pp: 0, dp: 0, ep: 0 } }
+  fixture.flush([row(), row({ ...shard, data: floats(1, 2, 3, 4) })])
+  fixture.flush(
+    [row(second), row({ ...shard, ...second, data: floats(5, 6, 7, 8) })],
+    [],
+    otherProducer,
+  )
+  const reader = fixture.reader()
+  expect((await reader.open(query())).plan.shape).toEqual([1, 4])
+  await expect(reader.open(query({ hook: 'q' }))).rejects.toMatchObject({
+    expected: expect.stringContaining('rank, as q is sharded'),
+  })
+  const opened = await reader.open(query({ hook: 'q', rank: { tp: 1 } }))
+  expect(asFloats(await opened.read())).toEqual([5, 6, 7, 8])
+  // Another model is never taken for a further rank of this one.
+  const third = { ...otherProducer, segment: 'third' }
+  const strange = { ...ofDraft, producer: third, ranks: { ...second.ranks, tp: 3 } }
+  fixture.flush([row(strange)], [], third)
+  await expect(reader.open(query())).rejects.toMatchObject({
+    expected: expect.stringContaining('producer, as 3 producers'),
   })
 })
 

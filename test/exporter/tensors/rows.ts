@@ -36,6 +36,11 @@ export const producer: ProducerInfo = {
   pid: 4711,
 }
 
+/** A second model that works under the same requests, in a process of its own. */
+export const otherModel: ModelInfo = { ...model, name: 'draft/model' }
+
+export const otherProducer: ProducerInfo = { ...producer, segment: 'draft', pid: 4712 }
+
 export function request(change: Partial<RequestInfo> = {}): RequestInfo {
   return {
     key: 1,

@@ -1,6 +1,6 @@
 /** A directory store with its sink, catalogue and reader, which counts the bytes it reads. */
 
-import type { RequestSummary, TensorRow } from '../../../collector/records.ts'
+import type { ProducerInfo, RequestSummary, TensorRow } from '../../../collector/records.ts'
 import { createDirectoryStore } from '../../../exporter/store/fs.ts'
 import { locateStore } from '../../../exporter/store/location.ts'
 import type { ObjectStore } from '../../../exporter/store/object-store.ts'
@@ -35,10 +35,14 @@ export function openFixture(root: string) {
   }
 
   /** Stores rows and summaries as one flush; returns the names in the spool. */
-  function flush(rows: readonly TensorRow[], summaries: readonly RequestSummary[] = []) {
+  function flush(
+    rows: readonly TensorRow[],
+    summaries: readonly RequestSummary[] = [],
+    from: ProducerInfo = producer,
+  ) {
     for (const row of rows) sink.append(row)
     for (const one of summaries) sink.finish(one)
-    const prepared = sink.prepare(producer)
+    const prepared = sink.prepare(from)
     if (prepared.status !== 'success') throw prepared.error
     const published = sink.publish(prepared.value)
     if (published.status !== 'success') throw published.error
@@ -52,6 +56,7 @@ export function query(change: Partial<TensorQuery> = {}): TensorQuery {
   return {
     traceId: traceA,
     requestId: null,
+    producer: null,
     hook: 'resid_pre',
     layer: 0,
     rank: null,
