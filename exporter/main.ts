@@ -6,10 +6,12 @@ import { completionCommand } from './cli/complete.ts'
 import { demoCommand } from './cli/demo.ts'
 import { fetchCommand } from './cli/fetch.ts'
 import { lsCommand } from './cli/ls.ts'
-import { exitCodes, showError } from './cli/outcome.ts'
+import { exitCodes, showError, surviveClosedOutput } from './cli/outcome.ts'
 import { ringsCommand } from './cli/rings.ts'
 import { runCommand } from './cli/run.ts'
 import { version } from './version.ts'
+
+surviveClosedOutput()
 
 const program = new Command('ring2-exporter')
   .description('Internals of a running LLM as OpenTelemetry and Parquet, fetched by trace id.')

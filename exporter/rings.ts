@@ -1,4 +1,5 @@
 /** The live segments as one document: what `rings --json` prints and GET /v1/rings answers. */
+import { existsSync } from 'node:fs'
 import { readSegments, type SegmentInfo } from '../collector/index.ts'
 
 export function ringsDocument(directory: string, patterns: readonly string[]) {
@@ -15,8 +16,11 @@ function segmentDocument(info: SegmentInfo) {
       pid: info.producerPid,
       state: producerState(info),
     },
-    /** 0 when no exporter holds it. */
-    exporter_pid: info.consumerPid,
+    /** Whoever drains it, or did when it died; pid 0 and state `none` when nobody does. */
+    exporter: {
+      pid: info.consumerPid,
+      state: exporterState(info),
+    },
     created_at: new Date(info.createdAtMicros / 1000).toISOString(),
     committed: { records: info.committedRecords, bytes: info.committedBytes },
     meta: { used: info.metaUsed, limit: info.metaSlots },
@@ -28,4 +32,10 @@ function segmentDocument(info: SegmentInfo) {
 export function producerState(info: SegmentInfo): 'alive' | 'closed' | 'dead' {
   if (info.producerClosed) return 'closed'
   return info.producerAlive ? 'alive' : 'dead'
+}
+
+/** An exporter that ends in order leaves no pid behind; one that was killed does. */
+export function exporterState({ consumerPid }: SegmentInfo): 'alive' | 'dead' | 'none' {
+  if (consumerPid === 0) return 'none'
+  return existsSync(`/proc/${consumerPid}`) ? 'alive' : 'dead'
 }

@@ -1,6 +1,4 @@
 /** `ring2-exporter fetch`: tensors of a trace, stitched over steps, as files or on standard output. */
-import { mkdirSync, writeFileSync } from 'node:fs'
-import { dirname, join } from 'node:path'
 import type { Command } from 'commander'
 import { hooks } from '../../collector/index.ts'
 import { Ring2Error } from '../errors.ts'
@@ -19,17 +17,22 @@ import {
 } from '../tensors/selection.ts'
 import { tensorFacts, tensorName } from '../tensors/tensor-facts.ts'
 import { type ConfigOptions, configFrom, withConfig } from './config-option.ts'
+import {
+  checkOutputCount,
+  type OutputOptions,
+  outputFormat,
+  outputPath,
+  writeOutput,
+} from './fetch-output.ts'
 import { exitCodes, print, printJson, tell } from './outcome.ts'
 
-interface FetchOptions extends ConfigOptions {
+interface FetchOptions extends ConfigOptions, OutputOptions {
   readonly hook?: string
   readonly layer?: string
   readonly tokens?: string
   readonly heads?: string
   readonly rank?: string
   readonly request?: string
-  readonly format: string
-  readonly output?: string
   readonly requireComplete?: boolean
   readonly json?: boolean
 }
@@ -57,10 +60,10 @@ export function fetchCommand(command: Command): void {
     .option('--heads <list>', 'only these heads, such as 0,3,5:8')
     .option('--rank <rank>', 'only this tensor-parallel rank, or tp:0,pp:1')
     .option('--request <id>', 'which request, when the trace has several')
-    .option('--format <format>', `${tensorFormats.join(', ')}`, 'npy')
+    .option('--format <format>', `${tensorFormats.join(', ')} (default: what -o ends in, else npy)`)
     .option(
       '-o, --output <path>',
-      'a file for one tensor (- for standard output), else a directory',
+      'a file or a directory for one tensor (- for standard output), else a directory',
     )
     .option('--require-complete', 'exit with 4 when tokens are missing')
     .option('--json', 'print what was fetched as one JSON document')
@@ -71,16 +74,16 @@ export function fetchCommand(command: Command): void {
 
 async function fetchTensors(given: string, options: FetchOptions): Promise<number> {
   const traceId = parseTraceId(given)
-  const format = parseFormat(options.format)
+  const format = outputFormat(options)
   const { config } = configFrom(options)
   const { catalog, reader } = await openTensors(config)
   try {
     const queries = plan(catalog, traceId, options)
-    if (options.output === '-' && queries.length > 1) throw tooManyForOutput(queries.length)
+    checkOutputCount(options.output, queries.length)
     const fetched: Fetched[] = []
     for (const query of queries) {
       const opened = await reader.open(query)
-      const file = target(opened, format, options, queries.length === 1)
+      const file = outputPath(opened, format, options.output, queries.length === 1)
       fetched.push(await deliver(opened, format, file))
     }
     report(fetched, options)
@@ -89,22 +92,6 @@ async function fetchTensors(given: string, options: FetchOptions): Promise<numbe
   } finally {
     catalog.close()
   }
-}
-
-function tooManyForOutput(count: number): Ring2Error {
-  return new Ring2Error('RING2_E_QUERY', {
-    expected: 'one tensor for standard output: --hook, --layer and --request',
-    actual: `${count} tensors`,
-  })
-}
-
-function parseFormat(value: string): TensorFormat {
-  const format = tensorFormats.find((known) => known === value)
-  if (format !== undefined) return format
-  throw new Ring2Error('RING2_E_QUERY', {
-    expected: `--format ${tensorFormats.join(', ')}`,
-    actual: JSON.stringify(value),
-  })
 }
 
 /** One query per (request, hook, layer) that fits the options. */
@@ -138,7 +125,7 @@ function plan(catalog: Catalog, traceId: string, options: FetchOptions): TensorQ
   throw new Ring2Error(held ? 'RING2_E_TENSOR_UNKNOWN' : 'RING2_E_TRACE_UNKNOWN', {
     expected: held ? `a tensor that trace ${traceId} has` : 'a trace id of the store',
     actual: held ? selectionText(options) : traceId,
-    action: `Look with \`ring2-exporter ${held ? `fetch ${traceId} -o FOLDER` : 'ls'}\`.`,
+    action: `Look with \`ring2-exporter ${held ? `ls ${traceId}` : 'ls'}\`.`,
   })
 }
 
@@ -148,22 +135,6 @@ function selectionText({ hook, layer, request }: FetchOptions): string {
     .filter(([, value]) => value !== undefined)
     .map(([name, value]) => `--${name} ${value}`)
     .join(' ')
-}
-
-/** Where a tensor goes; null for standard output. */
-function target(
-  opened: OpenedTensor,
-  format: TensorFormat,
-  options: FetchOptions,
-  single: boolean,
-): string | null {
-  const { hook, layer } = opened
-  const request = opened.requestId.replaceAll(/[^A-Za-z0-9._-]/g, '_')
-  const name = layer < 0 ? `${hook}.${format}` : `${hook}.${layer}.${format}`
-  const { output } = options
-  if (single && output !== undefined) return output === '-' ? null : output
-  if (single) return name
-  return join(output ?? opened.traceId, request, name)
 }
 
 async function deliver(
@@ -176,10 +147,7 @@ async function deliver(
   const tokens = stitched.tokens.map(({ start, end }) => [start, end] as const)
   const encoded = encodeTensor(format, value, tensorName(opened), tensorFacts(opened))
   if (file === null) process.stdout.write(encoded)
-  else {
-    mkdirSync(dirname(file), { recursive: true })
-    writeFileSync(file, encoded)
-  }
+  else writeOutput(file, encoded)
   return {
     hook,
     layer,

@@ -1,46 +1,78 @@
 /** `ring2-exporter ls`: the requests that the store keeps, newest first. */
 import type { Command } from 'commander'
+import { Ring2Error } from '../errors.ts'
+import { catalogLimits } from '../limits.ts'
 import type { CatalogRequest } from '../tensors/catalog-list.ts'
 import { openTensors } from '../tensors/open.ts'
-import { parseLimit, parseSince, parseVerdict } from '../tensors/selection.ts'
+import { parseLimit, parseSince, parseTraceId, parseVerdict } from '../tensors/selection.ts'
 import { type ConfigOptions, configFrom, withConfig } from './config-option.ts'
-import { exitCodes, print, printJson } from './outcome.ts'
+import { heldOf, heldTable } from './ls-trace.ts'
+import { exitCodes, print, printJson, tell } from './outcome.ts'
 import { bytesText, styles, table } from './table.ts'
 
 interface LsOptions extends ConfigOptions {
   readonly since?: string
   readonly model?: string
   readonly verdict?: string
-  readonly limit: string
+  readonly limit?: string
   readonly json?: boolean
 }
 
 export function lsCommand(command: Command): void {
   withConfig(command)
     .description('list the requests kept: trace id, model, tokens, verdict, bytes')
+    .argument('[trace_id]', 'only this trace: its requests, and the hooks and layers each has')
     .option('--since <time>', 'a duration such as 1h, or a time such as 2026-01-31T12:00:00Z')
     .option('--model <name>', 'only requests of this model')
     .option('--verdict <verdict>', 'only requests with this verdict: ok, nonfinite, unknown')
-    .option('--limit <count>', 'at most this many', '50')
+    .option('--limit <count>', `at most this many (default: ${catalogLimits.pageRowsDefault})`)
     .option('--json', 'print one JSON document')
-    .action(async (options: LsOptions) => {
-      process.exitCode = await ls(options)
+    .action(async (traceId: string | undefined, options: LsOptions) => {
+      process.exitCode = await ls(traceId, options)
     })
 }
 
-async function ls(options: LsOptions): Promise<number> {
+async function ls(traceId: string | undefined, options: LsOptions): Promise<number> {
+  if (traceId !== undefined) return lsTrace(traceId, options)
   const { config } = configFrom(options)
-  const { catalog } = await openTensors(config)
-  const page = catalog.list({
+  const filter = {
     ...(options.since === undefined ? {} : { sinceMicros: parseSince(options.since, Date.now()) }),
     ...(options.model === undefined ? {} : { model: options.model }),
     ...(options.verdict === undefined ? {} : { verdict: parseVerdict(options.verdict) }),
-    limit: parseLimit(options.limit),
-  })
+  }
+  const limit = parseLimit(options.limit ?? String(catalogLimits.pageRowsDefault))
+  const { catalog } = await openTensors(config)
+  const page = catalog.list({ ...filter, limit })
   catalog.close()
   if (options.json === true) printJson({ requests: page.requests.map(asDocument) })
-  else print(asTable(page.requests))
+  else if (page.requests.length > 0) print(asTable(page.requests))
+  else {
+    const fitting = Object.keys(filter).length > 0 ? ' that fit the filters' : ''
+    tell(`no requests${fitting} kept in ${config.store.url}`)
+  }
   return exitCodes.done
+}
+
+async function lsTrace(given: string, options: LsOptions): Promise<number> {
+  const traceId = parseTraceId(given)
+  for (const name of ['since', 'model', 'verdict', 'limit'] as const) {
+    if (options[name] === undefined) continue
+    throw new Ring2Error('RING2_E_QUERY', {
+      expected: 'a trace id alone: filters are for the list of all requests',
+      actual: `--${name} ${options[name]}`,
+    })
+  }
+  const { catalog } = await openTensors(configFrom(options).config)
+  try {
+    const held = heldOf(catalog, traceId)
+    if (options.json === true) {
+      const requests = held.map(({ request, hooks }) => ({ ...asDocument(request), hooks }))
+      printJson({ trace_id: traceId, requests })
+    } else print(heldTable(held))
+    return exitCodes.done
+  } finally {
+    catalog.close()
+  }
 }
 
 function asDocument({ summary, ...request }: CatalogRequest): Record<string, unknown> {
@@ -50,7 +82,7 @@ function asDocument({ summary, ...request }: CatalogRequest): Record<string, unk
 function asTable(requests: readonly CatalogRequest[]): string {
   return table(
     [
-      { title: 'STARTED' },
+      { title: 'STARTED (UTC)' },
       { title: 'TRACE ID' },
       { title: 'REQUEST' },
       { title: 'MODEL' },

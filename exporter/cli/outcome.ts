@@ -1,5 +1,6 @@
 /** What every command shares: exit codes, output, and how an error is shown to a person. */
-import { asRing2Error } from '../errors.ts'
+import { asRing2Error, systemCode } from '../errors.ts'
+import { inShellWords } from './shell-words.ts'
 
 export const exitCodes = {
   done: 0,
@@ -25,6 +26,26 @@ export function tell(text: string): void {
   process.stderr.write(`${text}\n`)
 }
 
+let readerGone = false
+
+/** True once whoever read standard output has gone, as `head` does: nothing more need be shown. */
+export function outputGone(): boolean {
+  return readerGone
+}
+
+/**
+ * Lets a command end in its own order, cleaning up, when its output's reader has gone. Node ignores
+ * SIGPIPE and gives the stream an error instead, which nobody else would take.
+ */
+export function surviveClosedOutput(): void {
+  for (const stream of [process.stdout, process.stderr]) {
+    stream.on('error', (error) => {
+      if (systemCode(error) !== 'EPIPE') throw error
+      readerGone ||= stream === process.stdout
+    })
+  }
+}
+
 const usageCodes = new Set(['RING2_E_CONFIG', 'RING2_E_QUERY', 'RING2_E_TRACE_ID'])
 const missingCodes = new Set(['RING2_E_TRACE_UNKNOWN', 'RING2_E_TENSOR_UNKNOWN'])
 
@@ -33,9 +54,10 @@ export function showError(thrown: unknown): ExitCode {
   const error = asRing2Error(thrown)
   const facts = error.toJSON()
   tell(`${error.code}: ${facts.title}`)
-  tell(`  expected  ${error.expected}`)
-  tell(`  got       ${error.actual}`)
-  tell(`  do        ${error.action}`)
+  const words = inShellWords(error)
+  tell(`  expected  ${words.expected}`)
+  tell(`  got       ${words.actual}`)
+  tell(`  do        ${words.action}`)
   if (usageCodes.has(error.code)) return exitCodes.usage
   if (missingCodes.has(error.code)) return exitCodes.notFound
   return error.code === 'RING2_E_INCOMPLETE' ? exitCodes.incomplete : exitCodes.failed

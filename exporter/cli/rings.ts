@@ -2,9 +2,9 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Command } from 'commander'
 import { readSegments, type SegmentInfo } from '../../collector/index.ts'
-import { producerState, ringsDocument } from '../rings.ts'
+import { exporterState, producerState, ringsDocument } from '../rings.ts'
 import { type ConfigOptions, configFrom, withConfig } from './config-option.ts'
-import { exitCodes, print, printJson } from './outcome.ts'
+import { exitCodes, outputGone, print, printJson, tell } from './outcome.ts'
 import { bytesText, styles, table } from './table.ts'
 
 interface RingsOptions extends ConfigOptions {
@@ -13,6 +13,9 @@ interface RingsOptions extends ConfigOptions {
 }
 
 const watchMillis = 1000
+
+/** ECMA-48: cursor to the top left, then erase to the end of the screen. */
+const clearScreen = '\u001b[H\u001b[J'
 
 export function ringsCommand(command: Command): void {
   withConfig(command)
@@ -30,28 +33,63 @@ async function rings(options: RingsOptions): Promise<number> {
     printJson(ringsDocument(directory, names))
     return exitCodes.done
   }
-  let before: { at: number; segments: SegmentInfo[] } | null = null
-  do {
-    const found = readSegments(directory, names)
-    const at = performance.now()
-    const previous = before
-    print(
-      asTable(found.segments, (segment) => rate(segment, previous, at)) +
-        found.unreadable
-          .map(({ path, error }) => `\n${path}: ${error.code} ${error.actual}`)
-          .join(''),
-    )
-    before = { at, segments: found.segments }
-    if (options.watch === true) await sleep(watchMillis)
-  } while (options.watch === true)
+  if (options.watch === true) await watch(directory, names)
+  else show(readSegments(directory, names), () => '–', nothing(directory, names))
   return exitCodes.done
 }
 
-function rate(
-  segment: SegmentInfo,
-  before: { at: number; segments: SegmentInfo[] } | null,
-  at: number,
-): string {
+/** Until a signal, or until nobody reads the output any more. */
+async function watch(directory: string, names: readonly string[]): Promise<void> {
+  const terminal = process.stdout.isTTY === true
+  let before: Reading | null = null
+  while (!outputGone()) {
+    const found = readSegments(directory, names)
+    const now: Reading = { at: performance.now(), segments: found.segments }
+    const earlier = before
+    const empty = isEmpty(found)
+    if (terminal) process.stdout.write(clearScreen)
+    // A log says once that nothing is there, not every second.
+    const news = terminal || !empty || earlier === null || earlier.segments.length > 0
+    if (!terminal && !empty) print(new Date().toISOString())
+    if (news) show(found, (segment) => rate(segment, earlier, now.at), nothing(directory, names))
+    before = now
+    await sleep(watchMillis)
+  }
+}
+
+type Found = ReturnType<typeof readSegments>
+
+interface Reading {
+  readonly at: number
+  readonly segments: readonly SegmentInfo[]
+}
+
+function isEmpty({ segments, unreadable }: Found): boolean {
+  return segments.length === 0 && unreadable.length === 0
+}
+
+function nothing(directory: string, names: readonly string[]): string {
+  return `no segments matching ${names.join(', ')} in ${directory}`
+}
+
+function show(found: Found, rateOf: (segment: SegmentInfo) => string, none: string): void {
+  if (isEmpty(found)) {
+    tell(none)
+    return
+  }
+  const damaged = found.unreadable.map(
+    ({ path, error }) => `${path}: ${error.code} ${error.actual}`,
+  )
+  print([asTable(found.segments, rateOf), ...damaged].join('\n'))
+}
+
+function exporterText(segment: SegmentInfo): string {
+  const state = exporterState(segment)
+  if (state === 'none') return 'none'
+  return state === 'dead' ? `${segment.consumerPid} dead` : String(segment.consumerPid)
+}
+
+function rate(segment: SegmentInfo, before: Reading | null, at: number): string {
   const earlier = before?.segments.find((other) => other.boot === segment.boot)
   if (before === null || earlier === undefined) return '–'
   const bytes = segment.committedBytes - earlier.committedBytes
@@ -76,7 +114,7 @@ function asTable(
     segments.map((segment) => [
       segment.segment,
       `${segment.producerPid} ${producerState(segment)}`,
-      segment.consumerPid === 0 ? 'none' : String(segment.consumerPid),
+      exporterText(segment),
       String(segment.committedRecords),
       String(segment.metaUsed),
       `${bytesText(segment.payloadUsed)} of ${bytesText(segment.payloadBytes)}`,

@@ -1,0 +1,110 @@
+/**
+ * Where `ring2-exporter fetch` puts tensors: format, file names, and writing. What a path cannot be
+ * written for is the user's to mend, so it is said as a wrong `-o` and never as a defect.
+ */
+import { existsSync, mkdirSync, statSync, writeFileSync } from 'node:fs'
+import { dirname, join } from 'node:path'
+import { errorText, Ring2Error, systemCode } from '../errors.ts'
+import { type TensorFormat, tensorFormats } from '../tensors/formats.ts'
+import type { OpenedTensor } from '../tensors/reader.ts'
+import { tensorName } from '../tensors/tensor-facts.ts'
+
+const defaultFormat: TensorFormat = 'npy'
+
+/** Hexadecimal digits of the trace id in a file name: enough to tell traces apart by eye. */
+const traceDigits = 8
+
+export interface OutputOptions {
+  readonly format?: string
+  readonly output?: string
+}
+
+/** The format that was asked for: by name, by the ending of the output file, or the default. */
+export function outputFormat({ format, output }: OutputOptions): TensorFormat {
+  const named = format === undefined ? null : parseFormat(format)
+  const ending = endingOf(output)
+  if (named === null) return ending ?? defaultFormat
+  if (ending === null || ending === named) return named
+  throw new Ring2Error('RING2_E_QUERY', {
+    expected: `--format ${ending} for -o ${output}, or a name that ends in .${named}`,
+    actual: `--format ${named}`,
+  })
+}
+
+/** @throws Ring2Error RING2_E_QUERY when several tensors shall go to one place that takes one. */
+export function checkOutputCount(output: string | undefined, count: number): void {
+  if (count === 1 || (output !== '-' && endingOf(output) === null)) return
+  throw new Ring2Error('RING2_E_QUERY', {
+    expected: `one tensor for ${output === '-' ? 'standard output' : output}: --hook, --layer and --request`,
+    actual: `${count} tensors`,
+    action: 'Choose one tensor, or name a folder for all of them.',
+  })
+}
+
+/** Where a tensor goes; null for standard output. `single`: it is the only one. */
+export function outputPath(
+  opened: OpenedTensor,
+  format: TensorFormat,
+  output: string | undefined,
+  single: boolean,
+): string | null {
+  const name = `${tensorName(opened)}.${format}`
+  if (!single) {
+    const request = opened.requestId.replaceAll(/[^A-Za-z0-9._-]/g, '_')
+    return join(output ?? opened.traceId, request, name)
+  }
+  if (output === '-') return null
+  // A name with the trace in it: the same tensor of the next trace must not overwrite this one.
+  const own = `${opened.traceId.slice(0, traceDigits)}.${name}`
+  if (output === undefined) return own
+  return isFolder(output) ? join(output, own) : output
+}
+
+/** @throws Ring2Error RING2_E_QUERY when the system refuses the path. */
+export function writeOutput(file: string, bytes: Uint8Array | string): void {
+  try {
+    makeFolder(dirname(file))
+    writeFileSync(file, bytes)
+  } catch (error) {
+    const errno = systemCode(error)
+    if (errno === null) throw error
+    throw new Ring2Error('RING2_E_QUERY', {
+      expected: 'a writable path for -o',
+      actual: `${errno} for ${JSON.stringify(file)} (${errorText(error)})`,
+      action: 'Name a file, or a folder, that you may write to; - is standard output.',
+      cause: error,
+    })
+  }
+}
+
+/** Not mkdir's `recursive`, which never returns where a folder exists that takes none, as /proc. */
+function makeFolder(path: string): void {
+  if (existsSync(path)) return
+  makeFolder(dirname(path))
+  mkdirSync(path)
+}
+
+function parseFormat(value: string): TensorFormat {
+  const format = tensorFormats.find((known) => known === value)
+  if (format !== undefined) return format
+  throw new Ring2Error('RING2_E_QUERY', {
+    expected: `--format ${tensorFormats.join(', ')}`,
+    actual: JSON.stringify(value),
+  })
+}
+
+/** The format that the name of an output file ends in; null for folders and other names. */
+function endingOf(output: string | undefined): TensorFormat | null {
+  if (output === undefined || isFolder(output)) return null
+  return tensorFormats.find((format) => output.endsWith(`.${format}`)) ?? null
+}
+
+function isFolder(path: string): boolean {
+  if (path.endsWith('/')) return true
+  try {
+    return statSync(path, { throwIfNoEntry: false })?.isDirectory() === true
+  } catch {
+    // A path that cannot be looked at is refused with its errno when it is written.
+    return false
+  }
+}

@@ -1,0 +1,82 @@
+/** `ring2-exporter ls TRACE_ID`: a trace's requests, and which tensors each has, by the catalogue. */
+import type { Catalog, CatalogSeries } from '../tensors/catalog.ts'
+import type { CatalogRequest } from '../tensors/catalog-list.ts'
+import { unknownTrace } from '../tensors/series-choice.ts'
+import { bytesText, styles, table } from './table.ts'
+
+/** One hook of one request, as `--json` prints it. Global hooks have no layers. */
+export interface HeldHook {
+  readonly hook: string
+  readonly layers: readonly number[]
+  readonly dtype: string
+  /** Payload, over all layers, steps and ranks. */
+  readonly bytes: number
+}
+
+export interface HeldRequest {
+  readonly request: CatalogRequest
+  readonly hooks: readonly HeldHook[]
+}
+
+/** @throws Ring2Error RING2_E_TRACE_UNKNOWN when the store keeps nothing of the trace. */
+export function heldOf(catalog: Catalog, traceId: string): HeldRequest[] {
+  const requests = catalog.requests(traceId)
+  if (requests.length === 0) throw unknownTrace(traceId)
+  return requests.map((request) => {
+    const series = catalog.series({ traceId, requestId: request.request_id })
+    return { request, hooks: hooksOf(series.filter((one) => one.producer === request.producer)) }
+  })
+}
+
+function hooksOf(series: readonly CatalogSeries[]): HeldHook[] {
+  const groups = Map.groupBy(series, ({ hook, dtype }) => JSON.stringify([hook, dtype]))
+  return [...groups.values()].flatMap((group) => {
+    const [first] = group
+    if (first === undefined) return []
+    const layers = new Set(group.map(({ layer }) => layer).filter((layer) => layer >= 0))
+    return [
+      {
+        hook: first.hook,
+        layers: [...layers].sort((left, right) => left - right),
+        dtype: first.dtype,
+        bytes: group.reduce((sum, { bytes }) => sum + bytes, 0),
+      },
+    ]
+  })
+}
+
+export function heldTable(held: readonly HeldRequest[]): string {
+  return table(
+    [
+      { title: 'REQUEST' },
+      { title: 'HOOK' },
+      { title: 'LAYERS' },
+      { title: 'DTYPE' },
+      { title: 'BYTES', right: true },
+    ],
+    held.flatMap(({ request, hooks }) =>
+      hooks.length === 0
+        ? [[request.request_id, 'none', '–', '–', bytesText(0)]]
+        : hooks.map(({ hook, layers, dtype, bytes }) => [
+            request.request_id,
+            hook,
+            layersText(layers),
+            dtype,
+            bytesText(bytes),
+          ]),
+    ),
+    styles().bold,
+  )
+}
+
+/** `0-3, 7`: layers in order, runs with their first and last. `–` for a global hook. */
+function layersText(layers: readonly number[]): string {
+  const runs: { first: number; last: number }[] = []
+  for (const layer of layers) {
+    const run = runs.at(-1)
+    if (run !== undefined && run.last + 1 === layer) run.last = layer
+    else runs.push({ first: layer, last: layer })
+  }
+  const texts = runs.map(({ first, last }) => (first === last ? `${first}` : `${first}-${last}`))
+  return texts.join(', ') || '–'
+}
