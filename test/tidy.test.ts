@@ -51,6 +51,7 @@ describe('Imports', () => {
       'collector/records.ts',
       'collector/errors.ts',
       'collector/ids.ts',
+      'collector/errors.gen.ts',
       'collector/hooks.gen.ts',
       'collector/layout.gen.ts',
       'collector/limits.ts',

@@ -32,6 +32,7 @@ interface FetchOptions extends ConfigOptions, OutputOptions {
   readonly tokens?: string
   readonly heads?: string
   readonly rank?: string
+  readonly producer?: string
   readonly request?: string
   readonly requireComplete?: boolean
   readonly json?: boolean
@@ -59,6 +60,7 @@ export function fetchCommand(command: Command): void {
     .option('--tokens <a:b>', 'only these token positions, half open')
     .option('--heads <list>', 'only these heads, such as 0,3,5:8')
     .option('--rank <rank>', 'only this tensor-parallel rank, or tp:0,pp:1')
+    .option('--producer <producer>', 'which producer, when several have the tensor')
     .option('--request <id>', 'which request, when the trace has several')
     .option('--format <format>', `${tensorFormats.join(', ')} (default: what -o ends in, else npy)`)
     .option(
@@ -101,6 +103,7 @@ function plan(catalog: Catalog, traceId: string, options: FetchOptions): TensorQ
   const base = {
     traceId,
     rank: options.rank === undefined ? null : parseRank(options.rank),
+    producer: options.producer ?? null,
     tokens: options.tokens === undefined ? null : parseTokens(options.tokens),
     heads: options.heads === undefined ? null : parseHeads(options.heads),
   }
@@ -113,6 +116,7 @@ function plan(catalog: Catalog, traceId: string, options: FetchOptions): TensorQ
     if (hook !== null && series.hook !== hook) continue
     if (layer !== null && series.layer !== layer) continue
     if (options.request !== undefined && series.request_id !== options.request) continue
+    if (options.producer !== undefined && series.producer !== options.producer) continue
     found.set(JSON.stringify([series.request_id, series.hook, series.layer]), {
       ...base,
       requestId: series.request_id,

@@ -16,6 +16,7 @@ const phrases: readonly (readonly [RegExp, string])[] = [
   [/^a request_id with /, 'a request (--request ID) with '],
   [/^no request_id$/, 'no --request'],
   [/^rank, as /, '--rank RANK, as '],
+  [/^producer, as /, '--producer PRODUCER, as '],
   [/^no rank$/, 'no --rank'],
   [/^tokens=/, '--tokens '],
   [/^heads=/, '--heads '],
