@@ -162,7 +162,7 @@ test('a second exporter is told that the segment is taken, serves, and takes ove
   })
   expect((await get(`${second.url}/readyz`)).status).toBe(200)
   expect((await get(`${second.url}/v1/rings`)).json()).toMatchObject({
-    segments: [{ segment: 'chat', consumerPid: first.pid }],
+    segments: [{ segment: 'chat', exporter: { pid: first.pid, state: 'alive' } }],
   })
   writeStep(producer, 1, 1, 3)
   expect(await first.stop()).toBe(0)
