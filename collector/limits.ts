@@ -1,17 +1,10 @@
 /**
  * Every bound of the collector. A bound that belongs to the shared-memory layout is in layout.gen.ts.
  */
-import { constants } from './layout.gen.ts'
-
-const MIB = 1024 * 1024
 
 export const collectorLimits = {
   /** Segments drained at once by one exporter. */
   segmentsMax: 64,
-  /** Slices of one drain call; a record never gives more than a step has rows. */
-  batchSlices: 4 * constants.stepRowsMax,
-  /** Payload bytes of the records of one drain call. */
-  batchBytes: 64 * MIB,
   /** Requests kept within one batch, as a multiple of the configured bound. */
   requestsOvershoot: 2,
   /** Ended requests whose trace id an exemplar may still name. */

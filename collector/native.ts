@@ -6,7 +6,6 @@ import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import koffi from 'koffi'
 import { nativeError, Ring2Error } from './errors.ts'
-import { constants } from './layout.gen.ts'
 
 /** An address in this process; only this module makes and uses them. */
 type Pointer = bigint & { readonly brand: 'pointer' }
@@ -191,5 +190,3 @@ export function openConsumer(path: string, payloadBytes: number): NativeConsumer
     close: (remove) => void check(native.close(pointer, remove ? 1 : 0), 'close'),
   }
 }
-
-export const nativeLimits = constants
