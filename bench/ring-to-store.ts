@@ -51,6 +51,7 @@ function run(scale: Scale, directory: string, pairs: number) {
       segmentNames: ['*'],
       stats: ['all'],
       tensors: ['all'],
+      statistics: [],
       location: locateStore(storePath, null),
       fsync: false,
       host: 'bench',

@@ -17,6 +17,8 @@ export interface DrainOptions {
   readonly actions: Uint8Array
   readonly sink: TensorSink
   readonly folds: FoldBook
+  /** Which statistics are computed, as ring2_group bits. */
+  readonly groups: number
   /** Scratch for one batch; drains of one thread share it. */
   readonly slices: Slices
   readonly batchBytes: number

@@ -13,7 +13,7 @@ import type { Ring2Error } from './errors.ts'
 import { hooks } from './hooks.gen.ts'
 import { constants, drainResult, segmentInfo } from './layout.gen.ts'
 import { collectorLimits } from './limits.ts'
-import { openConsumer } from './native.ts'
+import { createTrack, openConsumer } from './native.ts'
 import { createRecentRequests } from './recent-requests.ts'
 import type { Outcome, ProducerInfo, RequestSummary } from './records.ts'
 import { type ActiveRequest, createRegistry } from './requests.ts'
@@ -37,12 +37,14 @@ export function openDrain(options: DrainOptions): SegmentDrain {
       .map((hook) => hook.name),
   )
   const recent = createRecentRequests()
+  const track = createTrack()
   const registry = createRegistry({
     producer,
     unwanted,
     requestsMax: options.requestsMax,
     requestIdleMicros: options.requestIdleMicros,
     onEnd(summary) {
+      track.end(options.folds.keyOf(summary.request))
       options.sink.finish(summary)
       announce(summary, false)
     },
@@ -73,6 +75,7 @@ export function openDrain(options: DrainOptions): SegmentDrain {
     for (const hook of hooks) consumer.want(hook.id, -2, !unwanted.has(hook.name))
   } catch (error) {
     consumer.close(false)
+    track.destroy()
     throw error
   }
 
@@ -130,6 +133,7 @@ export function openDrain(options: DrainOptions): SegmentDrain {
       case constants.kindTensor: {
         const action = options.actions[slices.hookId(index)] ?? constants.actionDrop
         slices.setAction(index, slices.isUnattributed(index) ? constants.actionDrop : action)
+        slices.setGroups(index, options.groups)
         break
       }
       case constants.kindStep: {
@@ -234,6 +238,8 @@ export function openDrain(options: DrainOptions): SegmentDrain {
         byKey.set(key, request)
       }
       slices.setRequestKey(index, key)
+      const prompt = slices.phase(index) === 'decode' ? byKey.get(key)?.phases.prefill : undefined
+      slices.setPromptTokens(index, prompt?.tokenEnd ?? -1)
     }
     return byKey
   }
@@ -266,7 +272,7 @@ export function openDrain(options: DrainOptions): SegmentDrain {
     for (let index = 0; index < count; index++) prepareSlice(index)
     const byKey = assignFoldKeys(count)
     reportOrphans()
-    consumer.measure(options.folds.of(registry.model().name), slices.bytes, count)
+    consumer.measure(options.folds.of(registry.model().name), track, slices.bytes, count)
     for (let index = 0; index < count; index++) {
       const kind = slices.kind(index)
       if (kind === constants.kindRequestEnd) endRequest(index)
@@ -357,6 +363,7 @@ export function openDrain(options: DrainOptions): SegmentDrain {
     }
     const last = info()
     state.closed = true
+    track.destroy()
     consumer.close(true)
     removeCheckpoint(options.stateDirectory, producer)
     return last
@@ -389,6 +396,7 @@ export function openDrain(options: DrainOptions): SegmentDrain {
     close() {
       if (state.closed) return
       state.closed = true
+      track.destroy()
       consumer.close(false)
     },
   }

@@ -150,5 +150,6 @@ function readCounts(source: Words, base: number): ElementCounts {
     negativeInfinity: source.u64(at(countsLayout.negInf)),
     invalidRows: source.u64(at(countsLayout.invalidRows)),
     skippedRows: source.u64(at(countsLayout.skippedRows)),
+    massive: source.u64(at(countsLayout.massive)),
   }
 }

@@ -32,11 +32,31 @@ interface Functions {
   ): number
   release(consumer: Pointer, position: number): number
   gather(consumer: Pointer, slice: Uint8Array, out: Uint8Array): number
-  measure(consumer: Pointer, fold: Pointer, slices: Uint8Array, count: number): number
+  measure(
+    consumer: Pointer,
+    fold: Pointer,
+    track: Pointer,
+    slices: Uint8Array,
+    count: number,
+  ): number
+  trackCreate(out: BigUint64Array): number
+  trackDestroy(track: Pointer): number
+  trackEnd(track: Pointer, requestKey: number): number
   foldCreate(out: BigUint64Array): number
   foldDestroy(fold: Pointer): number
   foldRead(fold: Pointer, points: Uint8Array | null, max: number): number
   foldCounts(fold: Pointer, counts: Uint8Array | null, max: number): number
+  foldRecord(
+    fold: Pointer,
+    signal: number,
+    hook: number,
+    layer: number,
+    phase: number,
+    values: Float64Array,
+    count: number,
+    key: number,
+    realtimeNs: number | bigint,
+  ): number
 }
 
 const libraryName = 'libring2.so'
@@ -88,11 +108,20 @@ function load(): Functions {
     ),
     release: bind('int ring2_release(void *consumer, uint64_t position)'),
     gather: bind('int ring2_gather(void *consumer, const void *slice, void *out)'),
-    measure: bind('int ring2_measure(void *consumer, void *fold, void *slices, uint64_t count)'),
+    measure: bind(
+      'int ring2_measure(void *consumer, void *fold, void *track, void *slices, uint64_t count)',
+    ),
+    trackCreate: bind('int ring2_track_create(void *out)'),
+    trackDestroy: bind('int ring2_track_destroy(void *track)'),
+    trackEnd: bind('int ring2_track_end(void *track, uint64_t request_key)'),
     foldCreate: bind('int ring2_fold_create(void *out)'),
     foldDestroy: bind('int ring2_fold_destroy(void *fold)'),
     foldRead: bind('int ring2_fold_read(void *fold, void *points, uint32_t max)'),
     foldCounts: bind('int ring2_fold_counts(void *fold, void *counts, uint32_t max)'),
+    foldRecord: bind(
+      'int ring2_fold_record(void *fold, uint32_t signal, uint32_t hook, int32_t layer, ' +
+        'uint32_t phase, const double *values, uint64_t count, uint64_t key, uint64_t realtime_ns)',
+    ),
   }
 }
 
@@ -135,7 +164,17 @@ export interface NativeFold {
   /** Number of series; up to `max` are written to `points` (ring2_point). */
   read(points: Uint8Array | null, max: number): number
   counts(counts: Uint8Array | null, max: number): number
+  /** Folds samples that were not measured from a tensor. */
+  record(series: FoldSeries, values: Float64Array, requestKey: number, atMicros: number): void
   destroy(): void
+}
+
+/** Ids of native/include/ring2.h; layer −1 for global hooks. */
+export interface FoldSeries {
+  readonly signal: number
+  readonly hook: number
+  readonly layer: number
+  readonly phase: number
 }
 
 export function createFold(): NativeFold {
@@ -147,7 +186,44 @@ export function createFold(): NativeFold {
     pointer,
     read: (points, max) => check(native.foldRead(pointer, points, max), 'fold_read'),
     counts: (counts, max) => check(native.foldCounts(pointer, counts, max), 'fold_counts'),
+    record({ signal, hook, layer, phase }, values, requestKey, atMicros) {
+      const nanos = BigInt(Math.round(atMicros)) * 1000n
+      check(
+        native.foldRecord(
+          pointer,
+          signal,
+          hook,
+          layer,
+          phase,
+          values,
+          values.length,
+          requestKey,
+          nanos,
+        ),
+        'fold_record',
+      )
+    },
     destroy: () => void check(native.foldDestroy(pointer), 'fold_destroy'),
+  }
+}
+
+/** What statistics over several tensors of a request remember. Use from one thread only. */
+export interface NativeTrack {
+  readonly pointer: Pointer
+  /** Forgets a request that has ended. */
+  end(requestKey: number): void
+  destroy(): void
+}
+
+export function createTrack(): NativeTrack {
+  const native = functions()
+  const out = new BigUint64Array(1)
+  check(native.trackCreate(out), 'track_create')
+  const pointer = out[0] as Pointer
+  return {
+    pointer,
+    end: (requestKey) => void check(native.trackEnd(pointer, requestKey), 'track_end'),
+    destroy: () => void check(native.trackDestroy(pointer), 'track_destroy'),
   }
 }
 
@@ -162,7 +238,7 @@ export interface NativeConsumer {
   drain(slices: Uint8Array, maxSlices: number, maxBytes: number, result: Uint8Array): void
   release(position: number): void
   gather(slice: Uint8Array, out: Uint8Array): void
-  measure(fold: NativeFold, slices: Uint8Array, count: number): void
+  measure(fold: NativeFold, track: NativeTrack, slices: Uint8Array, count: number): void
   close(remove: boolean): void
 }
 
@@ -185,8 +261,8 @@ export function openConsumer(path: string, payloadBytes: number): NativeConsumer
       void check(native.drain(pointer, slices, maxSlices, maxBytes, result), 'drain'),
     release: (position) => void check(native.release(pointer, position), 'release'),
     gather: (slice, target) => void check(native.gather(pointer, slice, target), 'gather'),
-    measure: (fold, slices, count) =>
-      void check(native.measure(pointer, fold.pointer, slices, count), 'measure'),
+    measure: (fold, track, slices, count) =>
+      void check(native.measure(pointer, fold.pointer, track.pointer, slices, count), 'measure'),
     close: (remove) => void check(native.close(pointer, remove ? 1 : 0), 'close'),
   }
 }

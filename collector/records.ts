@@ -81,6 +81,41 @@ export interface SliceStatistics {
   readonly sinkMass?: number
   readonly sinkScore?: number
   readonly logitMaxMean?: number
+  readonly kurtosisMean?: number
+  readonly kurtosisMax?: number
+  readonly absMedian?: number
+  readonly outlierRatio?: number
+  readonly massiveCount?: number
+  readonly nearZeroShare?: number
+  readonly zeroShare?: number
+  readonly l2NoFirstMean?: number
+  readonly headEntropyMin?: number
+  readonly collapsedHeadShare?: number
+  readonly rowSumError?: number
+  readonly sinkMass4?: number
+  readonly topKeyMass?: number
+  readonly previousTokenMass?: number
+  readonly selfMass?: number
+  readonly recencyMass?: number
+  readonly lookbackRatio?: number
+  readonly varentropyMean?: number
+  readonly marginProbabilityMean?: number
+  readonly surprisalMean?: number
+  readonly repetition?: number
+  readonly loopPeriod?: number
+  readonly tokensTracked?: number
+  readonly layerCosineMean?: number
+  readonly layerCosineMin?: number
+  readonly layerGrowthMean?: number
+  readonly contributionMean?: number
+  readonly tokenCosineMean?: number
+  readonly rankResidual?: number
+  readonly participationRatio?: number
+  readonly routerEntropyMean?: number
+  readonly expertEntropyMean?: number
+  readonly tokenOutlier?: number
+  readonly channelOutlier?: number
+  readonly firstTokenRatio?: number
 }
 
 /** One row of the tensor store: one (request, hook, layer, rank, step). */
@@ -120,7 +155,45 @@ export interface Completeness {
   readonly reasons: readonly string[]
 }
 
-export type Verdict = 'ok' | 'nonfinite' | 'unknown'
+/**
+ * What the statistics say of a request. `ok` needs evidence for every rule; without it, and without
+ * a finding, the verdict is `unknown`.
+ */
+export type Verdict =
+  | 'ok'
+  | 'low_entropy'
+  | 'high_entropy'
+  | 'collapsed'
+  | 'looping'
+  | 'nonfinite'
+  | 'unknown'
+
+/** Every verdict, worst first; the worst finding names the request's. */
+export const verdicts: readonly Verdict[] = [
+  'nonfinite',
+  'collapsed',
+  'looping',
+  'low_entropy',
+  'high_entropy',
+  'unknown',
+  'ok',
+]
+
+/** A rule that a request broke. */
+export interface Finding {
+  readonly verdict: Exclude<Verdict, 'ok' | 'unknown'>
+  /** `<hook>.<statistic>`. */
+  readonly statistic: string
+  readonly value: number
+  /** The bound that the value passed. */
+  readonly bound: number
+  readonly direction: 'above' | 'below'
+  /** Null when the statistic is not of one layer. */
+  readonly layer: number | null
+}
+
+/** Which bounds a request was judged by: learnt from healthy traffic, or the built-in ones. */
+export type BaselineKind = 'calibrated' | 'default'
 
 export interface PhaseSummary {
   readonly phase: Phase
@@ -143,6 +216,11 @@ export interface RequestSummary {
   readonly steps: number
   readonly phases: readonly PhaseSummary[]
   readonly verdict: Verdict
+  /** Empty for `ok` and `unknown`. */
+  readonly findings: readonly Finding[]
+  /** In words, what evidence was missing; empty unless some was. */
+  readonly missingEvidence: readonly string[]
+  readonly baseline: BaselineKind
   readonly completeness: Completeness
   /** `<hook>.<statistic>` → one value per layer, null where no value exists. */
   readonly layerSeries: Readonly<Record<string, readonly (number | null)[]>>
@@ -205,6 +283,8 @@ export interface ElementCounts {
   readonly invalidRows: number
   /** Rows that a statistic leaves out by definition (too few visible keys). */
   readonly skippedRows: number
+  /** Massive activations (docs/statistics.md). */
+  readonly massive: number
 }
 
 /** Everything folded for one model. A snapshot has at most one entry per model name. */

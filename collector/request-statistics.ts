@@ -5,8 +5,11 @@
  */
 import type { SliceStatistics } from './records.ts'
 
+/** `last`: the statistic is over all tokens so far. `sum`: a count. */
+type Combination = 'mean' | 'max' | 'min' | 'sum' | 'last'
+
 /** How a statistic of several slices becomes one of the request. */
-const combinations: readonly [keyof SliceStatistics, string, 'mean' | 'max' | 'min'][] = [
+const combinations: readonly [keyof SliceStatistics, string, Combination][] = [
   ['l2Mean', 'l2_mean', 'mean'],
   ['l2Max', 'l2_max', 'max'],
   ['rmsMean', 'rms_mean', 'mean'],
@@ -21,6 +24,40 @@ const combinations: readonly [keyof SliceStatistics, string, 'mean' | 'max' | 'm
   ['entropyNoSinkMean', 'entropy_no_sink_mean', 'mean'],
   ['sinkMass', 'sink_mass', 'mean'],
   ['sinkScore', 'sink_score', 'mean'],
+  ['kurtosisMean', 'kurtosis_mean', 'mean'],
+  ['kurtosisMax', 'kurtosis_max', 'max'],
+  ['outlierRatio', 'outlier_ratio', 'max'],
+  ['massiveCount', 'massive_count', 'sum'],
+  ['nearZeroShare', 'near_zero_share', 'mean'],
+  ['zeroShare', 'zero_share', 'mean'],
+  ['l2NoFirstMean', 'l2_no_first_mean', 'mean'],
+  ['headEntropyMin', 'head_entropy_min', 'min'],
+  ['collapsedHeadShare', 'collapsed_head_share', 'max'],
+  ['rowSumError', 'row_sum_error', 'max'],
+  ['sinkMass4', 'sink_mass_4', 'mean'],
+  ['topKeyMass', 'top_key_mass', 'mean'],
+  ['previousTokenMass', 'previous_token_mass', 'mean'],
+  ['selfMass', 'self_mass', 'mean'],
+  ['recencyMass', 'recency_mass', 'mean'],
+  ['lookbackRatio', 'lookback_ratio', 'mean'],
+  ['varentropyMean', 'varentropy_mean', 'mean'],
+  ['marginProbabilityMean', 'margin_probability_mean', 'mean'],
+  ['surprisalMean', 'surprisal_mean', 'mean'],
+  ['repetition', 'repetition', 'last'],
+  ['loopPeriod', 'loop_period', 'last'],
+  ['tokensTracked', 'tokens_tracked', 'last'],
+  ['layerCosineMean', 'layer_cosine_mean', 'mean'],
+  ['layerCosineMin', 'layer_cosine_min', 'min'],
+  ['layerGrowthMean', 'layer_growth_mean', 'mean'],
+  ['contributionMean', 'contribution_mean', 'mean'],
+  ['tokenCosineMean', 'token_cosine_mean', 'max'],
+  ['rankResidual', 'rank_residual', 'min'],
+  ['participationRatio', 'participation_ratio', 'min'],
+  ['routerEntropyMean', 'router_entropy_mean', 'mean'],
+  ['expertEntropyMean', 'expert_entropy_mean', 'mean'],
+  ['tokenOutlier', 'token_outlier', 'max'],
+  ['channelOutlier', 'channel_outlier', 'max'],
+  ['firstTokenRatio', 'first_token_ratio', 'mean'],
 ]
 
 /** Visible keys that a query needs to count in a mean (docs/statistics.md); 1 where not named. */
@@ -28,6 +65,10 @@ const keysNeeded: Partial<Record<keyof SliceStatistics, number>> = {
   entropyNormalizedMean: 2,
   entropyNoSinkMean: 3,
   sinkMass: 2,
+  l2NoFirstMean: 2,
+  sinkMass4: 5,
+  previousTokenMass: 2,
+  recencyMass: 17,
 }
 
 /** Rows of [tokenStart, tokenEnd) that a mean is over: query i sees i + 1 keys. */
@@ -89,9 +130,15 @@ export function addSlice(
       cell.value += value * rows
       cell.weight += rows
     } else {
-      cell.value = combination === 'max' ? Math.max(cell.value, value) : Math.min(cell.value, value)
+      cell.value = combine(combination, cell.value, value)
     }
   }
+}
+
+function combine(combination: Exclude<Combination, 'mean'>, before: number, value: number) {
+  if (combination === 'max') return Math.max(before, value)
+  if (combination === 'min') return Math.min(before, value)
+  return combination === 'sum' ? before + value : value
 }
 
 const meanNames = new Set(combinations.filter(([, , c]) => c === 'mean').map(([, name]) => name))

@@ -36,6 +36,10 @@ export interface Slices {
   isUnattributed(index: number): boolean
   action(index: number): number
   setAction(index: number, action: number): void
+  /** Which statistics are wanted, as ring2_group bits. */
+  setGroups(index: number, groups: number): void
+  /** Tokens of the request's prompt; −1 when not known. */
+  setPromptTokens(index: number, tokens: number): void
   crc32c(index: number): number
   elements(index: number): number
   nan(index: number): number
@@ -83,6 +87,8 @@ export function createSlices(capacity: number): Slices {
     isUnattributed: (i) => (all.u32(at(i, layout.flags)) & constants.sliceUnattributed) !== 0,
     action: (i) => all.u32(at(i, layout.action)),
     setAction: (i, action) => all.setU32(at(i, layout.action), action),
+    setGroups: (i, groups) => all.setU32(at(i, layout.groups), groups),
+    setPromptTokens: (i, tokens) => all.setU32(at(i, layout.promptTokens), tokens >>> 0),
     crc32c: (i) => all.u32(at(i, layout.crc32c)),
     elements: (i) => all.u64(at(i, layout.elements)),
     nan: (i) => all.u64(at(i, layout.nanCount)),
@@ -94,10 +100,11 @@ export function createSlices(capacity: number): Slices {
 }
 
 function readStatistics(all: Words, base: number): SliceStatistics {
-  const defined = all.u32(base + layout.defined)
+  const halves = [all.u32(base + layout.defined), all.u32(base + layout.defined + 4)]
   const values: Partial<Record<keyof SliceStatistics, number>> = {}
   for (const [index, key] of statisticKeys.entries()) {
-    if ((defined & (1 << index)) !== 0) values[key] = all.f64(base + layout.stats + index * 8)
+    const half = halves[index >>> 5] ?? 0
+    if ((half & (1 << (index & 31))) !== 0) values[key] = all.f64(base + layout.stats + index * 8)
   }
   return values
 }

@@ -49,6 +49,7 @@ describe('Imports', () => {
     const allowed = new Set([
       'collector/index.ts',
       'collector/records.ts',
+      'collector/statistic-groups.ts',
       'collector/errors.ts',
       'collector/ids.ts',
       'collector/errors.gen.ts',

@@ -4,6 +4,7 @@
  */
 
 import { type TSchema, Type } from 'typebox'
+import { verdicts } from '../../collector/records.ts'
 import { httpLimits } from '../limits.ts'
 import { problemSchema } from './problem.ts'
 
@@ -39,9 +40,7 @@ export const listQuerySchema = Type.Object(
   {
     since: parameter('1h, 30m, 7d, or a time in ISO 8601'),
     model: parameter('model name, exactly'),
-    verdict: Type.Optional(
-      Type.Union([Type.Literal('ok'), Type.Literal('nonfinite'), Type.Literal('unknown')]),
-    ),
+    verdict: Type.Optional(Type.Union(verdicts.map((verdict) => Type.Literal(verdict)))),
     limit: parameter('requests per page, 1 to 500; 50 when left out'),
     cursor: parameter('next_cursor of the page before'),
   },
@@ -91,7 +90,7 @@ const requestFields = {
   tokens: nullable(Type.Integer()),
   prompt_tokens: nullable(Type.Integer()),
   steps: nullable(Type.Integer()),
-  verdict: Type.String({ description: 'ok, nonfinite or unknown' }),
+  verdict: Type.String({ description: verdicts.join(', ') }),
   completeness: Type.String({ description: 'complete, incomplete or unknown' }),
   tensors_stored: Type.Integer(),
   bytes_stored: Type.Integer(),

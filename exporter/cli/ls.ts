@@ -1,5 +1,6 @@
 /** `ring2-exporter ls`: the requests that the store keeps, newest first. */
 import type { Command } from 'commander'
+import { verdicts } from '../../collector/records.ts'
 import { Ring2Error } from '../errors.ts'
 import { catalogLimits } from '../limits.ts'
 import type { CatalogRequest } from '../tensors/catalog-list.ts'
@@ -24,7 +25,7 @@ export function lsCommand(command: Command): void {
     .argument('[trace_id]', 'only this trace: its requests, and the hooks and layers each has')
     .option('--since <time>', 'a duration such as 1h, or a time such as 2026-01-31T12:00:00Z')
     .option('--model <name>', 'only requests of this model')
-    .option('--verdict <verdict>', 'only requests with this verdict: ok, nonfinite, unknown')
+    .option('--verdict <verdict>', `only requests with this verdict: ${verdicts.join(', ')}`)
     .option('--limit <count>', `at most this many (default: ${catalogLimits.pageRowsDefault})`)
     .option('--json', 'print one JSON document')
     .action(async (traceId: string | undefined, options: LsOptions) => {

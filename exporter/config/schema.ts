@@ -9,6 +9,7 @@
 import { type Static, type TSchema, Type } from 'typebox'
 import { hooks } from '../../collector/hooks.gen.ts'
 import { constants } from '../../collector/layout.gen.ts'
+import { type StatisticGroup, statisticGroups } from '../../collector/statistic-groups.ts'
 import { configLimits } from './limits.ts'
 
 const { secondsMax, portMax, bytesMax, countMax, textCharactersMax, listEntriesMax } = configLimits
@@ -87,6 +88,20 @@ const segments = section('Segments', 'Which shared-memory segments are drained.'
 const capture = section('Capture', 'What is done with the tensors of each hook.', {
   stats: hookList('Hooks that are measured (metrics and spans). An empty list: none.'),
   tensors: hookList('Hooks whose full tensors are stored, and measured too. An empty list: none.'),
+  statistics: Type.Array(
+    Type.Unsafe<StatisticGroup | 'all'>({
+      type: 'string',
+      enum: ['all', ...Object.keys(statisticGroups)],
+    }),
+    {
+      description:
+        'Groups of statistics computed beyond norms, moments, entropies and sink mass; ' +
+        'each costs time of the drain worker. An empty list: none.',
+      default: ['all'],
+      maxItems: listEntriesMax,
+      uniqueItems: true,
+    },
+  ),
 })
 
 const api = section('API', 'The HTTP API and the /metrics page.', {

@@ -1,5 +1,5 @@
 /** What the main thread and the drain worker say to each other: plain data, by structured clone. */
-import type { DrainEvent, RequestSummary } from '../../collector/index.ts'
+import type { DrainEvent, RequestSummary, StatisticGroup } from '../../collector/index.ts'
 import type { StoreLocation } from '../store/location.ts'
 import type { MetricSnapshot } from '../telemetry/metric-points.ts'
 
@@ -8,6 +8,7 @@ export interface WorkerOptions {
   readonly segmentNames: readonly string[]
   readonly stats: readonly string[]
   readonly tensors: readonly string[]
+  readonly statistics: readonly (StatisticGroup | 'all')[]
   readonly location: StoreLocation
   readonly fsync: boolean
   readonly host: string

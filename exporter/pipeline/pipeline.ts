@@ -39,6 +39,7 @@ function workerOptions(config: Config, location: StoreLocation): WorkerOptions {
     segmentNames: segments.names,
     stats: capture.stats,
     tensors: capture.tensors,
+    statistics: capture.statistics,
     location,
     fsync: store.fsync,
     host: hostname(),

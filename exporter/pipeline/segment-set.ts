@@ -10,6 +10,7 @@ import {
   findSegments,
   openDrain,
   planActions,
+  planGroups,
   type RequestSummary,
   Ring2Error,
   type SegmentDrain,
@@ -54,6 +55,7 @@ interface Held {
 
 export function createSegmentSet(options: WorkerOptions, events: SegmentSetEvents): SegmentSet {
   const actions = planActions(options)
+  const groups = planGroups(options.statistics)
   const folds = createFoldBook()
   const slices = createSlices(options.batchSlices)
   const held = new Map<string, Held>()
@@ -89,6 +91,7 @@ export function createSegmentSet(options: WorkerOptions, events: SegmentSetEvent
         ...options,
         path,
         actions,
+        groups,
         sink,
         folds,
         slices,

@@ -3,7 +3,7 @@
  * here, and nowhere else; whatever does not fit is an error that names the form.
  */
 
-import type { Verdict } from '../../collector/records.ts'
+import { type Verdict, verdicts } from '../../collector/records.ts'
 import { Ring2Error } from '../errors.ts'
 import { catalogLimits } from '../limits.ts'
 
@@ -127,8 +127,6 @@ export function parseLimit(value: string): number {
   if (limit >= 1 && limit <= catalogLimits.pageRowsMax) return limit
   throw query(`limit from 1 to ${catalogLimits.pageRowsMax}`, value)
 }
-
-const verdicts: readonly Verdict[] = ['ok', 'nonfinite', 'unknown']
 
 export function parseVerdict(value: string): Verdict {
   const verdict = verdicts.find((known) => known === value)

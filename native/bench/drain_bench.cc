@@ -81,7 +81,7 @@ struct Ring {
         fail();
       }
       for (uint64_t i = 0; i < result.slices; ++i) slices[i].action = RING2_ACTION_STATS;
-      if (ring2_measure(consumer, fold, slices.data(), result.slices) != RING2_OK) fail();
+      if (ring2_measure(consumer, fold, nullptr, slices.data(), result.slices) != RING2_OK) fail();
       if (ring2_release(consumer, result.next_position) != RING2_OK) fail();
     } while (result.next_position < result.head_position);
   }

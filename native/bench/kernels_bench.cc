@@ -81,7 +81,7 @@ ring2_slice slice_of(const Dtype &dtype, uint32_t hook, std::vector<uint32_t> di
 }
 
 void measure(const std::vector<uint8_t> &data, ring2_slice slice) {
-  if (ring2_measure_memory(data.data(), data.size(), nullptr, &slice) != RING2_OK) {
+  if (ring2_measure_memory(data.data(), data.size(), nullptr, nullptr, &slice) != RING2_OK) {
     std::fprintf(stderr, "kernels_bench: %s\n", ring2_last_error());
     std::exit(1);
   }

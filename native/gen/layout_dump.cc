@@ -60,6 +60,14 @@ int main() {
   CONSTANT(RING2_KIND_GAP);
   CONSTANT(RING2_PHASE_PREFILL);
   CONSTANT(RING2_PHASE_DECODE);
+  CONSTANT(RING2_GROUP_OUTLIERS);
+  CONSTANT(RING2_GROUP_ATTENTION);
+  CONSTANT(RING2_GROUP_SEQUENCE);
+  CONSTANT(RING2_GROUP_LAYERS);
+  CONSTANT(RING2_GROUP_REPRESENTATION);
+  CONSTANT(RING2_GROUP_ROUTER);
+  CONSTANT(RING2_GROUP_KV);
+  CONSTANT(RING2_GROUPS_ALL);
   CONSTANT(RING2_STAT_COUNT);
   CONSTANT(RING2_SIGNAL_COUNT);
   std::printf("\n  },\n  \"structs\": {\n");
@@ -90,6 +98,8 @@ int main() {
   FIELD(ring2_slice, record_slices);
   FIELD(ring2_slice, slice_index);
   FIELD(ring2_slice, action);
+  FIELD(ring2_slice, groups);
+  FIELD(ring2_slice, prompt_tokens);
   FIELD(ring2_slice, crc32c);
   FIELD(ring2_slice, elements);
   FIELD(ring2_slice, nan_count);
@@ -161,6 +171,7 @@ int main() {
   FIELD(ring2_counts, neg_inf);
   FIELD(ring2_counts, invalid_rows);
   FIELD(ring2_counts, skipped_rows);
+  FIELD(ring2_counts, massive);
   end(false);
 
   begin("ring2_step_header", sizeof(ring2_step_header));

@@ -154,7 +154,55 @@ enum ring2_stat {
   RING2_STAT_SINK_MASS = 15,     /* pattern: mean over heads and queries ≥ 1 of the mass on key 0 */
   RING2_STAT_SINK_SCORE = 16,    /* pattern: Gu et al., share of heads with alpha_0 > 0.3, T = 64 */
   RING2_STAT_LOGIT_MAX_MEAN = 17,
-  RING2_STAT_COUNT = 20
+  RING2_STAT_KURTOSIS_MEAN = 18, /* residual stream: Pearson m4/m2^2 of a row, mean over rows */
+  RING2_STAT_KURTOSIS_MAX = 19,
+  RING2_STAT_ABS_MEDIAN = 20,    /* lower median of |x| over the slice */
+  RING2_STAT_OUTLIER_RATIO = 21, /* abs_max / abs_median */
+  RING2_STAT_MASSIVE_COUNT = 22, /* |x| > 100 and |x| > 1000 * abs_median */
+  RING2_STAT_NEAR_ZERO_SHARE = 23, /* |x| <= 1e-3 of the row's RMS */
+  RING2_STAT_ZERO_SHARE = 24,
+  RING2_STAT_L2_NO_FIRST_MEAN = 25, /* l2_mean without position 0 */
+  RING2_STAT_HEAD_ENTROPY_MIN = 26, /* pattern: least head's mean entropy_no_sink */
+  RING2_STAT_COLLAPSED_HEAD_SHARE = 27, /* pattern: share of heads with that mean < 0.05 */
+  RING2_STAT_ROW_SUM_ERROR = 28, /* pattern: largest |sum - 1| of a row */
+  RING2_STAT_SINK_MASS_4 = 29,   /* pattern: mass on keys 0..3, queries >= 4 */
+  RING2_STAT_TOP_KEY_MASS = 30,  /* pattern: mean over heads of max_k alpha_k, prefill from token 0 */
+  RING2_STAT_PREVIOUS_TOKEN_MASS = 31,
+  RING2_STAT_SELF_MASS = 32,
+  RING2_STAT_RECENCY_MASS = 33,  /* pattern: mass on the last 16 keys, queries >= 16 */
+  RING2_STAT_LOOKBACK_RATIO = 34, /* pattern, decode: Chuang et al. 2024, mean over heads and queries */
+  RING2_STAT_VARENTROPY_MEAN = 35, /* nat^2 */
+  RING2_STAT_MARGIN_PROBABILITY_MEAN = 36, /* p1 - p2 of logits */
+  RING2_STAT_SURPRISAL_MEAN = 37, /* nat; on the slice that completes the pair of logits row and token */
+  RING2_STAT_REPETITION = 38,    /* token_ids: seq-rep-4 of the tokens generated so far */
+  RING2_STAT_LOOP_PERIOD = 39,   /* token_ids: period <= 64 that ends the sequence 3 times; 0: none */
+  RING2_STAT_TOKENS_TRACKED = 40, /* token_ids: generated tokens that the two above are over */
+  RING2_STAT_LAYER_COSINE_MEAN = 41, /* resid_pre, resid_final: cosine to the stream one layer before */
+  RING2_STAT_LAYER_COSINE_MIN = 42,
+  RING2_STAT_LAYER_GROWTH_MEAN = 43, /* geometric mean of the ratio of norms to one layer before */
+  RING2_STAT_CONTRIBUTION_MEAN = 44, /* attn_out over resid_pre, mlp_out over resid_mid: ratio of norms */
+  RING2_STAT_TOKEN_COSINE_MEAN = 45, /* residual stream: mean cosine of all pairs of tokens but token 0 */
+  RING2_STAT_RANK_RESIDUAL = 46, /* |X - 1 mean(X)^T|_F / |X|_F, without token 0 */
+  RING2_STAT_PARTICIPATION_RATIO = 47, /* of exactly the last 64 tokens of a prefill */
+  RING2_STAT_ROUTER_ENTROPY_MEAN = 48, /* router_logits: H / ln E */
+  RING2_STAT_EXPERT_ENTROPY_MEAN = 49, /* topk_weights: H / ln k of the normalised weights */
+  RING2_STAT_TOKEN_OUTLIER = 50, /* k, v: largest head's max/median norm over the tokens */
+  RING2_STAT_CHANNEL_OUTLIER = 51, /* k, v: largest head's max/median RMS over the channels */
+  RING2_STAT_FIRST_TOKEN_RATIO = 52, /* k, v: norm of token 0 / median, mean over heads */
+  RING2_STAT_COUNT = 56
+};
+
+/* Which statistics are wanted beyond norms, moments, entropies and sink mass; bits of ring2_slice.groups.
+ * Each costs time of its own. */
+enum ring2_group {
+  RING2_GROUP_OUTLIERS = 1,       /* kurtosis … l2_no_first */
+  RING2_GROUP_ATTENTION = 2,      /* head_entropy_min … lookback_ratio */
+  RING2_GROUP_SEQUENCE = 4,       /* surprisal, repetition, loops */
+  RING2_GROUP_LAYERS = 8,         /* layer cosine, growth, contribution */
+  RING2_GROUP_REPRESENTATION = 16, /* token cosine, rank residual, participation ratio */
+  RING2_GROUP_ROUTER = 32,
+  RING2_GROUP_KV = 64,
+  RING2_GROUPS_ALL = 127
 };
 
 typedef struct ring2_slice {
@@ -179,11 +227,13 @@ typedef struct ring2_slice {
   uint32_t record_slices;  /* slices of this record in the batch; the last one has slice_index + 1 == it */
   uint32_t slice_index;
   uint32_t action;         /* in: ring2_action */
+  uint32_t groups;         /* in: ring2_group bits; ring2_drain sets all */
+  int32_t prompt_tokens;   /* in: tokens of the request's prompt; -1: not known */
   uint32_t crc32c;         /* of the decoded bytes, when action is TENSOR */
   uint64_t elements;
   uint64_t nan_count, pos_inf_count, neg_inf_count;
   uint64_t invalid_rows, skipped_rows;
-  uint32_t defined;        /* bit i: stats[i] is a value */
+  uint64_t defined;        /* bit i: stats[i] is a value */
   uint32_t top1_id;        /* argmax of the last logits row */
   double stats[RING2_STAT_COUNT];
 } ring2_slice;
@@ -220,7 +270,35 @@ enum ring2_signal {
   RING2_SIGNAL_ATTENTION_ENTROPY = 4,         /* normalized */
   RING2_SIGNAL_ATTENTION_ENTROPY_NO_SINK = 5, /* normalized, without key 0 */
   RING2_SIGNAL_ATTENTION_SINK_MASS = 6,
-  RING2_SIGNAL_COUNT = 7
+  RING2_SIGNAL_KURTOSIS = 7,                   /* per token */
+  RING2_SIGNAL_OUTLIER_RATIO = 8,              /* per slice */
+  RING2_SIGNAL_NEAR_ZERO_SHARE = 9,            /* per slice */
+  RING2_SIGNAL_ATTENTION_SINK_MASS_4 = 10,     /* per head and query, as all of attention but where said */
+  RING2_SIGNAL_ATTENTION_TOP_KEY_MASS = 11,    /* per head */
+  RING2_SIGNAL_ATTENTION_PREVIOUS_TOKEN_MASS = 12,
+  RING2_SIGNAL_ATTENTION_SELF_MASS = 13,
+  RING2_SIGNAL_ATTENTION_RECENCY_MASS = 14,
+  RING2_SIGNAL_ATTENTION_LOOKBACK_RATIO = 15,
+  RING2_SIGNAL_ATTENTION_COLLAPSED_HEADS = 16, /* share of heads, per slice */
+  RING2_SIGNAL_LOGITS_VARENTROPY = 17,
+  RING2_SIGNAL_TOKEN_SURPRISAL = 18,
+  RING2_SIGNAL_LAYER_COSINE_DISTANCE = 19,     /* 1 - cosine, per token */
+  RING2_SIGNAL_LAYER_GROWTH = 20,              /* per token */
+  RING2_SIGNAL_BRANCH_CONTRIBUTION = 21,       /* per token */
+  RING2_SIGNAL_TOKEN_COSINE_DISTANCE = 22,     /* 1 - mean cosine, per prefill slice or decode window */
+  RING2_SIGNAL_RANK_RESIDUAL = 23,             /* likewise */
+  RING2_SIGNAL_PARTICIPATION_RATIO = 24,       /* per prefill slice of at least 65 tokens */
+  RING2_SIGNAL_ROUTER_ENTROPY = 25,            /* per token */
+  RING2_SIGNAL_EXPERT_ENTROPY = 26,            /* per token */
+  RING2_SIGNAL_EXPERT_MAX_VIOLATION = 27,      /* per window of 1000 expected tokens per expert */
+  RING2_SIGNAL_EXPERT_LOAD_VARIATION = 28,     /* likewise */
+  RING2_SIGNAL_EXPERT_LOAD_ENTROPY = 29,       /* likewise */
+  RING2_SIGNAL_EXPERT_DEAD_SHARE = 30,         /* likewise */
+  RING2_SIGNAL_KV_TOKEN_OUTLIER = 31,          /* per head and prefill slice */
+  RING2_SIGNAL_KV_CHANNEL_OUTLIER = 32,        /* likewise */
+  RING2_SIGNAL_KV_FIRST_TOKEN_RATIO = 33,      /* likewise */
+  RING2_SIGNAL_REQUEST_REPETITION = 34,        /* per request, by ring2_fold_record */
+  RING2_SIGNAL_COUNT = 35
 };
 
 #define RING2_BUCKETS_MAX 160u
@@ -248,7 +326,7 @@ typedef struct ring2_point {
 typedef struct ring2_counts {
   uint32_t hook;
   int32_t layer;
-  uint64_t elements, nan, pos_inf, neg_inf, invalid_rows, skipped_rows;
+  uint64_t elements, nan, pos_inf, neg_inf, invalid_rows, skipped_rows, massive;
 } ring2_counts;
 
 RING2_API int ring2_fold_create(ring2_fold **out);
@@ -261,13 +339,26 @@ RING2_API int ring2_fold_record(ring2_fold *fold, uint32_t signal, uint32_t hook
                                 uint32_t phase, const double *values, uint64_t count, uint64_t key,
                                 uint64_t realtime_ns);
 
-/* Measures every attributed slice whose action is not DROP, in place, and folds it. One pass over the bytes;
- * TENSOR slices get their CRC-32C too. fold may be NULL. */
-RING2_API int ring2_measure(ring2_consumer *consumer, ring2_fold *fold, ring2_slice *slices, uint64_t count);
+/* What statistics over several tensors of a request remember: token histories, windows of decode
+ * steps, expert loads, and where in the ring the layer before lies. One per consumer; bounded memory.
+ * What it no longer knows gives no value. */
+typedef struct ring2_track ring2_track;
 
-/* The same on memory that is not a ring: slice->strides and dims describe `data`. For tests and NumPy
- * comparisons. */
-RING2_API int ring2_measure_memory(const void *data, uint64_t data_bytes, ring2_fold *fold, ring2_slice *slice);
+RING2_API int ring2_track_create(ring2_track **out);
+RING2_API int ring2_track_destroy(ring2_track *track);
+/* Forgets a request that has ended. */
+RING2_API int ring2_track_end(ring2_track *track, uint64_t request_key);
+
+/* Measures every attributed slice whose action is not DROP, in place, and folds it. One pass over the bytes;
+ * TENSOR slices get their CRC-32C too. fold may be NULL; so may track: the statistics over several
+ * tensors are then not defined. */
+RING2_API int ring2_measure(ring2_consumer *consumer, ring2_fold *fold, ring2_track *track,
+                            ring2_slice *slices, uint64_t count);
+
+/* The same on memory that is not a ring: slice->strides and dims describe `data`, which must stay as
+ * it is while `track`, if given, is used. For tests and NumPy comparisons. */
+RING2_API int ring2_measure_memory(const void *data, uint64_t data_bytes, ring2_fold *fold,
+                                   ring2_track *track, ring2_slice *slice);
 
 RING2_API uint32_t ring2_crc32c(const void *data, uint64_t bytes, uint32_t seed);
 /* Which kernels run: "avx512", "avx2" or "portable". RING2_ISA in the environment lowers the choice. */

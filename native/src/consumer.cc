@@ -17,6 +17,7 @@
 #include "slicer.h"
 #include "step_table.h"
 #include "tensor_shape.h"
+#include "track.h"
 #include "validate.h"
 
 using namespace ring2;
@@ -136,6 +137,8 @@ ring2_slice describe(const ring2_consumer *consumer, const ring2_descriptor &rec
   slice.dp_rank = record.dp_rank;
   slice.ep_rank = record.ep_rank;
   slice.record_slices = 1;
+  slice.groups = RING2_GROUPS_ALL;
+  slice.prompt_tokens = -1;
   return slice;
 }
 
@@ -415,12 +418,14 @@ int ring2_gather(ring2_consumer *consumer, const ring2_slice *slice, void *out) 
   return RING2_OK;
 }
 
-int ring2_measure(ring2_consumer *consumer, ring2_fold *fold, ring2_slice *slices, uint64_t count) {
+int ring2_measure(ring2_consumer *consumer, ring2_fold *fold, ring2_track *track,
+                  ring2_slice *slices, uint64_t count) {
   if (consumer == nullptr || (slices == nullptr && count > 0)) {
     return ring2_set_error(RING2_E_ARGUMENT, "a null consumer or slice array");
   }
   const int sized = check_file_size(consumer);
   if (sized != RING2_OK) return sized;
+  if (track != nullptr) track_set_released(track, consumer->released);
   for (uint64_t i = 0; i < count; ++i) {
     ring2_slice &slice = slices[i];
     if (slice.kind != RING2_KIND_TENSOR || slice.action == RING2_ACTION_DROP) continue;
@@ -428,7 +433,7 @@ int ring2_measure(ring2_consumer *consumer, ring2_fold *fold, ring2_slice *slice
     if ((slice.flags & RING2_SLICE_UNATTRIBUTED) != 0) continue;
     if (!slice_is_inside(slice, consumer->segment.payload_bytes)) return outside(slice);
     const int measured =
-        measure_slice(consumer->segment.payload + slice.payload_offset, fold, &slice);
+        measure_slice(consumer->segment.payload + slice.payload_offset, fold, track, &slice);
     if (measured != RING2_OK) return measured;
   }
   return RING2_OK;

@@ -269,6 +269,7 @@ void fold_counts(ring2_fold *fold, const ring2_counts &counts) {
   entry->neg_inf += counts.neg_inf;
   entry->invalid_rows += counts.invalid_rows;
   entry->skipped_rows += counts.skipped_rows;
+  entry->massive += counts.massive;
 }
 
 }  // namespace ring2

@@ -5,6 +5,7 @@
 #include "kernels/slice.h"
 #include "ring2_hooks.h"
 #include "tensor_shape.h"
+#include "track.h"
 
 namespace ring2 {
 namespace {
@@ -115,7 +116,7 @@ void fold_slice_counts(ring2_fold *fold, const ring2_slice &slice) {
 
 }  // namespace
 
-int measure_slice(const uint8_t *data, ring2_fold *fold, ring2_slice *slice) {
+int measure_slice(const uint8_t *data, ring2_fold *fold, ring2_track *track, ring2_slice *slice) {
   const int checked = check_shape(*slice);
   if (checked != RING2_OK) return checked;
   clear_results(slice);
@@ -137,6 +138,7 @@ int measure_slice(const uint8_t *data, ring2_fold *fold, ring2_slice *slice) {
     measure_bytes(context);
   }
   if (context.wants_crc) slice->flags |= RING2_SLICE_HAS_CRC;
+  if (track != nullptr && !unattributed && slice->elements > 0) measure_track(context, track);
   if (fold != nullptr) fold_slice_counts(fold, *slice);
   return RING2_OK;
 }
@@ -144,7 +146,8 @@ int measure_slice(const uint8_t *data, ring2_fold *fold, ring2_slice *slice) {
 }  // namespace ring2
 
 extern "C" RING2_API int ring2_measure_memory(const void *data, uint64_t data_bytes,
-                                              ring2_fold *fold, ring2_slice *slice) {
+                                              ring2_fold *fold, ring2_track *track,
+                                              ring2_slice *slice) {
   if (slice == nullptr || (data == nullptr && data_bytes > 0)) {
     return ring2_set_error(RING2_E_ARGUMENT, "a null slice, or null data of %llu bytes",
                            static_cast<unsigned long long>(data_bytes));
@@ -156,5 +159,5 @@ extern "C" RING2_API int ring2_measure_memory(const void *data, uint64_t data_by
     return ring2_set_error(RING2_E_ARGUMENT, "dims and strides that reach past the %llu bytes",
                            static_cast<unsigned long long>(data_bytes));
   }
-  return ring2::measure_slice(static_cast<const uint8_t *>(data), fold, slice);
+  return ring2::measure_slice(static_cast<const uint8_t *>(data), fold, track, slice);
 }

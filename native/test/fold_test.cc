@@ -215,7 +215,7 @@ TEST(Fold, CountsAddUpForEachHookAndLayer) {
   for (const int32_t layer : {0, 1, 1}) {
     ring2_slice slice = ring2_test::dense_slice(ring2::kFloat32, 0, {2, 2});
     slice.layer = layer;
-    ASSERT_EQ(ring2_measure_memory(elements.data(), elements.bytes(), fold.get(), &slice),
+    ASSERT_EQ(ring2_measure_memory(elements.data(), elements.bytes(), fold.get(), nullptr, &slice),
               RING2_OK);
   }
   ring2_counts counts[3];

@@ -180,7 +180,7 @@ TEST(Hostile, SlicesThatDrainDidNotGiveAreRefused) {
   std::vector<uint8_t> out(16);
   EXPECT_EQ(ring2_gather(consumer, &forged, out.data()), -RING2_E_ARGUMENT);
   forged.action = RING2_ACTION_STATS;
-  EXPECT_EQ(ring2_measure(consumer, nullptr, &forged, 1), -RING2_E_ARGUMENT);
+  EXPECT_EQ(ring2_measure(consumer, nullptr, nullptr, &forged, 1), -RING2_E_ARGUMENT);
   ring2_consumer_close(consumer, 0);
   ring2_producer_close(producer);
 }
@@ -213,7 +213,7 @@ TEST(Hostile, RandomDamageNeverLeavesTheRing) {
         ring2_gather(consumer, &slice, bytes.data());
       }
     }
-    EXPECT_EQ(ring2_measure(consumer, nullptr, drained.slices.data(), drained.slices.size()),
+    EXPECT_EQ(ring2_measure(consumer, nullptr, nullptr, drained.slices.data(), drained.slices.size()),
               RING2_OK)
         << ring2_last_error();
     EXPECT_EQ(ring2_release(consumer, drained.result.next_position), RING2_OK);

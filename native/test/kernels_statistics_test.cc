@@ -24,7 +24,7 @@ ring2_slice measured(ring2::ElementType type, uint32_t hook, const std::vector<u
   const GuardedElements elements(type, values);
   ring2_slice slice = dense_slice(type, hook, dims);
   slice.token_start = token_start;
-  const int status = ring2_measure_memory(elements.data(), elements.bytes(), nullptr, &slice);
+  const int status = ring2_measure_memory(elements.data(), elements.bytes(), nullptr, nullptr, &slice);
   EXPECT_EQ(status, RING2_OK) << ring2_last_error();
   return slice;
 }
@@ -245,7 +245,7 @@ TEST(Attention, LeftPaddingOutsideTheSliceIsNotSeen) {
   slice.strides[1] = 50;
   slice.token_start = 29;
   const size_t skipped = (3 * 50 + 20) * 4;
-  ASSERT_EQ(ring2_measure_memory(elements.data() + skipped, elements.bytes() - skipped, nullptr,
+  ASSERT_EQ(ring2_measure_memory(elements.data() + skipped, elements.bytes() - skipped, nullptr, nullptr,
                                  &slice),
             RING2_OK);
   const ring2_slice alone = pattern_of(p, 1, 30);
@@ -259,7 +259,7 @@ TEST(Measure, AChecksumOfTheDecodedBytesComesWithTensors) {
   for (const uint32_t hook : {RING2_HOOK_RESID_PRE, RING2_HOOK_FINAL_LOGITS, RING2_HOOK_PATTERN}) {
     ring2_slice slice = dense_slice(ring2::kBfloat16, hook, {1, 5, 300});
     slice.action = RING2_ACTION_TENSOR;
-    ASSERT_EQ(ring2_measure_memory(elements.data(), elements.bytes(), nullptr, &slice), RING2_OK);
+    ASSERT_EQ(ring2_measure_memory(elements.data(), elements.bytes(), nullptr, nullptr, &slice), RING2_OK);
     EXPECT_TRUE(slice.flags & RING2_SLICE_HAS_CRC);
     EXPECT_EQ(slice.crc32c, ring2::crc32c(elements.data(), elements.bytes(), 0));
   }
@@ -268,7 +268,7 @@ TEST(Measure, AChecksumOfTheDecodedBytesComesWithTensors) {
 TEST(Measure, RefusesWhatItCannotDescribe) {
   const float data[8] = {};
   const auto status = [&](ring2_slice slice) {
-    return ring2_measure_memory(data, sizeof data, nullptr, &slice);
+    return ring2_measure_memory(data, sizeof data, nullptr, nullptr, &slice);
   };
   const ring2_slice good = dense_slice(ring2::kFloat32, RING2_HOOK_RESID_PRE, {2, 4});
   EXPECT_EQ(status(good), RING2_OK);

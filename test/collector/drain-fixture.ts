@@ -8,6 +8,7 @@ import { onTestFinished } from 'vitest'
 import { openDrain } from '../../collector/drain.ts'
 import type { DrainEvent, DrainOptions, SegmentDrain } from '../../collector/drain-contract.ts'
 import { createFoldBook, type FoldBook } from '../../collector/folds.ts'
+import { constants } from '../../collector/layout.gen.ts'
 import { everything, planActions } from '../../collector/policy.ts'
 import type { Outcome, RequestSummary, TensorRow, TensorSink } from '../../collector/records.ts'
 import { createSlices } from '../../collector/slices.ts'
@@ -157,6 +158,7 @@ export function createDrainFixture(options: Partial<ProducerOptions> = {}): Drai
         actions: planActions(everything),
         sink: store.sink(),
         folds,
+        groups: constants.groupsAll,
         slices,
         batchBytes: 1 << 20,
         stateDirectory,

@@ -98,6 +98,7 @@ test('points are cumulative, and counters are kept per hook and layer', () => {
       negativeInfinity: 0,
       invalidRows: 0,
       skippedRows: 0,
+      massive: 0,
     })),
   )
 })

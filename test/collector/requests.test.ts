@@ -110,6 +110,9 @@ test('a request from REQUEST to REQUEST_END is summed up over its steps', () => 
         },
       ],
       verdict: 'ok',
+      findings: [],
+      missingEvidence: [],
+      baseline: 'default',
       completeness: { state: 'complete', expected: 4, seen: 4, reasons: [] },
       // Means are weighted by tokens: three of value 0 and one of value 3.
       layerSeries: { 'resid_pre.l2_mean': [0.75, 1.75], 'resid_pre.l2_max': [3, 4] },

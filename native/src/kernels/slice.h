@@ -24,7 +24,7 @@ struct SliceContext {
 
 inline void set_stat(ring2_slice *slice, ring2_stat stat, double value) {
   slice->stats[stat] = value;
-  slice->defined |= 1u << stat;
+  slice->defined |= uint64_t{1} << stat;
 }
 
 inline void add_to_crc(const SliceContext &context, const uint8_t *data, uint64_t bytes) {

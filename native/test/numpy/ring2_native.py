@@ -16,9 +16,15 @@ HAS_CRC = 4
 STATS = (
     "l2_mean l2_max rms_mean rms_max abs_max mean variance entropy_mean entropy_min entropy_max "
     "lse_mean top1_probability_mean margin_mean entropy_normalized_mean entropy_no_sink_mean "
-    "sink_mass sink_score logit_max_mean"
+    "sink_mass sink_score logit_max_mean kurtosis_mean kurtosis_max abs_median outlier_ratio "
+    "massive_count near_zero_share zero_share l2_no_first_mean head_entropy_min "
+    "collapsed_head_share row_sum_error sink_mass_4 top_key_mass previous_token_mass self_mass "
+    "recency_mass lookback_ratio varentropy_mean margin_probability_mean surprisal_mean repetition "
+    "loop_period tokens_tracked layer_cosine_mean layer_cosine_min layer_growth_mean "
+    "contribution_mean token_cosine_mean rank_residual participation_ratio router_entropy_mean "
+    "expert_entropy_mean token_outlier channel_outlier first_token_ratio"
 ).split()
-STAT_COUNT = 20
+STAT_COUNT = 56
 BUCKETS_MAX = 160
 
 _u32, _i32, _u64, _i64, _u16 = (
@@ -59,6 +65,8 @@ class Slice(ctypes.Structure):
         ("record_slices", _u32),
         ("slice_index", _u32),
         ("action", _u32),
+        ("groups", _u32),
+        ("prompt_tokens", _i32),
         ("crc32c", _u32),
         ("elements", _u64),
         ("nan_count", _u64),
@@ -66,7 +74,7 @@ class Slice(ctypes.Structure):
         ("neg_inf_count", _u64),
         ("invalid_rows", _u64),
         ("skipped_rows", _u64),
-        ("defined", _u32),
+        ("defined", _u64),
         ("top1_id", _u32),
         ("stats", ctypes.c_double * STAT_COUNT),
     ]
@@ -105,10 +113,13 @@ def _load():
     pointer = ctypes.c_void_p
     library.ring2_isa.restype = ctypes.c_char_p
     library.ring2_last_error.restype = ctypes.c_char_p
-    library.ring2_measure_memory.argtypes = [pointer, _u64, pointer, ctypes.POINTER(Slice)]
+    library.ring2_measure_memory.argtypes = [pointer, _u64, pointer, pointer, ctypes.POINTER(Slice)]
     library.ring2_crc32c.argtypes = [pointer, _u64, _u32]
     library.ring2_crc32c.restype = _u32
     library.ring2_fold_create.argtypes = [ctypes.POINTER(pointer)]
+    library.ring2_track_create.argtypes = [ctypes.POINTER(pointer)]
+    library.ring2_track_destroy.argtypes = [pointer]
+    library.ring2_track_end.argtypes = [pointer, _u64]
     library.ring2_fold_destroy.argtypes = [pointer]
     library.ring2_fold_read.argtypes = [pointer, ctypes.POINTER(Point), _u32]
     library.ring2_fold_record.argtypes = [pointer, _u32, _u32, _i32, _u32, pointer] + [_u64] * 3
@@ -146,18 +157,32 @@ def decode(encoded, dtype):
     return encoded.astype(np.float64)
 
 
-def measure(encoded, dtype, hook=RESID_PRE, token_start=0, action=ACTION_STATS, fold=None, flags=0):
+def measure(
+    encoded,
+    dtype,
+    hook=RESID_PRE,
+    token_start=0,
+    action=ACTION_STATS,
+    fold=None,
+    flags=0,
+    groups=127,
+    track=None,
+    **fields,
+):
     """Measures an array (any strides, dense last axis) and returns its Slice."""
     measured = Slice()
     measured.dtype, measured.hook, measured.ndim = dtype, hook, encoded.ndim
     measured.token_start, measured.action, measured.flags = token_start, action, flags
-    measured.layer, measured.request_key = 3, 77
+    measured.layer, measured.request_key, measured.groups = 3, 77, groups
+    measured.prompt_tokens = -1
+    for name, value in fields.items():
+        setattr(measured, name, value)
     for axis in range(encoded.ndim):
         measured.dims[axis] = encoded.shape[axis]
         measured.strides[axis] = encoded.strides[axis] // encoded.itemsize
     reach = sum((n - 1) * s for n, s in zip(encoded.shape, encoded.strides)) + encoded.itemsize
     data_bytes = reach if encoded.size else 0
-    status = LIBRARY.ring2_measure_memory(encoded.ctypes.data, data_bytes, fold, measured)
+    status = LIBRARY.ring2_measure_memory(encoded.ctypes.data, data_bytes, fold, track, measured)
     assert status == 0, last_error()
     return measured
 

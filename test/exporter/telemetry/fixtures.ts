@@ -50,6 +50,9 @@ export function requestSummary(
     endedAtMicros: START_MICROS + 900_000,
     tokens: 12,
     promptTokens: 8,
+    findings: [],
+    missingEvidence: [],
+    baseline: 'default',
     steps: 5,
     phases: [
       {
@@ -129,6 +132,7 @@ export function snapshotOf(histograms: readonly HistogramPoint[]): MetricSnapsho
             negativeInfinity: 3,
             invalidRows: 4,
             skippedRows: 5,
+            massive: 0,
           },
         ],
       },

@@ -95,6 +95,9 @@ export function summary(change: Partial<RequestSummary> = {}): RequestSummary {
     endedAtMicros: noonMicros + 1_000_000,
     tokens: 3,
     promptTokens: 2,
+    findings: [],
+    missingEvidence: [],
+    baseline: 'default',
     steps: 2,
     phases: [
       {
