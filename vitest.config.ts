@@ -1,6 +1,7 @@
 /**
- * Two projects: `unit` mirrors the sources and runs in parallel; `pipeline` starts real processes,
- * a model among them, and runs one file at a time so that they do not starve each other.
+ * Three projects: `unit` mirrors the sources and runs in parallel; `pipeline` starts real processes,
+ * a model among them, and `stack` the real Collector, Jaeger, Prometheus and Alertmanager. These two run
+ * one file at a time so that the processes do not starve each other.
  */
 import { defineConfig } from 'vitest/config'
 
@@ -20,7 +21,7 @@ export default defineConfig({
         test: {
           name: 'unit',
           include: ['test/**/*.test.ts'],
-          exclude: ['test/pipeline/**'],
+          exclude: ['test/pipeline/**', 'test/stack/**'],
           sequence: { groupOrder: 0 },
         },
       },
@@ -32,6 +33,16 @@ export default defineConfig({
           testTimeout: 120_000,
           maxWorkers: 1,
           sequence: { groupOrder: 1 },
+        },
+      },
+      {
+        extends: true,
+        test: {
+          name: 'stack',
+          include: ['test/stack/**/*.test.ts'],
+          testTimeout: 120_000,
+          maxWorkers: 1,
+          sequence: { groupOrder: 2 },
         },
       },
     ],

@@ -10,6 +10,7 @@ import {
   ensureNative,
   ensurePackages,
   ensurePython,
+  ensureStack,
   fail,
   root,
   tools,
@@ -17,13 +18,14 @@ import {
 
 const needs = {
   demo: ['packages', 'native', 'python', 'model'],
-  test: ['packages', 'native-tests', 'python', 'model'],
-  bench: ['packages', 'native-tests', 'python', 'model'],
+  test: ['packages', 'native-tests', 'python', 'model', 'stack-if-go'],
+  bench: ['packages', 'native-tests', 'python', 'model', 'stack-if-go'],
   check: ['packages', 'native'],
   sanitize: ['packages'],
   gen: ['packages'],
   setup: ['packages', 'native-tests', 'python', 'model'],
   native: ['packages', 'native'],
+  stack: ['packages'],
 }
 
 const programs = {
@@ -35,6 +37,7 @@ const programs = {
   gen: [['native/gen/generate.ts'], ['exporter/telemetry/generate.ts']],
   setup: [],
   native: [],
+  stack: [['scripts/stack.ts']],
 }
 
 const [command = '', ...rest] = process.argv.slice(2)
@@ -48,7 +51,11 @@ const steps = {
   'native-tests': () => ensureNative(true),
   python: ensurePython,
   model: ensureModel,
+  stack: (environment) => ensureStack(true, environment),
+  'stack-if-go': (environment) => ensureStack(false, environment),
 }
+if (command === 'demo' && rest.includes('--stack')) needs.demo.push('stack')
+
 const environment = { ...process.env }
 for (const need of needs[command]) Object.assign(environment, steps[need](environment))
 

@@ -204,3 +204,27 @@ export function ensureModel(environment) {
   if (status !== 0) fail('scripts/prepare_model.py could not make the model folder')
   return { RING2_MODEL_DIR: stdout.trim() }
 }
+
+/**
+ * The real telemetry servers, built once into the user's cache. Where Go is missing they are left out, and
+ * it is said; in CI, and where RING2_REQUIRE_STACK is set, that is an error.
+ */
+export function ensureStack(required, environment) {
+  const forced = required || process.env.CI === 'true' || Boolean(process.env.RING2_REQUIRE_STACK)
+  if (!forced && !process.env.RING2_STACK_DIR && !works('go', ['version'])) {
+    say(
+      'no Go here: the tests against the real Collector, Jaeger, Prometheus and Alertmanager will not run',
+    )
+    return {}
+  }
+  const { status, stdout } = spawnSync(tools.node(), ['scripts/stack.ts', 'build'], {
+    cwd: root,
+    encoding: 'utf8',
+    stdio: ['ignore', 'pipe', process.stderr.fd],
+    env: environment,
+  })
+  if (status === 0) return { RING2_STACK_DIR: stdout.trim() }
+  if (forced) fail('the telemetry servers could not be built')
+  say('the tests against the real Collector, Jaeger, Prometheus and Alertmanager will not run')
+  return {}
+}

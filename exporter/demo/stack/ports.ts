@@ -5,7 +5,6 @@
  * and then the server says so and does not get healthy.
  */
 import { randomInt } from 'node:crypto'
-import { once } from 'node:events'
 import { createServer } from 'node:net'
 import { Ring2Error } from '../../errors.ts'
 import { stackLimits } from './limits.ts'
@@ -61,17 +60,10 @@ async function freePort(taken: Set<number>): Promise<number> {
 }
 
 /** Whether a server on loopback could listen there now. */
-export async function isFree(port: number): Promise<boolean> {
-  const server = createServer()
-  const outcome = Promise.race([
-    once(server, 'listening').then(() => true),
-    once(server, 'error').then(() => false),
-  ])
-  server.listen(port, '127.0.0.1')
-  const free = await outcome
-  if (free) {
-    server.close()
-    await once(server, 'close')
-  }
-  return free
+export function isFree(port: number): Promise<boolean> {
+  return new Promise((resolve) => {
+    const server = createServer()
+    server.once('error', () => resolve(false))
+    server.listen(port, '127.0.0.1', () => server.close(() => resolve(true)))
+  })
 }

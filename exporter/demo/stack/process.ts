@@ -51,9 +51,12 @@ export function createServerProcess(command: ServerCommand, log: string): StackS
     pid: () => alive()?.pid,
     async start() {
       if (alive() !== undefined) return
-      child = await launch(command, log)
+      const started = await launchServer(command, log)
+      running.add(started)
+      started.once('exit', () => running.delete(started))
+      child = started
       try {
-        await untilHealthy(command, child, log)
+        await untilHealthy(command, started, log)
       } catch (error) {
         await end('SIGKILL')
         throw error
@@ -69,12 +72,18 @@ export function createServerProcess(command: ServerCommand, log: string): StackS
   return server
 }
 
-async function launch(command: ServerCommand, log: string): Promise<ChildProcess> {
+/** Starts the program and nothing more. Detached, it outlives this process. */
+export async function launchServer(
+  command: ServerCommand,
+  log: string,
+  detached = false,
+): Promise<ChildProcess> {
   const output = openSync(log, 'a')
   const child = spawn(command.program, command.arguments, {
     cwd: command.workingDirectory,
     env: { ...process.env, ...command.environment },
     stdio: ['ignore', output, output],
+    detached,
   })
   closeSync(output)
   try {
@@ -86,13 +95,13 @@ async function launch(command: ServerCommand, log: string): Promise<ChildProcess
       action: 'Build the servers with `npm run stack -- build`, or set RING2_STACK_DIR.',
     })
   }
-  running.add(child)
-  child.once('exit', () => running.delete(child))
   return child
 }
 
+type Probed = Pick<ServerCommand, 'name' | 'healthUrl'>
+
 /** Whether a server answers that it is ready. */
-export async function isHealthy(command: ServerCommand): Promise<boolean> {
+export async function isHealthy(command: Probed): Promise<boolean> {
   try {
     const signal = AbortSignal.timeout(stackLimits.probeMillis)
     const response = await fetch(command.healthUrl, { signal })
@@ -106,7 +115,7 @@ export async function isHealthy(command: ServerCommand): Promise<boolean> {
 
 /** @throws Ring2Error with the end of its log when it ends, or is not healthy in time. */
 export async function untilHealthy(
-  command: ServerCommand,
+  command: Probed,
   child: ChildProcess,
   log: string,
 ): Promise<void> {
@@ -122,7 +131,7 @@ export async function untilHealthy(
   throw notStarted(command, `not healthy after ${stackLimits.healthyMillis / 1000} s`, log)
 }
 
-function notStarted(command: ServerCommand, actual: string, log: string): Ring2Error {
+function notStarted(command: Probed, actual: string, log: string): Ring2Error {
   const tail = readFileSync(log, 'utf8').trim().split('\n').slice(-stackLimits.logTailLines)
   return new Ring2Error('RING2_E_INTERNAL_EXPORTER', {
     expected: `${command.name} to start and answer at ${command.healthUrl}`,
