@@ -7,7 +7,8 @@
 
 import { signals } from '../../collector/layout.gen.ts'
 import type { ElementCounts, HistogramPoint, ModelPoints } from '../../collector/records.ts'
-import type { MetricSnapshot, SegmentPoints } from './metric-points.ts'
+import type { MetricSnapshot, RequestCount, SegmentPoints } from './metric-points.ts'
+import type { ExemplarFilter } from './metric-settings.ts'
 import { allMetrics, type MetricAttribute, type MetricDefinition, metrics } from './registry.ts'
 
 /** Size of one descriptor of the meta ring, as native/include/ring2_layout.h asserts it. */
@@ -18,12 +19,15 @@ export type PointAttributes = Readonly<Partial<Record<MetricAttribute, string | 
 export interface NumberSeries {
   readonly attributes: PointAttributes
   readonly startedAtMicros: number
+  /** When it was taken, where that is not the snapshot's time. */
+  readonly takenAtMicros?: number
   readonly value: number
 }
 
 export interface HistogramSeries {
   readonly attributes: PointAttributes
   readonly startedAtMicros: number
+  readonly takenAtMicros?: number
   readonly histogram: HistogramPoint
 }
 
@@ -36,19 +40,36 @@ export interface MetricFamily {
   readonly histograms: readonly HistogramSeries[]
 }
 
-/** What the span exporter counts, since it was started. */
-export interface SpanCounts {
-  readonly startedAtMicros: number
+/** What one exporter (of spans, of metrics) counts since it was started. */
+export interface DeliveryCounts {
   readonly delivered: number
-  /** Reason → spans. */
+  /** Reason → items. */
   readonly lost: Readonly<Record<string, number>>
   readonly pending: number
+  readonly pendingBytes: number
+  readonly failures: number
+}
+
+/** The counts of the exporters, which are newer than the snapshot. */
+export interface ExportCounts {
+  readonly startedAtMicros: number
+  readonly takenAtMicros: number
+  readonly spans: DeliveryCounts
+  readonly metrics: DeliveryCounts
 }
 
 type Emit = (definition: MetricDefinition, attributes: PointAttributes, value: number) => void
 
-/** Lays a snapshot out by metric, in the registry's order; metrics without a point are left out. */
-export function collectFamilies(snapshot: MetricSnapshot, spans: SpanCounts): MetricFamily[] {
+/**
+ * Lays a snapshot out by metric, in the registry's order; metrics without a point are left out.
+ *
+ * @param filter which exemplars are kept.
+ */
+export function collectFamilies(
+  snapshot: MetricSnapshot,
+  exports: ExportCounts,
+  filter: ExemplarFilter = 'trace_based',
+): MetricFamily[] {
   const numbers = new Map<MetricDefinition, NumberSeries[]>()
   const histograms = new Map<MetricDefinition, HistogramSeries[]>()
   const emitSince = (startedAtMicros: number): Emit => {
@@ -58,14 +79,18 @@ export function collectFamilies(snapshot: MetricSnapshot, spans: SpanCounts): Me
   }
   const emit = emitSince(snapshot.startedAtMicros)
   for (const model of snapshot.models) {
-    addHistograms(histograms, model, snapshot.startedAtMicros)
+    addHistograms(histograms, model, snapshot.startedAtMicros, filter)
+    emit(metrics.refusedSamples, { 'gen_ai.request.model': model.model }, model.refused)
     for (const counts of model.elements) addElements(emit, model.model, counts)
   }
   for (const segment of snapshot.segments) {
     addSegment(emitSince(segment.startedAtMicros), segment)
   }
   addRequestsAndStore(emit, snapshot)
-  addSpans(emitSince(spans.startedAtMicros), spans)
+  const { startedAtMicros, takenAtMicros } = exports
+  addExports((definition, attributes, value) => {
+    append(numbers, definition, { attributes, startedAtMicros, takenAtMicros, value })
+  }, exports)
   return allMetrics
     .map((definition) => ({
       definition,
@@ -103,14 +128,25 @@ function addHistograms(
   histograms: Map<MetricDefinition, HistogramSeries[]>,
   model: ModelPoints,
   startedAtMicros: number,
+  filter: ExemplarFilter,
 ): void {
-  for (const histogram of model.histograms) {
-    const definition = definitionsBySignal.get(histogram.signal)
+  for (const point of model.histograms) {
+    const definition = definitionsBySignal.get(point.signal)
     if (definition === undefined) continue
-    const place = placeOf(model.model, histogram.hook, histogram.layer)
-    const attributes = { ...place, 'ring2.phase': histogram.phase }
-    append(histograms, definition, { attributes, startedAtMicros, histogram })
+    const place = placeOf(model.model, point.hook, point.layer)
+    const attributes = { ...place, 'ring2.phase': point.phase }
+    const { exemplar, ...histogram } = point
+    const kept = exemplar !== undefined && isKept(filter, exemplar.sampled)
+    append(histograms, definition, {
+      attributes,
+      startedAtMicros,
+      histogram: kept ? point : histogram,
+    })
   }
+}
+
+function isKept(filter: ExemplarFilter, sampled: boolean): boolean {
+  return filter === 'always_on' || (filter === 'trace_based' && sampled)
 }
 
 function addElements(emit: Emit, model: string, counts: ElementCounts): void {
@@ -124,6 +160,7 @@ function addElements(emit: Emit, model: string, counts: ElementCounts): void {
   for (const [kind, value] of kinds) {
     emit(metrics.tensorNonfinite, { ...place, 'ring2.nonfinite.kind': kind }, value)
   }
+  emit(metrics.tensorMassive, place, counts.massive)
   emit(metrics.tensorInvalidRows, place, counts.invalidRows)
 }
 
@@ -154,6 +191,10 @@ function addRequestsAndStore(emit: Emit, snapshot: MetricSnapshot): void {
     }
     emit(metrics.requests, attributes, count)
   }
+  for (const [model, { valid, good }] of indicatorsOf(snapshot.requests)) {
+    emit(metrics.sliValid, { 'gen_ai.request.model': model }, valid)
+    emit(metrics.sliGood, { 'gen_ai.request.model': model }, good)
+  }
   emit(metrics.requestActive, {}, snapshot.activeRequests)
   emit(metrics.storeRows, {}, snapshot.store.rows)
   emit(metrics.storeIo, {}, snapshot.store.bytes)
@@ -163,10 +204,31 @@ function addRequestsAndStore(emit: Emit, snapshot: MetricSnapshot): void {
   emit(metrics.storePendingSize, {}, snapshot.store.pendingBytes)
 }
 
-function addSpans(emit: Emit, spans: SpanCounts): void {
+function indicatorsOf(requests: readonly RequestCount[]) {
+  const byModel = new Map<string, { valid: number; good: number }>()
+  for (const { model, verdict, count } of requests) {
+    const sum = byModel.get(model) ?? { valid: 0, good: 0 }
+    byModel.set(model, sum)
+    if (verdict !== 'unknown') sum.valid += count
+    if (verdict === 'ok') sum.good += count
+  }
+  return byModel
+}
+
+function addExports(emit: Emit, { spans, metrics: points }: ExportCounts): void {
   emit(metrics.exportSpans, {}, spans.delivered)
+  emit(metrics.exportPoints, {}, points.delivered)
   for (const [reason, count] of Object.entries(spans.lost)) {
     emit(metrics.exportLostSpans, { 'error.type': reason }, count)
   }
+  for (const [reason, count] of Object.entries(points.lost)) {
+    emit(metrics.exportLostPoints, { 'error.type': reason }, count)
+  }
   emit(metrics.exportPendingSpans, {}, spans.pending)
+  emit(metrics.exportPendingPoints, {}, points.pending)
+  for (const [signal, counts] of Object.entries({ spans, metrics: points })) {
+    const attributes = { 'ring2.export.signal': signal }
+    emit(metrics.exportPendingSize, attributes, counts.pendingBytes)
+    emit(metrics.exportFailures, attributes, counts.failures)
+  }
 }

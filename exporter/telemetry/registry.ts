@@ -6,6 +6,9 @@
  * id, a head or a token as attribute: those are unbounded.
  */
 
+import { verdicts } from '../../collector/records.ts'
+import { signalMetrics } from './signal-metrics.ts'
+
 export type MetricKind = 'histogram' | 'counter' | 'up_down_counter' | 'gauge'
 
 /** UCUM; a unit in braces counts things. */
@@ -14,6 +17,7 @@ export type MetricUnit =
   | 'By'
   | 's'
   | '{nat}'
+  | '{nat2}'
   | '{element}'
   | '{row}'
   | '{record}'
@@ -21,6 +25,8 @@ export type MetricUnit =
   | '{file}'
   | '{failure}'
   | '{span}'
+  | '{point}'
+  | '{sample}'
 
 export interface AttributeDefinition {
   readonly type: 'string' | 'int'
@@ -58,7 +64,7 @@ export const metricAttributes = {
   'ring2.verdict': {
     type: 'string',
     help: 'what the statistics say about the request',
-    values: '`ok`, `nonfinite`, `unknown`',
+    values: verdicts.map((verdict) => `\`${verdict}\``).join(', '),
   },
   'ring2.completeness': {
     type: 'string',
@@ -74,6 +80,11 @@ export const metricAttributes = {
     type: 'string',
     help: 'which of the two rings of a segment',
     values: '`payload`, `meta`',
+  },
+  'ring2.export.signal': {
+    type: 'string',
+    help: 'what is exported by OTLP',
+    values: '`spans`, `metrics`',
   },
   'error.type': {
     type: 'string',
@@ -94,6 +105,8 @@ export interface MetricDefinition {
   readonly attributes: readonly MetricAttribute[]
   /** Histograms: the name in `ring2_signal` that is folded into it. */
   readonly signal?: string
+  /** Histograms: the hooks that can have it. */
+  readonly hooks?: readonly string[]
   /**
    * Histograms: upper bounds of the classic buckets on the /metrics page, in quarters of an octave:
    * n means 2^(n/4). Such bounds are also bounds of every exponential histogram of scale ≥ 2.
@@ -101,40 +114,7 @@ export interface MetricDefinition {
   readonly quarterOctaves?: readonly number[]
 }
 
-const tensorAttributes = [
-  'gen_ai.request.model',
-  'ring2.hook',
-  'ring2.layer',
-  'ring2.phase',
-] as const
 const elementAttributes = ['gen_ai.request.model', 'ring2.hook', 'ring2.layer'] as const
-
-/** 2^-9 … 2^5, closest between 4 and 16: entropies and margins in nat. */
-const natBounds = [
-  -36, -28, -20, -16, -12, -8, -4, 0, 2, 4, 6, 8, 9, 10, 11, 12, 13, 14, 15, 16, 20,
-]
-/** 2^-9 … 1, closest above one half: shares, of which the ones near 1 matter most. */
-const shareBounds = [-36, -28, -24, -20, -16, -14, -12, -10, -8, -6, -4, -3, -2, -1, 0]
-/** 2^-4 … 2^17 by octaves: L2 norms. */
-const normBounds = Array.from({ length: 22 }, (_, octave) => (octave - 4) * 4)
-
-function histogram(
-  name: string,
-  unit: MetricUnit,
-  signal: string,
-  quarterOctaves: readonly number[],
-  help: string,
-): MetricDefinition {
-  return {
-    name,
-    kind: 'histogram',
-    unit,
-    help,
-    attributes: tensorAttributes,
-    signal,
-    quarterOctaves,
-  }
-}
 
 function plain(
   name: string,
@@ -148,55 +128,7 @@ function plain(
 
 /** Every metric, by a short name for code. */
 export const metrics = {
-  l2Norm: histogram(
-    'ring2.tensor.l2_norm',
-    '1',
-    'l2_norm',
-    normBounds,
-    'L2 norm of a row of a tensor, one sample per token (and head).',
-  ),
-  logitsEntropy: histogram(
-    'ring2.logits.entropy',
-    '{nat}',
-    'logits_entropy',
-    natBounds,
-    'Entropy of the softmax over the vocabulary, one sample per row of logits.',
-  ),
-  logitsTop1Probability: histogram(
-    'ring2.logits.top1.probability',
-    '1',
-    'logits_top1_probability',
-    shareBounds,
-    'Probability of the most likely token, one sample per row of logits.',
-  ),
-  logitsMargin: histogram(
-    'ring2.logits.margin',
-    '{nat}',
-    'logits_margin',
-    natBounds,
-    'Logarithm of the ratio of the two largest probabilities, one sample per row of logits.',
-  ),
-  attentionEntropy: histogram(
-    'ring2.attention.entropy',
-    '1',
-    'attention_entropy',
-    shareBounds,
-    'Entropy of an attention row divided by the logarithm of the keys it sees, per head and query.',
-  ),
-  attentionEntropyNoSink: histogram(
-    'ring2.attention.entropy_no_sink',
-    '1',
-    'attention_entropy_no_sink',
-    shareBounds,
-    'The same without key 0, the usual attention sink, renormalised.',
-  ),
-  attentionSinkMass: histogram(
-    'ring2.attention.sink.mass',
-    '1',
-    'attention_sink_mass',
-    shareBounds,
-    'Attention that goes to key 0, per head and query after the first.',
-  ),
+  ...signalMetrics,
   tensorElements: plain(
     'ring2.tensor.elements',
     'counter',
@@ -211,6 +143,13 @@ export const metrics = {
     [...elementAttributes, 'ring2.nonfinite.kind'],
     'Elements that are NaN or infinite.',
   ),
+  tensorMassive: plain(
+    'ring2.tensor.massive.elements',
+    'counter',
+    '{element}',
+    elementAttributes,
+    'Massive activations: above 100 and above 1000 times the median magnitude of their tensor.',
+  ),
   tensorInvalidRows: plain(
     'ring2.tensor.invalid_rows',
     'counter',
@@ -224,6 +163,20 @@ export const metrics = {
     '{request}',
     ['gen_ai.request.model', 'ring2.verdict', 'ring2.completeness'],
     'Requests that have ended.',
+  ),
+  sliValid: plain(
+    'ring2.sli.valid',
+    'counter',
+    '{request}',
+    ['gen_ai.request.model'],
+    'Requests with a verdict: all but the unknown ones.',
+  ),
+  sliGood: plain(
+    'ring2.sli.good',
+    'counter',
+    '{request}',
+    ['gen_ai.request.model'],
+    'Requests with the verdict ok. Over ring2.sli.valid it is the service level indicator.',
   ),
   requestActive: plain(
     'ring2.request.active',
@@ -325,6 +278,48 @@ export const metrics = {
     '{span}',
     [],
     'Spans that wait for the Collector.',
+  ),
+  exportPoints: plain(
+    'ring2.export.points',
+    'counter',
+    '{point}',
+    [],
+    'Points of metrics that the Collector took.',
+  ),
+  exportLostPoints: plain(
+    'ring2.export.lost.points',
+    'counter',
+    '{point}',
+    ['error.type'],
+    'Points of metrics that were lost, by reason; counts are in the next export all the same.',
+  ),
+  exportPendingPoints: plain(
+    'ring2.export.pending.points',
+    'up_down_counter',
+    '{point}',
+    [],
+    'Points of metrics that wait for the Collector.',
+  ),
+  exportPendingSize: plain(
+    'ring2.export.pending.size',
+    'up_down_counter',
+    'By',
+    ['ring2.export.signal'],
+    'Bytes that wait for the Collector; of spans they are estimated.',
+  ),
+  exportFailures: plain(
+    'ring2.export.failures',
+    'counter',
+    '{failure}',
+    ['ring2.export.signal'],
+    'Exports that failed; what may be tried again is.',
+  ),
+  refusedSamples: plain(
+    'ring2.telemetry.refused.samples',
+    'counter',
+    '{sample}',
+    ['gen_ai.request.model'],
+    'Samples that found no room in the metrics, because their model has too many series.',
   ),
 } as const satisfies Record<string, MetricDefinition>
 
