@@ -88,6 +88,14 @@ const benchmarks: readonly Benchmark[] = [
     program: process.execPath,
     arguments: ['bench/parquet.ts'],
   },
+  {
+    name: 'sustained',
+    about:
+      'The whole exporter as users run it, for half a minute at 200 tokens a second of a model with 16 layers and 32,000 logits, then 20,000 short requests at once, with a real Collector. Nothing to compare with.',
+    budget: 'at most 512 MiB over the segments; nothing lost',
+    program: process.execPath,
+    arguments: ['bench/sustained.ts'],
+  },
 ]
 
 /** One document over several lines, or one on each line. */
