@@ -16,14 +16,20 @@ import type {
 } from './records.ts'
 import { type Words, words } from './words.ts'
 
+/** Name of the fold that models beyond the bound share. */
+export const OTHER_MODELS = 'other_models'
+
 export interface FoldBook {
-  /** The fold of a model, made when it is first asked for. */
+  /** The fold of a model, made when it is first asked for; beyond the bound, that of the others. */
   of(model: string): NativeFold
   /** A number that stands for a request in every segment, as ring2_slice.request_key. */
   keyOf(request: RequestInfo): number
   read(): ModelPoints[]
   destroy(): void
 }
+
+/** W3C Trace Context, "trace-flags". */
+const TRACE_FLAG_SAMPLED = 1
 
 const hookNames = new Map(hooks.map((hook) => [hook.id, hook.name]))
 
@@ -40,12 +46,12 @@ export function createFoldBook(): FoldBook {
   let next = 1
 
   function fold(model: string): ModelFold {
-    let found = folds.get(model)
-    if (found === undefined) {
-      found = { fold: createFold(), exemplars: new Map() }
-      folds.set(model, found)
-    }
-    return found
+    const known = folds.get(model)
+    if (known !== undefined) return known
+    if (folds.size >= collectorLimits.modelsMax && model !== OTHER_MODELS) return fold(OTHER_MODELS)
+    const made = { fold: createFold(), exemplars: new Map() }
+    folds.set(model, made)
+    return made
   }
 
   return {
@@ -89,14 +95,17 @@ function readModel(
   const counts = new Uint8Array(hookLayers * countsLayout.bytes)
   const counted = Math.min(fold.counts(counts, hookLayers), hookLayers)
   const countWords = words(counts)
+  const elements = Array.from({ length: counted }, (_, index) =>
+    readCounts(countWords, index * countsLayout.bytes),
+  )
   return {
     model,
+    // What native code refused is its one entry of no hook.
+    refused: elements.find((entry) => entry.hook === '')?.elements ?? 0,
     histograms: Array.from({ length: read }, (_, index) =>
       readPoint(pointWords, index * pointLayout.bytes, exemplars, requests),
     ),
-    elements: Array.from({ length: counted }, (_, index) =>
-      readCounts(countWords, index * countsLayout.bytes),
-    ).filter((entry) => entry.hook !== ''),
+    elements: elements.filter((entry) => entry.hook !== ''),
   }
 }
 
@@ -132,6 +141,8 @@ function readPoint(
       value: source.f64(at(pointLayout.exemplarValue)),
       traceId: request.traceId,
       spanId: request.spanId,
+      requestId: request.requestId,
+      sampled: (request.traceFlags & TRACE_FLAG_SAMPLED) !== 0,
       atMicros: source.micros(at(pointLayout.exemplarRealtimeNs)),
     })
   }

@@ -5,6 +5,8 @@
 export const collectorLimits = {
   /** Segments drained at once by one exporter. */
   segmentsMax: 64,
+  /** Models that are folded apart; each may hold 16,384 series of 1.4 KiB. Later ones share a fold. */
+  modelsMax: 32,
   /** Requests kept within one batch, as a multiple of the configured bound. */
   requestsOvershoot: 2,
   /** Ended requests whose trace id an exemplar may still name. */

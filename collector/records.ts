@@ -242,6 +242,9 @@ export interface ExemplarPoint {
   /** Lower-case hexadecimal, 32 and 16 digits. */
   readonly traceId: string
   readonly spanId: string
+  readonly requestId: string
+  /** Whether the request's trace is sampled: only then can it be opened somewhere. */
+  readonly sampled: boolean
   readonly atMicros: number
 }
 
@@ -287,10 +290,15 @@ export interface ElementCounts {
   readonly massive: number
 }
 
-/** Everything folded for one model. A snapshot has at most one entry per model name. */
+/**
+ * Everything folded for one model. A snapshot has at most one entry per model name; models beyond
+ * `collectorLimits.modelsMax` share one.
+ */
 export interface ModelPoints {
   /** `gen_ai.request.model`. */
   readonly model: string
+  /** Samples and counts that found no room, because the model has too many series. */
+  readonly refused: number
   /** At most one per (signal, hook, layer, phase). */
   readonly histograms: readonly HistogramPoint[]
   /** At most one per (hook, layer). */

@@ -16,7 +16,6 @@ import type { StoreLocation } from './store/location.ts'
 import { openStore } from './store/open-store.ts'
 import { createUploader, type Uploader } from './store/uploader.ts'
 import { emptySnapshot } from './telemetry/metric-points.ts'
-import { openMetricsContentType } from './telemetry/openmetrics.ts'
 import { startTelemetry, type Telemetry } from './telemetry/sdk.ts'
 import { openCatalog } from './tensors/catalog.ts'
 import { storeLocation } from './tensors/open.ts'
@@ -69,9 +68,9 @@ export async function startService(options: ServiceOptions): Promise<Service> {
     catalog,
     reader: createTensorReader({ catalog, source: createParquetSource(store), crc32c }),
     rings: () => ringsDocument(config.segments.directory, config.segments.names),
-    metrics: async () => {
+    metrics: async (accept) => {
       await running.pipeline?.refresh()
-      return { contentType: openMetricsContentType, body: telemetry.metricsPage() }
+      return telemetry.metricsPage(accept)
     },
     health: () => health(running.pipeline, telemetry, uploader),
     token: config.api.token ?? null,
@@ -165,8 +164,8 @@ function health(pipeline: Pipeline | null, telemetry: Telemetry, uploader: Uploa
       },
       {
         name: 'telemetry',
-        ok: failing.spans.failing === null && failing.metricsFailing === null,
-        detail: String(failing.spans.failing ?? failing.metricsFailing ?? failing.otlp.reason),
+        ok: failing.spans.failing === null && failing.metrics.failing === null,
+        detail: String(failing.spans.failing ?? failing.metrics.failing ?? failing.otlp.reason),
       },
     ],
   }

@@ -26,8 +26,8 @@ export interface ServerDependencies {
   readonly reader: TensorReader
   /** The live segments, as JSON. */
   readonly rings: () => unknown
-  /** The page of /metrics and its Content-Type. */
-  readonly metrics: () => Promise<MetricsPage> | MetricsPage
+  /** The page of /metrics and its Content-Type, by the scraper's Accept header. */
+  readonly metrics: (accept: string | undefined) => Promise<MetricsPage> | MetricsPage
   readonly health: () => Health
   /** Bearer token that data routes ask for; null asks for none. */
   readonly token: string | null

@@ -18,8 +18,9 @@ export function systemRoutes(dependencies: ServerDependencies): FastifyPluginAsy
     app.get('/v1/rings', { schema: ringsSchema }, async () => dependencies.rings())
 
     const metricsSchema = { summary: 'OpenMetrics, with exemplars', tags: ['exporter'] }
-    app.get('/metrics', { schema: metricsSchema }, async (_request, reply) => {
-      const page = await dependencies.metrics()
+    app.get('/metrics', { schema: metricsSchema }, async (request, reply) => {
+      const page = await dependencies.metrics(request.headers.accept)
+      reply.header('vary', 'accept')
       return reply.type(page.contentType).send(page.body)
     })
 

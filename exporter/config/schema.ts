@@ -168,6 +168,12 @@ const limits = section('Limits', 'Bounds on memory.', {
     countMax,
   ),
   span_bytes_max: count('Bytes, estimated, of spans that wait.', 64 * MIB, 65_536, bytesMax),
+  metric_bytes_max: count(
+    'Bytes of metric exports that wait for the Collector; beyond it the oldest are lost.',
+    16 * MIB,
+    65_536,
+    bytesMax,
+  ),
 })
 
 const log = section('Log', 'Lines on standard error.', {

@@ -7,11 +7,6 @@ export const spanLimits = {
   /** Spans and estimated bytes of one export; the receiving side takes 4 MiB by default. */
   batchSpansMax: 512,
   batchBytesMax: 1 * MIB,
-  /** First pause after a failure; each further one is twice as long, up to the maximum. */
-  retryMillisMin: 500,
-  retryMillisMax: 30_000,
-  /** Characters of an error that a log line shows. */
-  errorCharactersMax: 400,
   /** Reasons listed on one event. */
   reasonsMax: 32,
   /** Longest text put on a span; a longer one is cut. */
@@ -22,16 +17,35 @@ export const spanLimits = {
   attributesMax: 128,
 } as const
 
-/** Metrics on their way to the Collector. */
+/** Metrics on their way to the Collector. The queue's bound is configuration (`limits.metric…`). */
 export const metricLimits = {
-  /** Points of one export; a point with 160 buckets is some 500 bytes. */
-  batchPointsMax: 2000,
-  /** An export that takes longer is given up; the next one carries everything. */
-  exportMillisMax: 10_000,
+  /** Points and bytes of one request; the receiving side takes 4 MiB by default. */
+  requestPointsMax: 2000,
+  requestBytesMax: 2 * MIB,
+  /** Requests become smaller when the Collector finds them too large, but not below this. */
+  requestBytesMin: 64 * 1024,
+  /** Characters of a Collector's message about rejected points that a log line shows. */
+  messageCharactersMax: 400,
+} as const
+
+/** Tries, of spans and of metrics. */
+export const deliveryLimits = {
+  /** First pause after a failure; each further one is twice as long, up to the maximum. */
+  retryMillisMin: 500,
+  retryMillisMax: 30_000,
+  /** Longest pause that a Collector may ask for. */
+  retryInfoMillisMax: 300_000,
+  /**
+   * Tries of a batch that is answered by RESOURCE_EXHAUSTED without a word on when to come back:
+   * some five minutes, in which a busy Collector recovers.
+   */
+  exhaustedTriesMax: 20,
+  /** Characters of an error that a log line shows. */
+  errorCharactersMax: 400,
 } as const
 
 /** Shutdown. */
 export const shutdownLimits = {
-  /** Share of the time for spans; the rest is for metrics and for closing connections. */
-  spanShare: 0.7,
+  /** Share of the time for sending; the rest is for closing connections. */
+  sendingShare: 0.7,
 } as const

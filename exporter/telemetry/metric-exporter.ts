@@ -1,60 +1,111 @@
 /**
- * Watches a metric exporter: the first failure and the recovery are logged, and nothing between.
+ * Exports metrics by OTLP at an interval: collects the families, encodes them at once, and queues
+ * the requests, each point with the time it was taken at. A Collector that was away gets the
+ * history in order, within the queue's bound. Never throws, and nobody waits for it.
  *
- * Metrics need no queue. They are cumulative, so the next export carries whatever the failed one
- * did.
+ * A lost export costs the times between, and no count: temporality is cumulative.
  */
 
-import type { PushMetricExporter, ResourceMetrics } from '@opentelemetry/sdk-metrics'
-import { Ring2Error } from '../../collector/errors.ts'
 import { errorText } from '../errors.ts'
 import type { Logger } from '../logging.ts'
-import { spanLimits } from './limits.ts'
+import { metricLimits } from './limits.ts'
+import {
+  type EncodedRequest,
+  encodeMetrics,
+  type MetricSource,
+  type RequestLimits,
+} from './metric-encoding.ts'
+import type { MetricFamily } from './metric-families.ts'
+import { createMetricQueue } from './metric-queue.ts'
+import type { MetricSender } from './metric-sender.ts'
+import { createDelivery, type DeliveryStatus } from './retry-delivery.ts'
 
-export interface WatchedMetricExporter extends PushMetricExporter {
-  /** The error of the last export, when that failed; null when all is well. */
-  failing(): string | null
+export interface CurrentFamilies {
+  readonly families: readonly MetricFamily[]
+  readonly takenAtMicros: number
 }
 
-export function watchMetricExporter(
-  exporter: PushMetricExporter,
-  logger: Logger,
-): WatchedMetricExporter {
-  let failing: string | null = null
-  const watched: WatchedMetricExporter = {
-    export: (metrics: ResourceMetrics, done) => {
-      exporter.export(metrics, (result) => {
-        if (result.code === 0) {
-          if (failing !== null) logger.info('the Collector takes metrics again')
-          failing = null
-        } else {
-          const text = errorText(result.error ?? 'no reason given')
-          const actual = text.slice(0, spanLimits.errorCharactersMax)
-          if (failing === null) warn(logger, actual)
-          failing = actual
-        }
-        done(result)
-      })
+export interface MetricExporterOptions {
+  readonly collect: () => CurrentFamilies
+  /** Resource and scope; what is found out asynchronously is waited for. */
+  readonly source: () => Promise<MetricSource>
+  readonly sender: MetricSender
+  readonly logger: Logger
+  readonly intervalMillis: number
+  /** Bound on the encoded bytes that wait. */
+  readonly bytesMax: number
+  /** Bounds and pauses; a test makes them small. */
+  readonly requestLimits?: RequestLimits
+  readonly retryMillisMin?: number
+  readonly retryMillisMax?: number
+}
+
+export interface MetricExporter {
+  /** Collects and tries now; true when nothing waits any more, false when the time is over. */
+  flush(timeoutMillis: number): Promise<boolean>
+  /** Collects for the last time and flushes; what is left is lost, and counted. */
+  shutdown(timeoutMillis: number): Promise<void>
+  status(): DeliveryStatus
+}
+
+export function createMetricExporter(options: MetricExporterOptions): MetricExporter {
+  const { logger, sender, retryMillisMin, retryMillisMax } = options
+  const { requestPointsMax, requestBytesMax, requestBytesMin } = metricLimits
+  const queue = createMetricQueue(options.bytesMax)
+  let limits = options.requestLimits ?? { pointsMax: requestPointsMax, bytesMax: requestBytesMax }
+  let failedBefore = false
+  let collecting: Promise<void> = Promise.resolve()
+
+  const delivery = createDelivery<EncodedRequest>({
+    what: 'metrics',
+    logger,
+    queue,
+    itemsOf: ({ points }) => points,
+    send: sender.send,
+    shrink: ({ bytes }) => {
+      // The request is lost, because it is encoded already; those of later exports are smaller.
+      const bytesMax = Math.max(requestBytesMin, Math.floor(bytes.length / 2))
+      limits = { ...limits, bytesMax: Math.min(limits.bytesMax, bytesMax) }
+      return false
     },
-    forceFlush: () => exporter.forceFlush(),
-    shutdown: () => exporter.shutdown(),
-    failing: () => failing,
-  }
-  const { selectAggregation, selectAggregationTemporality } = exporter
-  if (selectAggregation !== undefined) {
-    watched.selectAggregation = selectAggregation.bind(exporter)
-  }
-  if (selectAggregationTemporality !== undefined) {
-    watched.selectAggregationTemporality = selectAggregationTemporality.bind(exporter)
-  }
-  return watched
-}
-
-function warn(logger: Logger, actual: string): void {
-  const error = new Ring2Error('RING2_E_TELEMETRY', {
-    expected: 'the Collector to take the metrics',
-    actual,
-    action: 'Check the endpoint and the Collector; the next export carries all that was counted.',
+    close: sender.close,
+    ...(retryMillisMin === undefined ? {} : { retryMillisMin }),
+    ...(retryMillisMax === undefined ? {} : { retryMillisMax }),
   })
-  logger.warn({ code: error.code, action: error.action }, error.message)
+
+  const collect = async (): Promise<void> => {
+    try {
+      const source = await options.source()
+      if (delivery.closed) return
+      const { families, takenAtMicros } = options.collect()
+      delivery.lose(
+        'queue_full',
+        queue.push(encodeMetrics(families, takenAtMicros, source, limits)),
+      )
+      delivery.start()
+      failedBefore = false
+    } catch (error) {
+      if (!failedBefore) logger.error({ cause: errorText(error) }, 'metrics cannot be collected')
+      failedBefore = true
+    }
+  }
+  /** One at a time, in order. */
+  const collectNext = (): Promise<void> => {
+    collecting = collecting.then(collect)
+    return collecting
+  }
+  const timer = setInterval(() => void collectNext(), options.intervalMillis).unref()
+
+  return {
+    flush: async (timeoutMillis) => {
+      await collectNext()
+      return delivery.flush(timeoutMillis)
+    },
+    shutdown: async (timeoutMillis) => {
+      clearInterval(timer)
+      if (!delivery.closed) await collectNext()
+      await delivery.shutdown(timeoutMillis)
+    },
+    status: delivery.status,
+  }
 }

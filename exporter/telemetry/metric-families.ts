@@ -135,18 +135,17 @@ function addHistograms(
     if (definition === undefined) continue
     const place = placeOf(model.model, point.hook, point.layer)
     const attributes = { ...place, 'ring2.phase': point.phase }
-    const { exemplar, ...histogram } = point
-    const kept = exemplar !== undefined && isKept(filter, exemplar.sampled)
-    append(histograms, definition, {
-      attributes,
-      startedAtMicros,
-      histogram: kept ? point : histogram,
-    })
+    const histogram = filtered(point, filter)
+    append(histograms, definition, { attributes, startedAtMicros, histogram })
   }
 }
 
-function isKept(filter: ExemplarFilter, sampled: boolean): boolean {
-  return filter === 'always_on' || (filter === 'trace_based' && sampled)
+function filtered(point: HistogramPoint, filter: ExemplarFilter): HistogramPoint {
+  const { exemplar } = point
+  if (exemplar === undefined || filter === 'always_on') return point
+  if (filter === 'trace_based' && exemplar.sampled) return point
+  const { exemplar: _left, ...rest } = point
+  return rest
 }
 
 function addElements(emit: Emit, model: string, counts: ElementCounts): void {

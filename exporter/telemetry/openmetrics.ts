@@ -1,5 +1,6 @@
 /**
- * The /metrics page: OpenMetrics text 1.0 with exemplars, from the same families as OTLP.
+ * The /metrics page, from the same families as OTLP: OpenMetrics text 1.0 with exemplars and
+ * `_created` samples, or, for scrapers that know only that, Prometheus text 0.0.4 with neither.
  *
  * Classic buckets are read off the exponential ones. The bounds are 2^(n/4), and a bucket counts
  * every exponential bucket that ends at or below its bound. At scale 2 and finer that is exact,
@@ -8,7 +9,8 @@
  * then counted in the next bucket, so that a count is never too high. Counts grow along the bounds,
  * and `+Inf` is the count of all.
  *
- * Source: https://github.com/prometheus/OpenMetrics/blob/v1.0.0/specification/OpenMetrics.md
+ * Sources: https://github.com/prometheus/OpenMetrics/blob/v1.0.0/specification/OpenMetrics.md and
+ * https://prometheus.io/docs/instrumenting/exposition_formats/
  */
 
 import type { ExemplarPoint, HistogramPoint } from '../../collector/records.ts'
@@ -20,8 +22,15 @@ import {
   openMetricsUnit,
 } from './registry.ts'
 
-/** Content-Type of the page. */
 export const openMetricsContentType = 'application/openmetrics-text; version=1.0.0; charset=utf-8'
+export const plainTextContentType = 'text/plain; version=0.0.4; charset=utf-8'
+
+export interface MetricsPage {
+  readonly contentType: string
+  readonly body: string
+}
+
+type Format = 'openmetrics' | 'text'
 
 /** log2 of the number of quarter octaves in an octave. */
 const QUARTERS_LOG2 = 2
@@ -31,17 +40,40 @@ const MICROS_PER_SECOND = 1_000_000
  * Writes the page.
  *
  * @param target attributes of the resource, written as `target_info`.
+ * @param accept the scraper's Accept header; without one it is OpenMetrics.
  */
-export function writeOpenMetrics(
+export function writeMetricsPage(
   families: readonly MetricFamily[],
   target: Readonly<Record<string, string>>,
-): string {
-  const lines = ['# TYPE target info', '# HELP target The exporter itself.']
+  accept?: string,
+): MetricsPage {
+  const format = chooseFormat(accept)
+  const isOpen = format === 'openmetrics'
+  const targetName = isOpen ? 'target' : 'target_info'
+  const lines = [
+    `# TYPE ${targetName} ${isOpen ? 'info' : 'gauge'}`,
+    `# HELP ${targetName} The exporter itself.`,
+  ]
   const targetLabels = Object.entries(target).map(([name, value]) => labelText(name, value))
   lines.push(`target_info{${targetLabels.join(',')}} 1`)
-  for (const family of families) addFamily(lines, family)
-  lines.push('# EOF', '')
-  return lines.join('\n')
+  for (const family of families) addFamily(lines, family, format)
+  if (isOpen) lines.push('# EOF')
+  lines.push('')
+  const contentType = isOpen ? openMetricsContentType : plainTextContentType
+  return { contentType, body: lines.join('\n') }
+}
+
+/** Plain text only where it is asked for, and preferred to OpenMetrics. */
+function chooseFormat(accept: string | undefined): Format {
+  const weight = (type: string): number => {
+    const entries = (accept ?? '').toLowerCase().split(',')
+    const found = entries.map((entry) => entry.split(';').map((part) => part.trim()))
+    const parameters = found.find(([name]) => name === type)
+    if (parameters === undefined) return 0
+    const quality = parameters.find((parameter) => parameter.startsWith('q='))
+    return quality === undefined ? 1 : Number(quality.slice(2)) || 0
+  }
+  return weight('text/plain') > weight('application/openmetrics-text') ? 'text' : 'openmetrics'
 }
 
 /**
@@ -67,18 +99,37 @@ export function cumulativeCounts(
   })
 }
 
-function addFamily(lines: string[], family: MetricFamily): void {
+function addFamily(lines: string[], family: MetricFamily, format: Format): void {
   const { definition } = family
   const name = openMetricsFamily(definition)
-  lines.push(`# TYPE ${name} ${typeText(definition)}`)
-  const unit = openMetricsUnit(definition)
-  if (unit !== null && name.endsWith(`_${unit}`)) lines.push(`# UNIT ${name} ${unit}`)
-  lines.push(`# HELP ${name} ${escapeText(definition.help)}`)
   const sample = definition.kind === 'counter' ? `${name}_total` : name
-  for (const { attributes, value } of family.numbers) {
-    lines.push(`${sample}${braces(labelsOf(attributes))} ${numberText(value)}`)
+  // Text 0.0.4 knows no families of samples with suffixes, but for histograms.
+  const described = format === 'openmetrics' ? name : sample
+  lines.push(`# TYPE ${described} ${typeText(definition)}`)
+  if (format === 'openmetrics') {
+    const unit = openMetricsUnit(definition)
+    if (unit !== null && name.endsWith(`_${unit}`)) lines.push(`# UNIT ${name} ${unit}`)
+    lines.push(`# HELP ${described} ${escapeText(definition.help)}`)
+  } else {
+    lines.push(`# HELP ${described} ${escapePlainHelp(definition.help)}`)
   }
-  for (const series of family.histograms) addHistogram(lines, name, definition, series)
+  for (const { attributes, value, startedAtMicros } of family.numbers) {
+    const labels = braces(labelsOf(attributes))
+    lines.push(`${sample}${labels} ${numberText(value)}`)
+    if (definition.kind === 'counter') addCreated(lines, name, labels, startedAtMicros, format)
+  }
+  for (const series of family.histograms) addHistogram(lines, name, definition, series, format)
+}
+
+/** When the counts of one series began. */
+function addCreated(
+  lines: string[],
+  name: string,
+  labels: string,
+  startedAtMicros: number,
+  format: Format,
+): void {
+  if (format === 'openmetrics') lines.push(`${name}_created${labels} ${seconds(startedAtMicros)}`)
 }
 
 function addHistogram(
@@ -86,13 +137,14 @@ function addHistogram(
   name: string,
   definition: MetricDefinition,
   series: HistogramSeries,
+  format: Format,
 ): void {
   const { histogram, attributes } = series
   const quarterOctaves = definition.quarterOctaves ?? []
   const counts = cumulativeCounts(histogram, quarterOctaves)
   const labels = labelsOf(attributes)
   const start = `${name}_bucket{${labels.map((label) => `${label},`).join('')}le="`
-  let exemplar = histogram.exemplar
+  let exemplar = format === 'openmetrics' ? histogram.exemplar : undefined
   for (const [index, quarterOctave] of quarterOctaves.entries()) {
     const bound = 2 ** (quarterOctave / 4)
     const line = `${start}${numberText(bound)}"} ${numberText(counts[index] ?? 0)}`
@@ -103,13 +155,17 @@ function addHistogram(
   lines.push(`${start}+Inf"} ${numberText(histogram.count)}${exemplarText(exemplar)}`)
   lines.push(`${name}_count${braces(labels)} ${numberText(histogram.count)}`)
   lines.push(`${name}_sum${braces(labels)} ${numberText(histogram.sum)}`)
+  addCreated(lines, name, braces(labels), series.startedAtMicros, format)
 }
 
 function exemplarText(exemplar: ExemplarPoint | undefined): string {
   if (exemplar === undefined) return ''
   const ids = `trace_id="${exemplar.traceId}",span_id="${exemplar.spanId}"`
-  const seconds = (exemplar.atMicros / MICROS_PER_SECOND).toFixed(6)
-  return ` # {${ids}} ${numberText(exemplar.value)} ${seconds}`
+  return ` # {${ids}} ${numberText(exemplar.value)} ${seconds(exemplar.atMicros)}`
+}
+
+function seconds(micros: number): string {
+  return (micros / MICROS_PER_SECOND).toFixed(6)
 }
 
 function typeText(definition: MetricDefinition): string {
@@ -134,6 +190,11 @@ function braces(labels: readonly string[]): string {
 /** OpenMetrics escapes backslash, line feed and quote, in labels and in help texts. */
 function escapeText(text: string): string {
   return text.replaceAll('\\', '\\\\').replaceAll('\n', '\\n').replaceAll('"', '\\"')
+}
+
+/** Text 0.0.4 leaves quotes in help texts as they are. */
+function escapePlainHelp(text: string): string {
+  return text.replaceAll('\\', '\\\\').replaceAll('\n', '\\n')
 }
 
 /** OpenMetrics wants bounds of buckets as floats, so that `1` is written `1.0`. */

@@ -1,16 +1,16 @@
 /**
- * Says once that spans cannot be sent, once that some are lost, and once that they can be sent
- * again.
+ * Says once that spans (or metrics) cannot be sent, once that some are lost, and once that they can
+ * be sent again.
  */
 
 import { Ring2Error } from '../../collector/errors.ts'
 import { errorText } from '../errors.ts'
 import type { Logger } from '../logging.ts'
-import { spanLimits } from './limits.ts'
+import { deliveryLimits } from './limits.ts'
 
 export interface OutageLog {
   failed(cause: Error): void
-  lost(reason: string, spans: number): void
+  lost(reason: string, items: number): void
   /** The Collector took a batch. */
   over(waiting: number): void
   /** Nothing more will be sent. */
@@ -19,17 +19,17 @@ export interface OutageLog {
   error(): string | null
 }
 
-export function createOutageLog(logger: Logger): OutageLog {
+export function createOutageLog(logger: Logger, what: 'spans' | 'metrics'): OutageLog {
   let failing: string | null = null
   let since = 0
   let lostMeanwhile = 0
   return {
     failed: (cause) => {
-      const text = errorText(cause).slice(0, spanLimits.errorCharactersMax)
+      const text = errorText(cause).slice(0, deliveryLimits.errorCharactersMax)
       if (failing === null) {
         since = performance.now()
         const error = new Ring2Error('RING2_E_TELEMETRY', {
-          expected: 'the Collector to take the spans',
+          expected: `the Collector to take the ${what}`,
           actual: text,
           cause,
         })
@@ -37,20 +37,20 @@ export function createOutageLog(logger: Logger): OutageLog {
       }
       failing = text
     },
-    lost: (reason, spans) => {
-      if (lostMeanwhile === 0) logger.warn({ reason }, 'spans are being lost')
-      lostMeanwhile += spans
+    lost: (reason, items) => {
+      if (lostMeanwhile === 0) logger.warn({ reason }, `${what} are being lost`)
+      lostMeanwhile += items
     },
     over: (waiting) => {
       if (failing !== null) {
         const seconds = Math.round((performance.now() - since) / 1000)
-        logger.info({ seconds, waiting, lost: lostMeanwhile }, 'the Collector takes spans again')
+        logger.info({ seconds, waiting, lost: lostMeanwhile }, `the Collector takes ${what} again`)
         lostMeanwhile = 0
       }
       failing = null
     },
     end: () => {
-      if (lostMeanwhile > 0) logger.warn({ lost: lostMeanwhile }, 'spans were lost')
+      if (lostMeanwhile > 0) logger.warn({ lost: lostMeanwhile }, `${what} were lost`)
       lostMeanwhile = 0
     },
     error: () => failing,

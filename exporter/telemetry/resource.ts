@@ -8,11 +8,24 @@
 import { createHash } from 'node:crypto'
 import { hostname } from 'node:os'
 import {
+  defaultResource,
+  detectResources,
+  envDetector,
+  hostDetector,
+  osDetector,
+  processDetector,
+  type Resource,
+  type ResourceDetector,
+  resourceFromAttributes,
+  serviceInstanceIdDetector,
+} from '@opentelemetry/resources'
+import {
   ATTR_SERVICE_INSTANCE_ID,
   ATTR_SERVICE_NAME,
   ATTR_SERVICE_VERSION,
 } from '@opentelemetry/semantic-conventions'
 import type { Config, Environment } from '../config.ts'
+import type { ResourceValue } from './metric-encoding.ts'
 
 export const SERVICE_NAME = 'ring2-exporter'
 
@@ -24,6 +37,47 @@ export function resourceAttributes(config: Config, version: string): Record<stri
     [ATTR_SERVICE_INSTANCE_ID]: instanceId(config),
     'host.name': hostname(),
   }
+}
+
+/** Names that OTEL_NODE_RESOURCE_DETECTORS may list. */
+const detectors: Readonly<Record<string, ResourceDetector>> = {
+  env: envDetector,
+  host: hostDetector,
+  os: osDetector,
+  process: processDetector,
+  serviceinstance: serviceInstanceIdDetector,
+}
+
+/** The resource of spans and metrics: our attributes, then what is detected, the environment last. */
+export function detectedResource(
+  config: Config,
+  version: string,
+  environment: Environment,
+): Resource {
+  const own = resourceFromAttributes(resourceAttributes(config, version))
+  const listed = environment.OTEL_NODE_RESOURCE_DETECTORS?.split(',') ?? ['host', 'env']
+  const names = listed.map((name) => name.trim())
+  const chosen = Object.entries(detectors)
+    .filter(([name]) => names.includes(name) || names.includes('all'))
+    // What a user sets wins over what is found.
+    .sort(([one], [other]) => Number(one === 'env') - Number(other === 'env'))
+    .map(([, detector]) => detector)
+  return defaultResource()
+    .merge(own)
+    .merge(detectResources({ detectors: chosen }))
+}
+
+/** The attributes, once those that are found asynchronously are there. */
+export async function settledAttributes(
+  resource: Resource,
+): Promise<Readonly<Record<string, ResourceValue>>> {
+  await resource.waitForAsyncAttributes?.()
+  const attributes: Record<string, ResourceValue> = {}
+  for (const [name, value] of Object.entries(resource.attributes)) {
+    if (Array.isArray(value)) attributes[name] = value.filter((one) => one != null)
+    else if (value !== undefined) attributes[name] = value as ResourceValue
+  }
+  return attributes
 }
 
 /** The same for the /metrics page, with the service name that the environment gives. */

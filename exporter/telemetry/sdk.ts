@@ -9,33 +9,24 @@
 
 import { hostname } from 'node:os'
 import { context, diag, metrics, propagation, type Tracer, trace } from '@opentelemetry/api'
-import { OTLPMetricExporter } from '@opentelemetry/exporter-metrics-otlp-grpc'
-import {
-  defaultResource,
-  envDetector,
-  hostDetector,
-  resourceFromAttributes,
-} from '@opentelemetry/resources'
-import { PeriodicExportingMetricReader } from '@opentelemetry/sdk-metrics'
+import type { Resource } from '@opentelemetry/resources'
 import { NodeSDK } from '@opentelemetry/sdk-node'
 import type { SpanProcessor } from '@opentelemetry/sdk-trace'
 import { Ring2Error } from '../../collector/errors.ts'
 import type { Config } from '../config.ts'
 import { errorText } from '../errors.ts'
 import type { Logger } from '../logging.ts'
-import { metricLimits, shutdownLimits } from './limits.ts'
-import { type WatchedMetricExporter, watchMetricExporter } from './metric-exporter.ts'
-import { collectFamilies, type MetricFamily, type SpanCounts } from './metric-families.ts'
+import { shutdownLimits } from './limits.ts'
+import { type CurrentFamilies, createMetricExporter } from './metric-exporter.ts'
+import { collectFamilies } from './metric-families.ts'
 import type { MetricSnapshot } from './metric-points.ts'
-import { createMetricProducer } from './metric-producer.ts'
-import { writeOpenMetrics } from './openmetrics.ts'
+import { createMetricSender } from './metric-sender.ts'
+import { checkTemporality, exemplarFilter, metricIntervalMillis } from './metric-settings.ts'
+import { type MetricsPage, writeMetricsPage } from './openmetrics.ts'
 import { decideOtlp, type OtlpDecision } from './otlp-decision.ts'
-import { resourceAttributes, SERVICE_NAME, targetAttributes } from './resource.ts'
-import {
-  createRetryingExporter,
-  type ExporterStatus,
-  type RetryingExporter,
-} from './retrying-exporter.ts'
+import { detectedResource, SERVICE_NAME, settledAttributes, targetAttributes } from './resource.ts'
+import type { DeliveryStatus } from './retry-delivery.ts'
+import { createRetryingExporter, type RetryingExporter } from './retrying-exporter.ts'
 import { forwardDiagnostics } from './sdk-diagnostics.ts'
 import { createSpanExporter } from './span-exporter.ts'
 import { createGivenIds, createSpanSink, type GivenIds, type SpanSink } from './span-sink.ts'
@@ -54,32 +45,27 @@ export interface TelemetryOptions {
 
 export interface TelemetryStatus {
   readonly otlp: OtlpDecision
-  readonly spans: ExporterStatus
-  /** The error of the last metric export, when that failed. */
-  readonly metricsFailing: string | null
+  readonly spans: DeliveryStatus
+  readonly metrics: DeliveryStatus
 }
 
 export interface Telemetry {
   readonly spans: SpanSink
-  /** The /metrics page, to be sent as `openMetricsContentType`. */
-  metricsPage(): string
-  /** Sends what waits; false when the time was over before every span was taken. */
+  /** The /metrics page in the format that an Accept header asks for. */
+  metricsPage(accept?: string): MetricsPage
+  /** Sends what waits; false when the time was over before everything was taken. */
   flush(timeoutMillis: number): Promise<boolean>
   /** Sends what waits within the time, then closes; what is left is counted and logged as lost. */
   shutdown(timeoutMillis: number): Promise<void>
   status(): TelemetryStatus
 }
 
-interface CurrentFamilies {
-  readonly families: readonly MetricFamily[]
-  readonly takenAtMicros: number
-}
-
-const noSpans: ExporterStatus = {
+const nothingSent: DeliveryStatus = {
   delivered: 0,
   lost: { queue_full: 0, rejected: 0, shutdown: 0 },
-  pendingSpans: 0,
+  pending: 0,
   pendingBytes: 0,
+  failures: 0,
   failing: null,
 }
 
@@ -88,104 +74,115 @@ export function startTelemetry(options: TelemetryOptions): Telemetry {
   const { config, logger, version } = options
   const decision = decideOtlp(config.telemetry, process.env)
   logger.info(decision.reason)
+  const filter = exemplarFilter(process.env, logger)
   const startedAtMicros = Date.now() * 1000
-  const families = (): CurrentFamilies => {
-    const { takenAtMicros, ...rest } = options.snapshot()
-    const counts = spanCounts(startedAtMicros, running?.spans.status() ?? noSpans)
-    return { families: collectFamilies({ takenAtMicros, ...rest }, counts), takenAtMicros }
+  const counts = () => ({
+    spans: running?.spans?.status() ?? nothingSent,
+    metrics: running?.metrics?.status() ?? nothingSent,
+  })
+  const collect = (): CurrentFamilies => {
+    const snapshot = options.snapshot()
+    const exports = { startedAtMicros, takenAtMicros: Date.now() * 1000, ...counts() }
+    const families = collectFamilies(snapshot, exports, filter)
+    return { families, takenAtMicros: snapshot.takenAtMicros }
   }
   const sends = decision.spans || decision.metrics
-  const running = sends ? startSdk(options, decision, families) : null
+  const running = sends ? startExports(options, decision, collect) : null
   const target = targetAttributes(config, version, process.env)
   return {
     spans: running?.sink ?? silentSink,
-    metricsPage: () => writeOpenMetrics(families().families, target),
+    metricsPage: (accept) => writeMetricsPage(collect().families, target, accept),
     flush: async (timeoutMillis) => (running === null ? true : running.flush(timeoutMillis)),
     shutdown: async (timeoutMillis) => running?.shutdown(timeoutMillis),
-    status: () => ({
-      otlp: decision,
-      spans: running?.spans.status() ?? noSpans,
-      metricsFailing: running?.metricExporter?.failing() ?? null,
-    }),
+    status: () => ({ otlp: decision, ...counts() }),
   }
 }
 
 const silentSink: SpanSink = { finish: () => undefined }
 
-function spanCounts(startedAtMicros: number, status: ExporterStatus): SpanCounts {
-  const { delivered, lost, pendingSpans: pending } = status
-  return { startedAtMicros, delivered, lost: { ...lost }, pending }
-}
-
-function startSdk(
+function startExports(
   options: TelemetryOptions,
   decision: OtlpDecision,
-  families: () => CurrentFamilies,
+  collect: () => CurrentFamilies,
 ) {
   const { config, logger, version } = options
-  const scope = { name: SERVICE_NAME, version }
-  const { spans, metricExporter } = createExporters(config, logger, decision)
-  const reader =
-    metricExporter === null
+  const { spanExporter, metricSender } = createSenders(config, logger, decision)
+  const resource = detectedResource(config, version, process.env)
+  const spans =
+    spanExporter === null
       ? null
-      : new PeriodicExportingMetricReader({
-          exporter: metricExporter,
-          exportIntervalMillis: metricIntervalMillis(config),
-          metricProducers: [createMetricProducer(families, scope)],
-          maxExportBatchSize: metricLimits.batchPointsMax,
+      : createRetryingExporter({
+          exporter: spanExporter,
+          logger,
+          spansMax: config.limits.spans_max,
+          bytesMax: config.limits.span_bytes_max,
         })
-  const ids = createGivenIds()
-  const detectors = process.env.OTEL_NODE_RESOURCE_DETECTORS
-  const sdk = new NodeSDK({
-    resource: defaultResource().merge(resourceFromAttributes(resourceAttributes(config, version))),
-    ...(detectors === undefined ? { resourceDetectors: [hostDetector, envDetector] } : {}),
-    idGenerator: ids,
-    spanProcessors: decision.spans ? [queueingProcessor(spans)] : [],
-    metricReaders: reader === null ? [] : [reader],
-    logRecordProcessors: [],
-    textMapPropagator: null,
-  })
+  const traces = spans === null ? null : startTraces(options, spans, resource)
   forwardDiagnostics(logger)
-  sdk.start()
-  const tracer = trace.getTracer(SERVICE_NAME, version)
-  if (decision.spans) checkOwnTracer(tracer, ids)
-  const baseUrl = options.apiUrl ?? (() => apiUrl(config.api))
-  const tensorsUrl = (traceId: string) => `${baseUrl()}/v1/traces/${traceId}`
+  const metricExporter =
+    metricSender === null
+      ? null
+      : createMetricExporter({
+          collect,
+          source: async () => ({
+            resource: await settledAttributes(resource),
+            scope: { name: SERVICE_NAME, version },
+          }),
+          sender: metricSender,
+          logger,
+          intervalMillis: metricIntervalMillis(config, process.env),
+          bytesMax: config.limits.metric_bytes_max,
+        })
+  const exporters = [spans, metricExporter].filter((exporter) => exporter !== null)
   return {
     spans,
-    metricExporter,
-    sink: decision.spans ? createSpanSink(tracer, ids, tensorsUrl) : silentSink,
+    metrics: metricExporter,
+    sink: traces?.sink ?? silentSink,
     flush: async (timeoutMillis: number): Promise<boolean> => {
-      const metricsSent = reader === null ? Promise.resolve() : reader.forceFlush()
-      const [empty] = await Promise.all([
-        spans.flush(timeoutMillis),
-        within(timeoutMillis, metricsSent),
-      ])
-      return empty
+      const empty = await Promise.all(exporters.map((exporter) => exporter.flush(timeoutMillis)))
+      return empty.every((isEmpty) => isEmpty)
     },
     shutdown: async (timeoutMillis: number): Promise<void> => {
       const deadline = performance.now() + timeoutMillis
-      await spans.shutdown(timeoutMillis * shutdownLimits.spanShare)
-      await within(Math.max(0, deadline - performance.now()), sdk.shutdown())
+      const millis = timeoutMillis * shutdownLimits.sendingShare
+      await Promise.all(exporters.map((exporter) => exporter.shutdown(millis)))
+      const closed = traces?.shutdown() ?? Promise.resolve()
+      await within(Math.max(0, deadline - performance.now()), closed)
       for (const api of [trace, metrics, context, propagation, diag]) api.disable()
     },
   }
 }
 
-function createExporters(config: Config, logger: Logger, decision: OtlpDecision) {
+/** The SDK makes the spans, and the queue takes them; metrics are none of its matter. */
+function startTraces(options: TelemetryOptions, spans: RetryingExporter, resource: Resource) {
+  const { config, version } = options
+  const ids = createGivenIds()
+  const sdk = new NodeSDK({
+    resource,
+    autoDetectResources: false,
+    idGenerator: ids,
+    spanProcessors: [queueingProcessor(spans)],
+    metricReaders: [],
+    logRecordProcessors: [],
+    textMapPropagator: null,
+  })
+  sdk.start()
+  const tracer = trace.getTracer(SERVICE_NAME, version)
+  checkOwnTracer(tracer, ids)
+  const baseUrl = options.apiUrl ?? (() => apiUrl(config.api))
+  const tensorsUrl = (traceId: string) => `${baseUrl()}/v1/traces/${traceId}`
+  return { sink: createSpanSink(tracer, ids, tensorsUrl), shutdown: () => sdk.shutdown() }
+}
+
+function createSenders(config: Config, logger: Logger, decision: OtlpDecision) {
   const { endpoint } = config.telemetry
   const target = endpoint === undefined ? {} : { url: endpoint }
+  if (decision.metrics) checkTemporality(process.env, logger)
   try {
-    const spans: RetryingExporter = createRetryingExporter({
-      exporter: createSpanExporter(target),
-      logger,
-      spansMax: config.limits.spans_max,
-      bytesMax: config.limits.span_bytes_max,
-    })
-    const metricExporter: WatchedMetricExporter | null = decision.metrics
-      ? watchMetricExporter(new OTLPMetricExporter(target), logger)
-      : null
-    return { spans, metricExporter }
+    return {
+      spanExporter: decision.spans ? createSpanExporter(target) : null,
+      metricSender: decision.metrics ? createMetricSender(target, logger) : null,
+    }
   } catch (cause) {
     throw new Ring2Error('RING2_E_CONFIG', {
       expected: 'telemetry.endpoint or OTEL_EXPORTER_OTLP_ENDPOINT to be a URL',
@@ -203,13 +200,6 @@ function queueingProcessor(spans: RetryingExporter): SpanProcessor {
     forceFlush: async () => undefined,
     shutdown: async () => undefined,
   }
-}
-
-/** The specification's variable is in milliseconds, and wins when it is a positive number. */
-function metricIntervalMillis(config: Config): number {
-  const fromEnvironment = Number(process.env.OTEL_METRIC_EXPORT_INTERVAL)
-  if (Number.isFinite(fromEnvironment) && fromEnvironment > 0) return fromEnvironment
-  return config.telemetry.metrics_interval_seconds * 1000
 }
 
 /** The address that others reach the API under, as far as the configuration tells. */

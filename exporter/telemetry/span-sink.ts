@@ -20,7 +20,7 @@ import {
 import type { IdGenerator } from '@opentelemetry/sdk-trace'
 import { deriveSpanId } from '../../collector/ids.ts'
 import type { PhaseSummary, RequestSummary } from '../../collector/records.ts'
-import { hrTimeOf } from './metric-producer.ts'
+import { hrTimeOf } from './hr-time.ts'
 import {
   incompleteAttributes,
   nonfiniteAttributes,

@@ -3,6 +3,7 @@
 import { deriveSpanId } from '../../../collector/ids.ts'
 import type { HistogramPoint, RequestInfo, RequestSummary } from '../../../collector/records.ts'
 import { createLogger, type Logger } from '../../../exporter/logging.ts'
+import type { ExportCounts } from '../../../exporter/telemetry/metric-families.ts'
 import type { MetricSnapshot } from '../../../exporter/telemetry/metric-points.ts'
 
 export const TRACE = '0af7651916cd43dd8448eb211c80319c'
@@ -121,6 +122,7 @@ export function snapshotOf(histograms: readonly HistogramPoint[]): MetricSnapsho
     models: [
       {
         model: 'SmolLM2-135M-Instruct',
+        refused: 0,
         histograms,
         elements: [
           {
@@ -165,6 +167,18 @@ export function snapshotOf(histograms: readonly HistogramPoint[]): MetricSnapsho
       pendingRows: 2,
       pendingBytes: 3456,
     },
+  }
+}
+
+/** What exporters count that have taken, lost and kept something. */
+export function exportCounts(changes: Partial<ExportCounts> = {}): ExportCounts {
+  const counts = { delivered: 7, lost: { rejected: 1 }, pending: 2, pendingBytes: 640, failures: 3 }
+  return {
+    startedAtMicros: START_MICROS,
+    takenAtMicros: START_MICROS + 16_000_000,
+    spans: counts,
+    metrics: counts,
+    ...changes,
   }
 }
 

@@ -3,9 +3,9 @@ import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
 import { lossReasons, signals } from '../../../collector/layout.gen.ts'
 import { loadConfig } from '../../../exporter/config.ts'
+import { hrTimeOf } from '../../../exporter/telemetry/hr-time.ts'
 import { collectFamilies, DESCRIPTOR_BYTES } from '../../../exporter/telemetry/metric-families.ts'
 import type { LossReason, MetricSnapshot } from '../../../exporter/telemetry/metric-points.ts'
-import { hrTimeOf } from '../../../exporter/telemetry/metric-producer.ts'
 import {
   allMetrics,
   metricAttributes,
@@ -18,7 +18,7 @@ import {
   type Receiver,
   startReceiver,
 } from '../../helpers/otlp-receiver.ts'
-import { histogramOf, recordingLogger, START_MICROS, snapshotOf } from './fixtures.ts'
+import { exportCounts, histogramOf, recordingLogger, START_MICROS, snapshotOf } from './fixtures.ts'
 
 const WAIT_MILLIS = 60_000
 vi.setConfig({ testTimeout: 2 * WAIT_MILLIS, hookTimeout: 2 * WAIT_MILLIS })
@@ -139,11 +139,8 @@ describe('metrics by OTLP', () => {
     await receiver.stop()
     receiver = await startReceiver(['--fail-first', '2'])
     const { telemetry: started, messages } = start(() => snapshotOf([]))
-    await started.flush(WAIT_MILLIS)
-    expect(started.status().metricsFailing).toContain('UNAVAILABLE')
-    await started.flush(WAIT_MILLIS)
-    await started.flush(WAIT_MILLIS)
-    expect(started.status().metricsFailing).toBeNull()
+    expect(await started.flush(WAIT_MILLIS)).toBe(true)
+    expect(started.status().metrics).toMatchObject({ failures: 2, failing: null, pending: 0 })
     expect(receiver.metrics()).toHaveLength(1)
     expect(messages().filter((message) => message.includes('metrics'))).toEqual([
       expect.stringContaining('OTLP is on'),
@@ -154,8 +151,8 @@ describe('metrics by OTLP', () => {
 
   it('are the same on the /metrics page', () => {
     const { telemetry: started } = start(() => snapshotOf([histogramOf(values, 3)]))
-    expect(started.metricsPage()).toMatch(/ring2_tensor_l2_norm_count\{[^}]*\} 7\.0\n/)
-    expect(started.metricsPage().endsWith('# EOF\n')).toBe(true)
+    expect(started.metricsPage().body).toMatch(/ring2_tensor_l2_norm_count\{[^}]*\} 7\.0\n/)
+    expect(started.metricsPage().body.endsWith('# EOF\n')).toBe(true)
   })
 })
 
@@ -167,8 +164,7 @@ describe('the registry', () => {
 
   it('covers every metric by what a snapshot gives', () => {
     const points = [...signals.keys()].map((signal) => histogramOf(values, 3, { signal }))
-    const spans = { startedAtMicros: 0, delivered: 0, lost: { rejected: 0 }, pending: 0 }
-    const families = collectFamilies(snapshotOf(points), spans)
+    const families = collectFamilies(snapshotOf(points), exportCounts())
     expect(families.map(({ definition }) => definition.name)).toEqual(
       allMetrics.map(({ name }) => name),
     )

@@ -1,12 +1,16 @@
 import { spawnSync } from 'node:child_process'
 import { join } from 'node:path'
 import { describe, expect, it, vi } from 'vitest'
-import type { HistogramPoint } from '../../../collector/records.ts'
+import type { ExemplarPoint, HistogramPoint } from '../../../collector/records.ts'
 import { collectFamilies } from '../../../exporter/telemetry/metric-families.ts'
-import { cumulativeCounts, writeOpenMetrics } from '../../../exporter/telemetry/openmetrics.ts'
+import {
+  cumulativeCounts,
+  type MetricsPage,
+  writeMetricsPage,
+} from '../../../exporter/telemetry/openmetrics.ts'
 import { metrics } from '../../../exporter/telemetry/registry.ts'
 import { python } from '../../helpers/otlp-receiver.ts'
-import { histogramOf, PARENT, START_MICROS, snapshotOf, TRACE } from './fixtures.ts'
+import { exportCounts, histogramOf, PARENT, START_MICROS, snapshotOf, TRACE } from './fixtures.ts'
 
 vi.setConfig({ testTimeout: 60_000 })
 
@@ -26,18 +30,22 @@ interface Family {
 
 const parser = join(import.meta.dirname, '../../helpers/parse_openmetrics.py')
 
-function pageOf(histograms: readonly HistogramPoint[]): string {
-  const spans = { startedAtMicros: START_MICROS, delivered: 7, lost: { rejected: 1 }, pending: 2 }
+function pageOf(histograms: readonly HistogramPoint[], accept?: string): MetricsPage {
   const target = { 'service.name': 'ring2-exporter', 'host.name': 'b\\o"x\n' }
-  return writeOpenMetrics(collectFamilies(snapshotOf(histograms), spans), target)
+  return writeMetricsPage(collectFamilies(snapshotOf(histograms), exportCounts()), target, accept)
 }
 
 /** What Python's strict parser reads; it throws on anything that is no OpenMetrics. */
-function parse(page: string): Map<string, Family> {
-  const result = spawnSync(python, [parser], { input: page, encoding: 'utf8' })
+function parse({ body }: MetricsPage): Map<string, Family> {
+  const result = spawnSync(python, [parser], { input: body, encoding: 'utf8' })
   if (result.status !== 0) throw new Error(result.stderr)
   const { families } = JSON.parse(result.stdout) as { families: Family[] }
   return new Map(families.map((family) => [family.name, family]))
+}
+
+function exemplarOf(value: number): ExemplarPoint {
+  const ids = { traceId: TRACE, spanId: PARENT, requestId: 'chat-1' }
+  return { value, ...ids, sampled: true, atMicros: START_MICROS }
 }
 
 function samplesOf(families: Map<string, Family>, name: string): readonly Sample[] {
@@ -127,7 +135,7 @@ describe('the /metrics page', () => {
   })
 
   it('puts an exemplar with trace and span on the bucket that holds its value', () => {
-    const exemplar = { value: 3, traceId: TRACE, spanId: PARENT, atMicros: START_MICROS }
+    const exemplar = exemplarOf(3)
     const families = parse(pageOf([histogramOf([1, 2, 3], 4, { exemplar })]))
     const marked = samplesOf(families, 'ring2_tensor_l2_norm').filter((sample) => sample.exemplar)
     expect(marked).toHaveLength(1)
@@ -140,7 +148,7 @@ describe('the /metrics page', () => {
   })
 
   it('puts an exemplar above all bounds on +Inf', () => {
-    const exemplar = { value: 1e9, traceId: TRACE, spanId: PARENT, atMicros: START_MICROS }
+    const exemplar = exemplarOf(1e9)
     const families = parse(pageOf([histogramOf([1e9], 4, { exemplar })]))
     const marked = samplesOf(families, 'ring2_tensor_l2_norm').filter((sample) => sample.exemplar)
     expect(marked.map(({ labels }) => labels.le)).toEqual(['+Inf'])
@@ -157,6 +165,7 @@ describe('the /metrics page', () => {
   it('writes an empty histogram as one', () => {
     const empty = histogramOf([], 4, { min: 0, max: 0 })
     const samples = samplesOf(parse(pageOf([empty])), 'ring2_tensor_l2_norm')
-    expect(samples.every(({ value }) => value === 0)).toBe(true)
+    const counts = samples.filter(({ name }) => !name.endsWith('_created'))
+    expect(counts.every(({ value }) => value === 0)).toBe(true)
   })
 })

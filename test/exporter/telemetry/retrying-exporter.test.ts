@@ -82,7 +82,7 @@ describe('createRetryingExporter', () => {
     expect(await retrying.flush(60_000)).toBe(true)
     expect(taken).toEqual(names(20_000))
     expect(Math.max(...sizes)).toBe(512)
-    expect(retrying.status()).toMatchObject({ delivered: 20_000, pendingSpans: 0, pendingBytes: 0 })
+    expect(retrying.status()).toMatchObject({ delivered: 20_000, pending: 0, pendingBytes: 0 })
   })
 
   it('bounds the bytes of one batch', async () => {
@@ -140,7 +140,7 @@ describe('createRetryingExporter', () => {
     const { exporter, taken } = scripted([])
     const { retrying } = create(exporter, { spansMax: 10 })
     for (const name of names(25)) retrying.enqueue(span(name))
-    expect(retrying.status()).toMatchObject({ pendingSpans: 10, lost: { queue_full: 15 } })
+    expect(retrying.status()).toMatchObject({ pending: 10, lost: { queue_full: 15 } })
     await retrying.flush(60_000)
     expect(taken).toEqual(names(25).slice(15))
   })
@@ -149,10 +149,10 @@ describe('createRetryingExporter', () => {
     const { exporter } = scripted([])
     const { retrying } = create(exporter, { bytesMax: 10_000 })
     for (const name of names(5)) retrying.enqueue(span(name, 1000))
-    expect(retrying.status().pendingSpans).toBe(2)
+    expect(retrying.status().pending).toBe(2)
     expect(retrying.status().pendingBytes).toBeLessThanOrEqual(10_000)
     retrying.enqueue(span('larger than the bound', 50_000))
-    expect(retrying.status()).toMatchObject({ pendingSpans: 1, lost: { queue_full: 5 } })
+    expect(retrying.status()).toMatchObject({ pending: 1, lost: { queue_full: 5 } })
   })
 
   it('never pushes out what is in flight, so that no span is both delivered and lost', async () => {
@@ -171,7 +171,7 @@ describe('createRetryingExporter', () => {
     for (const name of names(4)) retrying.enqueue(span(name))
     await vi.waitUntil(() => inFlight.length > 0)
     for (const name of ['a', 'b', 'c']) retrying.enqueue(span(name))
-    while (retrying.status().pendingSpans > 0) {
+    while (retrying.status().pending > 0) {
       inFlight.shift()?.()
       await new Promise((resolve) => setImmediate(resolve))
     }
@@ -201,7 +201,7 @@ describe('createRetryingExporter', () => {
     retrying.enqueue(span('too late'))
     expect(retrying.status()).toMatchObject({
       delivered: 0,
-      pendingSpans: 0,
+      pending: 0,
       lost: { queue_full: 0, rejected: 0, shutdown: 6 },
     })
     expect(messages()).toContain('spans were lost')

@@ -185,7 +185,7 @@ describe('delivery', () => {
     const spans = receiver.spans()
     expect(spans).toHaveLength(20_000)
     expect(new Set(spans.map((span) => span.spanId)).size).toBe(20_000)
-    expect(started.status().spans).toMatchObject({ delivered: 20_000, pendingSpans: 0 })
+    expect(started.status().spans).toMatchObject({ delivered: 20_000, pending: 0 })
   })
 
   it('loses nothing while the Collector is not there, and says so once', async () => {
@@ -196,7 +196,7 @@ describe('delivery', () => {
       started.spans.finish(requestSummary({}, { requestId: `chat-${index}` }))
     }
     expect(await started.flush(1500)).toBe(false)
-    expect(started.status().spans).toMatchObject({ delivered: 0, pendingSpans: 150 })
+    expect(started.status().spans).toMatchObject({ delivered: 0, pending: 150 })
     expect(started.status().spans.failing).toContain('UNAVAILABLE')
     receiver = await startReceiver(['--port', String(port)])
     expect(await started.flush(WAIT_MILLIS)).toBe(true)
@@ -221,7 +221,7 @@ describe('delivery', () => {
     started.spans.finish(requestSummary())
     await started.flush(WAIT_MILLIS)
     expect(started.status().spans.lost).toEqual({ queue_full: 0, rejected: 3, shutdown: 0 })
-    expect(started.metricsPage()).toContain(
+    expect(started.metricsPage().body).toContain(
       'ring2_export_lost_spans_total{error_type="rejected"} 3.0',
     )
   })

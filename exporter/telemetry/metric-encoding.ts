@@ -1,0 +1,300 @@
+/**
+ * Families of metrics as serialized ExportMetricsServiceRequests of OTLP: exponential histograms
+ * with exemplars, sums and gauges, cumulative, each point with the start that it really has.
+ *
+ * Requests are bounded in points and bytes, so a family may go on in the next one, with its
+ * definition again. A point that is larger than the bound alone is a request of its own. Pure; it
+ * sends nothing.
+ *
+ * Field numbers: opentelemetry-proto 1.x, collector/metrics/v1/metrics_service.proto,
+ * metrics/v1/metrics.proto, resource/v1/resource.proto and common/v1/common.proto.
+ */
+
+import type { ExemplarPoint, HistogramPoint } from '../../collector/records.ts'
+import type {
+  HistogramSeries,
+  MetricFamily,
+  NumberSeries,
+  PointAttributes,
+} from './metric-families.ts'
+import { createProtobufWriter, type ProtobufWriter } from './protobuf.ts'
+import type { MetricDefinition, MetricKind } from './registry.ts'
+
+const REQUEST = { resourceMetrics: 1 } as const
+const RESOURCE_METRICS = { resource: 1, scopeMetrics: 2 } as const
+const RESOURCE = { attributes: 1 } as const
+const SCOPE_METRICS = { scope: 1, metrics: 2 } as const
+const SCOPE = { name: 1, version: 2 } as const
+const METRIC = { name: 1, description: 2, unit: 3 } as const
+/** The field of Metric that holds the points. */
+const DATA: Readonly<Record<MetricKind, number>> = {
+  gauge: 5,
+  counter: 7,
+  up_down_counter: 7,
+  histogram: 10,
+}
+/** Sum and ExponentialHistogram; a Gauge has only the points. */
+const POINTS = { dataPoints: 1, temporality: 2, isMonotonic: 3 } as const
+const TEMPORALITY_CUMULATIVE = 2
+const NUMBER_POINT = { start: 2, time: 3, asDouble: 4, asInt: 6, attributes: 7 } as const
+const HISTOGRAM_POINT = {
+  attributes: 1,
+  start: 2,
+  time: 3,
+  count: 4,
+  sum: 5,
+  scale: 6,
+  zeroCount: 7,
+  positive: 8,
+  exemplars: 11,
+  min: 12,
+  max: 13,
+  zeroThreshold: 14,
+} as const
+const BUCKETS = { offset: 1, bucketCounts: 2 } as const
+const EXEMPLAR = { time: 2, asDouble: 3, spanId: 4, traceId: 5, filteredAttributes: 7 } as const
+const KEY_VALUE = { key: 1, value: 2 } as const
+const ANY_VALUE = { text: 1, bool: 2, int: 3, double: 4, array: 5 } as const
+const ARRAY = { values: 1 } as const
+
+const NANOS_PER_MICRO = 1000
+/** Samples below this are counted as zero: kFoldZeroBelow of native/src/fold.h. */
+export const ZERO_THRESHOLD = 1e-9
+/** Messages around a metric: the resource's and the scope's. */
+const METRICS_DEPTH = 2
+/** Room for the lengths of the messages around the points. */
+const CLOSING_BYTES = 32
+
+export type ResourceValue = string | number | boolean | readonly ResourceValue[]
+
+export interface MetricSource {
+  readonly resource: Readonly<Record<string, ResourceValue>>
+  readonly scope: { readonly name: string; readonly version: string }
+}
+
+export interface RequestLimits {
+  readonly pointsMax: number
+  readonly bytesMax: number
+}
+
+export interface EncodedRequest {
+  readonly bytes: Buffer
+  readonly points: number
+}
+
+interface Encoding {
+  readonly writer: ProtobufWriter
+  readonly source: MetricSource
+  readonly limits: RequestLimits
+  readonly takenAtMicros: number
+  readonly requests: EncodedRequest[]
+  /** Points of the request at hand. */
+  points: number
+  /** Starts of the messages that are open, outermost first. */
+  readonly opened: number[]
+}
+
+/**
+ * @param takenAtMicros the time of all points but those that have one of their own.
+ * @returns no request when there is no point.
+ */
+export function encodeMetrics(
+  families: readonly MetricFamily[],
+  takenAtMicros: number,
+  source: MetricSource,
+  limits: RequestLimits,
+): EncodedRequest[] {
+  const writer = createProtobufWriter(limits.bytesMax / 8)
+  const requests: EncodedRequest[] = []
+  const encoding = { writer, source, limits, takenAtMicros, requests, points: 0, opened: [] }
+  for (const { definition, histograms, numbers } of families) {
+    if (definition.kind === 'histogram') {
+      addPoints(encoding, definition, histograms, writeHistogramPoint)
+    } else {
+      const isInteger = definition.kind !== 'gauge'
+      addPoints(encoding, definition, numbers, (target, series: NumberSeries, timeMicros) =>
+        writeNumberPoint(target, series, timeMicros, isInteger),
+      )
+    }
+    closeMetric(encoding)
+  }
+  endRequest(encoding)
+  return requests
+}
+
+type WritePoint<Series> = (writer: ProtobufWriter, series: Series, timeMicros: number) => void
+
+function addPoints<Series extends NumberSeries | HistogramSeries>(
+  encoding: Encoding,
+  definition: MetricDefinition,
+  all: readonly Series[],
+  write: WritePoint<Series>,
+): void {
+  const { writer, limits, opened } = encoding
+  for (const series of all) {
+    const before = writer.length
+    const depth = opened.length
+    if (depth === 0) beginRequest(encoding)
+    if (depth <= METRICS_DEPTH) openMetric(encoding, definition)
+    addPoint(encoding, series, write)
+    const isFull =
+      encoding.points >= limits.pointsMax || writer.length + CLOSING_BYTES > limits.bytesMax
+    if (isFull && encoding.points > 0) {
+      writer.truncate(before)
+      opened.length = depth
+      endRequest(encoding)
+      beginRequest(encoding)
+      openMetric(encoding, definition)
+      addPoint(encoding, series, write)
+    }
+    encoding.points += 1
+  }
+}
+
+function addPoint<Series extends NumberSeries | HistogramSeries>(
+  { writer, takenAtMicros }: Encoding,
+  series: Series,
+  write: WritePoint<Series>,
+): void {
+  const start = writer.open(POINTS.dataPoints)
+  write(writer, series, series.takenAtMicros ?? takenAtMicros)
+  writer.close(start)
+}
+
+function beginRequest({ writer, source, opened }: Encoding): void {
+  opened.push(writer.open(REQUEST.resourceMetrics))
+  const resource = writer.open(RESOURCE_METRICS.resource)
+  for (const [key, value] of Object.entries(source.resource)) {
+    writeAttribute(writer, RESOURCE.attributes, key, value)
+  }
+  writer.close(resource)
+  opened.push(writer.open(RESOURCE_METRICS.scopeMetrics))
+  const scope = writer.open(SCOPE_METRICS.scope)
+  writer.text(SCOPE.name, source.scope.name)
+  writer.text(SCOPE.version, source.scope.version)
+  writer.close(scope)
+}
+
+function openMetric({ writer, opened }: Encoding, definition: MetricDefinition): void {
+  opened.push(writer.open(SCOPE_METRICS.metrics))
+  writer.text(METRIC.name, definition.name)
+  writer.text(METRIC.description, definition.help)
+  writer.text(METRIC.unit, definition.unit)
+  opened.push(writer.open(DATA[definition.kind]))
+  if (definition.kind === 'gauge') return
+  writer.varint(POINTS.temporality, TEMPORALITY_CUMULATIVE)
+  if (definition.kind === 'counter') writer.varint(POINTS.isMonotonic, 1)
+}
+
+function closeMetric({ writer, opened }: Encoding): void {
+  while (opened.length > METRICS_DEPTH) writer.close(opened.pop() ?? 0)
+}
+
+function endRequest(encoding: Encoding): void {
+  const { writer, opened, requests, points } = encoding
+  closeMetric(encoding)
+  while (opened.length > 0) writer.close(opened.pop() ?? 0)
+  if (points > 0) requests.push({ bytes: writer.finish(), points })
+  writer.truncate(0)
+  encoding.points = 0
+}
+
+/** A start that a producer's clock puts after the point's time would make the point invalid. */
+function writeTimes(
+  writer: ProtobufWriter,
+  fields: { readonly start: number; readonly time: number },
+  startedAtMicros: number,
+  timeMicros: number,
+): void {
+  const start = Math.max(0, Math.min(startedAtMicros, timeMicros))
+  writer.fixed64(fields.start, start, NANOS_PER_MICRO)
+  writer.fixed64(fields.time, timeMicros, NANOS_PER_MICRO)
+}
+
+function writeNumberPoint(
+  writer: ProtobufWriter,
+  series: NumberSeries,
+  timeMicros: number,
+  isInteger: boolean,
+): void {
+  writeTimes(writer, NUMBER_POINT, series.startedAtMicros, timeMicros)
+  if (isInteger) writer.sfixed64(NUMBER_POINT.asInt, Math.round(series.value))
+  else writer.double(NUMBER_POINT.asDouble, series.value)
+  writeAttributes(writer, NUMBER_POINT.attributes, series.attributes)
+}
+
+function writeHistogramPoint(
+  writer: ProtobufWriter,
+  series: HistogramSeries,
+  timeMicros: number,
+): void {
+  const { histogram } = series
+  writeAttributes(writer, HISTOGRAM_POINT.attributes, series.attributes)
+  writeTimes(writer, HISTOGRAM_POINT, series.startedAtMicros, timeMicros)
+  writer.fixed64(HISTOGRAM_POINT.count, histogram.count)
+  writer.double(HISTOGRAM_POINT.sum, histogram.sum)
+  writer.sint32(HISTOGRAM_POINT.scale, histogram.scale)
+  writer.fixed64(HISTOGRAM_POINT.zeroCount, histogram.zeroCount)
+  writer.double(HISTOGRAM_POINT.zeroThreshold, ZERO_THRESHOLD)
+  writeBuckets(writer, histogram)
+  if (histogram.exemplar !== undefined) writeExemplar(writer, histogram.exemplar)
+  // An empty histogram has no extremes, and a zero would be a false one.
+  if (histogram.count === 0) return
+  writer.double(HISTOGRAM_POINT.min, histogram.min)
+  writer.double(HISTOGRAM_POINT.max, histogram.max)
+}
+
+function writeBuckets(writer: ProtobufWriter, histogram: HistogramPoint): void {
+  const buckets = writer.open(HISTOGRAM_POINT.positive)
+  writer.sint32(BUCKETS.offset, histogram.offset)
+  writer.packed(BUCKETS.bucketCounts, histogram.buckets)
+  writer.close(buckets)
+}
+
+function writeExemplar(writer: ProtobufWriter, exemplar: ExemplarPoint): void {
+  const start = writer.open(HISTOGRAM_POINT.exemplars)
+  writer.fixed64(EXEMPLAR.time, exemplar.atMicros, NANOS_PER_MICRO)
+  writer.double(EXEMPLAR.asDouble, exemplar.value)
+  writer.hex(EXEMPLAR.spanId, exemplar.spanId)
+  writer.hex(EXEMPLAR.traceId, exemplar.traceId)
+  writeAttribute(writer, EXEMPLAR.filteredAttributes, 'ring2.request.id', exemplar.requestId)
+  writer.close(start)
+}
+
+function writeAttributes(writer: ProtobufWriter, field: number, attributes: PointAttributes): void {
+  for (const key in attributes) {
+    const value = attributes[key as keyof PointAttributes]
+    if (value !== undefined) writeAttribute(writer, field, key, value)
+  }
+}
+
+function writeAttribute(
+  writer: ProtobufWriter,
+  field: number,
+  key: string,
+  value: ResourceValue,
+): void {
+  const keyValue = writer.open(field)
+  writer.text(KEY_VALUE.key, key)
+  const any = writer.open(KEY_VALUE.value)
+  writeValue(writer, value)
+  writer.close(any)
+  writer.close(keyValue)
+}
+
+function writeValue(writer: ProtobufWriter, value: ResourceValue): void {
+  if (typeof value === 'string') writer.text(ANY_VALUE.text, value)
+  else if (typeof value === 'boolean') writer.varint(ANY_VALUE.bool, value ? 1 : 0)
+  else if (typeof value === 'number') {
+    if (Number.isSafeInteger(value)) writer.int64(ANY_VALUE.int, value)
+    else writer.double(ANY_VALUE.double, value)
+  } else {
+    const array = writer.open(ANY_VALUE.array)
+    for (const element of value) {
+      const inner = writer.open(ARRAY.values)
+      writeValue(writer, element)
+      writer.close(inner)
+    }
+    writer.close(array)
+  }
+}
