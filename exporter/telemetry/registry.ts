@@ -6,6 +6,8 @@
  * id, a head or a token as attribute: those are unbounded.
  */
 
+import { hooks } from '../../collector/hooks.gen.ts'
+import { lossReasons } from '../../collector/layout.gen.ts'
 import { verdicts } from '../../collector/records.ts'
 import { signalMetrics } from './signal-metrics.ts'
 
@@ -31,67 +33,74 @@ export type MetricUnit =
 export interface AttributeDefinition {
   readonly type: 'string' | 'int'
   readonly help: string
-  readonly values: string
+  /** Every value that code can emit, or null where producers name them. */
+  readonly values: readonly string[] | null
+  /** For attributes without a list, what a value looks like. */
+  readonly example?: string
 }
+
+const captureLosses = [...lossReasons.values()]
+const deliveryLosses = ['queue_full', 'rejected', 'shutdown']
 
 /** Attributes of metrics. */
 export const metricAttributes = {
   'gen_ai.request.model': {
     type: 'string',
     help: 'model name as the producer gave it',
-    values: '`HuggingFaceTB/SmolLM2-135M-Instruct`',
+    values: null,
+    example: '`HuggingFaceTB/SmolLM2-135M-Instruct`',
   },
   'ring2.hook': {
     type: 'string',
     help: 'where in the model the tensor was taken',
-    values: '`resid_pre`, `pattern`, … (docs/hooks.md)',
+    values: hooks.map(({ name }) => name),
   },
   'ring2.layer': {
     type: 'int',
     help: 'layer, from 0; left out for hooks that are not per layer',
-    values: '`0` … `layers − 1`',
+    values: null,
+    example: '`0` … `layers − 1`',
   },
   'ring2.phase': {
     type: 'string',
     help: 'phase of the request',
-    values: '`prefill`, `decode`',
+    values: ['prefill', 'decode'],
   },
   'ring2.nonfinite.kind': {
     type: 'string',
     help: 'kind of a value that is no finite number',
-    values: '`nan`, `positive_infinity`, `negative_infinity`',
+    values: ['nan', 'positive_infinity', 'negative_infinity'],
   },
   'ring2.verdict': {
     type: 'string',
     help: 'what the statistics say about the request',
-    values: verdicts.map((verdict) => `\`${verdict}\``).join(', '),
+    values: verdicts,
   },
   'ring2.completeness': {
     type: 'string',
     help: 'whether everything that the request called for was seen',
-    values: '`complete`, `incomplete`, `unknown`',
+    values: ['complete', 'incomplete', 'unknown'],
   },
   'ring2.segment': {
     type: 'string',
     help: 'name of the shared-memory segment',
-    values: '`chat`',
+    values: null,
+    example: '`chat`',
   },
   'ring2.ring.kind': {
     type: 'string',
     help: 'which of the two rings of a segment',
-    values: '`payload`, `meta`',
+    values: ['payload', 'meta'],
   },
   'ring2.export.signal': {
     type: 'string',
     help: 'what is exported by OTLP',
-    values: '`spans`, `metrics`',
+    values: ['spans', 'metrics'],
   },
   'error.type': {
     type: 'string',
     help: 'why something was lost',
-    values:
-      'capture: `meta_full`, `payload_full`, `oversized`, `step_lost`, `aborted`, `unsupported`, `leftover`, ' +
-      '`producer_died`, `corrupt`, `unattributed`; export: `queue_full`, `rejected`, `shutdown`',
+    values: [...captureLosses, ...deliveryLosses],
   },
 } as const satisfies Record<string, AttributeDefinition>
 
@@ -107,6 +116,8 @@ export interface MetricDefinition {
   readonly signal?: string
   /** Histograms: the hooks that can have it. */
   readonly hooks?: readonly string[]
+  /** Values of an attribute on this metric, where they are not all of the attribute's own. */
+  readonly values?: Readonly<Partial<Record<MetricAttribute, readonly string[]>>>
   /**
    * Histograms: upper bounds of the classic buckets on the /metrics page, in quarters of an octave:
    * n means 2^(n/4). Such bounds are also bounds of every exponential histogram of scale ≥ 2.
@@ -122,8 +133,9 @@ function plain(
   unit: MetricUnit,
   attributes: readonly MetricAttribute[],
   help: string,
+  values: Readonly<Partial<Record<MetricAttribute, readonly string[]>>> = {},
 ): MetricDefinition {
-  return { name, kind, unit, help, attributes }
+  return { name, kind, unit, help, attributes, values }
 }
 
 /** Every metric, by a short name for code. */
@@ -205,6 +217,7 @@ export const metrics = {
     '{record}',
     ['ring2.segment', 'error.type'],
     'Records that were lost, by reason.',
+    { 'error.type': captureLosses },
   ),
   captureLostIo: plain(
     'ring2.capture.lost.io',
@@ -212,6 +225,7 @@ export const metrics = {
     'By',
     ['ring2.segment', 'error.type'],
     'Payload bytes of the records that were lost, by reason.',
+    { 'error.type': captureLosses },
   ),
   ringUsage: plain(
     'ring2.ring.usage',
@@ -271,6 +285,7 @@ export const metrics = {
     '{span}',
     ['error.type'],
     'Spans that were lost, by reason.',
+    { 'error.type': deliveryLosses },
   ),
   exportPendingSpans: plain(
     'ring2.export.pending.spans',
@@ -292,6 +307,7 @@ export const metrics = {
     '{point}',
     ['error.type'],
     'Points of metrics that were lost, by reason; counts are in the next export all the same.',
+    { 'error.type': deliveryLosses },
   ),
   exportPendingPoints: plain(
     'ring2.export.pending.points',
@@ -325,6 +341,15 @@ export const metrics = {
 
 /** Every metric, in the order of the documents and of the /metrics page. */
 export const allMetrics: readonly MetricDefinition[] = Object.values(metrics)
+
+/** Every value that an attribute can have on a metric, or null where producers name them. */
+export function knownValues(
+  definition: MetricDefinition,
+  attribute: MetricAttribute,
+): readonly string[] | null {
+  if (attribute === 'ring2.hook' && definition.hooks !== undefined) return definition.hooks
+  return definition.values?.[attribute] ?? metricAttributes[attribute].values
+}
 
 const unitSuffixes: Readonly<Partial<Record<MetricUnit, string>>> = { By: 'bytes', s: 'seconds' }
 

@@ -1,6 +1,13 @@
 /** docs/signals.md, from the registries of metrics and spans. */
 
-import { allMetrics, type MetricDefinition, metricAttributes, prometheusName } from './registry.ts'
+import {
+  type AttributeDefinition,
+  allMetrics,
+  knownValues,
+  type MetricDefinition,
+  metricAttributes,
+  prometheusName,
+} from './registry.ts'
 import {
   eventHelp,
   eventNames,
@@ -58,10 +65,11 @@ export function generateSignalsDoc(): string {
     '### Attributes of metrics\n',
     table(
       ['attribute', 'type', 'meaning', 'values'],
-      Object.entries(metricAttributes).map(([name, { type, help, values }]) => {
-        return [`\`${name}\``, type, help, values]
+      Object.entries(metricAttributes).map(([name, definition]) => {
+        return [`\`${name}\``, definition.type, definition.help, valuesText(definition)]
       }),
     ),
+    errorTypesText(),
     bucketsText,
     bucketTable(),
     spansText,
@@ -92,6 +100,20 @@ function metricTable(): string {
     `\`${prometheusName(definition)}\``,
   ])
   return table(['metric', 'kind', 'unit', 'meaning', 'attributes', 'on /metrics'], rows)
+}
+
+function valuesText({ values, example }: AttributeDefinition): string {
+  return values === null ? (example ?? '') : values.map((value) => `\`${value}\``).join(', ')
+}
+
+function errorTypesText(): string {
+  const rows = allMetrics
+    .filter(({ attributes }) => attributes.includes('error.type'))
+    .map((definition) => {
+      const values = knownValues(definition, 'error.type')
+      return [`\`${definition.name}\``, (values ?? []).map((value) => `\`${value}\``).join(', ')]
+    })
+  return table(['metric', 'its `error.type`'], rows)
 }
 
 function kindText(definition: MetricDefinition): string {
