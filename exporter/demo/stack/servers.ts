@@ -59,7 +59,10 @@ export async function startStack(options: StackOptions): Promise<Stack> {
   }
   try {
     const wanted = serverNames.filter((name) => options.servers?.includes(name) ?? true)
-    await Promise.all(wanted.map((name) => servers[name].start()))
+    // The Collector last: a connection that is refused at first waits a second before the next try.
+    const backends = wanted.filter((name) => name !== 'collector')
+    await Promise.all(backends.map((name) => servers[name].start()))
+    if (wanted.includes('collector')) await servers.collector.start()
   } catch (error) {
     await stop()
     throw error
