@@ -4,11 +4,13 @@ An ordinary service: FastAPI, stock OpenTelemetry instrumentation (OTLP/gRPC, ev
 means what the specification says), greedy decoding. Requests that arrive together are generated as
 one left-padded batch. It listens on the loopback address only and is no production server.
 
-    python service.py --model FOLDER [--port 0] [--segment chat] [--keep-tensors FOLDER]
+    python service.py --model FOLDER [--port 0] [--segment chat] [--keep-tensors FOLDER] [--allow-faults]
 
 When it is ready it prints one line of JSON with its address. With --keep-tensors it also saves what
 the model itself held (hidden states of some layers, by plain forward hooks that know nothing of
-ring2), so that anyone can compare what was captured with the truth.
+ring2), so that anyone can compare what was captured with the truth. With --allow-faults, and only
+then, POST /faults adds noise to one layer's weights and DELETE /faults takes it away again: a real
+cause of bad answers, to see what the telemetry makes of it.
 """
 
 import argparse
@@ -31,7 +33,8 @@ import numpy
 import ring2
 import torch
 import uvicorn
-from fastapi import FastAPI, HTTPException
+from fastapi import FastAPI, HTTPException, Response
+from faults import NOISE_MAX, Fault, Faults
 from opentelemetry import trace
 from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
 from opentelemetry.instrumentation.fastapi import FastAPIInstrumentor
@@ -64,6 +67,14 @@ class ChatRequest(BaseModel):
     temperature: Literal[0] = 0
 
 
+class FaultRequest(BaseModel):
+    """What POST /faults takes: noise in standard deviations of each weight of the layer."""
+
+    layer: int = Field(ge=0)
+    noise: float = Field(gt=0, le=NOISE_MAX)
+    seed: int = Field(default=0, ge=0, lt=2**63)
+
+
 class ChatResponse(BaseModel):
     text: str
     request_id: str
@@ -81,9 +92,17 @@ class Job:
     tracestate: str | None
     prompt: list[int]
     max_tokens: int
-    result: "concurrent.futures.Future[list[int]]" = field(
+    result: "concurrent.futures.Future[Completion]" = field(
         default_factory=concurrent.futures.Future
     )
+
+
+@dataclass(frozen=True)
+class Completion:
+    """The tokens of one answer, and the fault that was in force while they were generated."""
+
+    tokens: list[int]
+    fault: Fault | None
 
 
 class TensorKeeper:
@@ -122,10 +141,13 @@ class TensorKeeper:
 class Generator:
     """One thread that turns waiting jobs into batches and generates them."""
 
-    def __init__(self, model: Any, tokenizer: Any, keeper: TensorKeeper | None) -> None:
+    def __init__(
+        self, model: Any, tokenizer: Any, keeper: TensorKeeper | None, faults: Faults
+    ) -> None:
         self._model = model
         self._tokenizer = tokenizer
         self._keeper = keeper
+        self._faults = faults
         self._jobs: queue.Queue[Job | None] = queue.Queue(WAITING_REQUESTS_MAX)
         self._held: list[Job] = []
         self._stopping = False
@@ -172,13 +194,14 @@ class Generator:
     def _run(self) -> None:
         while jobs := self._collect():
             try:
-                completions = self._generate(jobs)
+                with self._faults.lock:
+                    completions, fault = self._generate(jobs), self._faults.current
             except Exception as error:  # the waiting callers get it; the thread goes on
                 for job in jobs:
                     job.result.set_exception(error)
                 continue
             for job, completion in zip(jobs, completions, strict=True):
-                job.result.set_result(completion)
+                job.result.set_result(Completion(completion, fault))
 
     def _generate(self, jobs: list[Job]) -> list[list[int]]:
         width = max(len(job.prompt) for job in jobs)
@@ -254,23 +277,44 @@ def build_app(model: Any, tokenizer: Any, generator: Generator, lifespan: Any) -
             except queue.Full:
                 raise HTTPException(503, "too many requests wait; try again later") from None
             completion = await asyncio.wrap_future(job.result)
+            if completion.fault is not None:
+                span.add_event("fault.injected", completion.fault.attributes())
             span.set_attributes({
                 "gen_ai.operation.name": "chat",
                 "gen_ai.request.model": model.config.name_or_path,
                 "gen_ai.request.max_tokens": body.max_tokens,
                 "gen_ai.usage.input_tokens": len(prompt),
-                "gen_ai.usage.output_tokens": len(completion),
+                "gen_ai.usage.output_tokens": len(completion.tokens),
                 "ring2.request.id": request_id,
             })
             trace_id = trace.format_trace_id(span.get_span_context().trace_id)
         return ChatResponse(
-            text=tokenizer.decode(completion, skip_special_tokens=True),
+            text=tokenizer.decode(completion.tokens, skip_special_tokens=True),
             request_id=request_id, trace_id=trace_id,
-            prompt_tokens=len(prompt), completion_tokens=len(completion),
+            prompt_tokens=len(prompt), completion_tokens=len(completion.tokens),
         )
 
     FastAPIInstrumentor.instrument_app(app, excluded_urls="healthz")
     return app
+
+
+def add_fault_routes(app: FastAPI, faults: Faults) -> None:
+    # Plain functions: they wait for the batch that runs, and must not hold up the event loop.
+    @app.post("/faults", status_code=201)
+    def inject(body: FaultRequest) -> dict[str, int | float]:
+        fault = Fault(body.layer, body.noise, body.seed)
+        try:
+            injected = faults.inject(fault)
+        except IndexError as error:
+            raise HTTPException(422, str(error)) from None
+        if not injected:
+            raise HTTPException(409, "a fault is in force; DELETE /faults removes it")
+        return fault.attributes()
+
+    @app.delete("/faults", status_code=204)
+    def remove() -> Response:
+        faults.remove()
+        return Response(status_code=204)
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -285,6 +329,10 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--payload-mb", type=float, default=256)
     parser.add_argument("--keep-tensors", default=None, metavar="FOLDER")
     parser.add_argument("--keep-layers", default=None, help="default: first, middle and last")
+    parser.add_argument(
+        "--allow-faults", action="store_true",
+        help="serve POST and DELETE /faults, which break the model on purpose and mend it",
+    )
     return parser.parse_args()
 
 
@@ -311,7 +359,8 @@ def main() -> None:
         model, arguments.hooks, tokenizer=tokenizer, segment=arguments.segment,
         payload_mb=arguments.payload_mb, directory=arguments.segment_directory,
     )
-    generator = Generator(model, tokenizer, keeper)
+    faults = Faults(model.model.layers)
+    generator = Generator(model, tokenizer, keeper, faults)
 
     @contextlib.asynccontextmanager
     async def lifespan(_app: FastAPI) -> Any:
@@ -326,6 +375,8 @@ def main() -> None:
         provider.shutdown()
 
     app = build_app(model, tokenizer, generator, lifespan)
+    if arguments.allow_faults:
+        add_fault_routes(app, faults)
     # uvicorn shuts down in order and then raises the signal again; that this is the end is known.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: None)

@@ -11,27 +11,53 @@ import urllib.request
 
 import numpy
 import pytest
+import torch
 from ring_reader import Reader
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 QUESTIONS = ("What is the capital of France?", "Hi", "Name three colours.", "Bye", "Sing.", "Why?")
 
 
-@pytest.fixture
-def service(model_folder, tmp_path):
+def _start(model_folder, tmp_path, *flags):
     command = [
         sys.executable, os.path.join(ROOT, "examples", "chat-service", "service.py"),
         "--model", model_folder, "--segment", "service", "--segment-directory", str(tmp_path),
-        "--hooks", "resid_pre,token_ids", "--keep-tensors", str(tmp_path / "kept"),
-        "--keep-layers", "0,29",
+        "--hooks", "resid_pre,token_ids", *flags,
     ]
     environment = {**os.environ, "OTEL_TRACES_EXPORTER": "none"}
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
     line = process.stdout.readline()
     assert line, "the service ended before it was ready"
-    yield process, json.loads(line)
+    return process, json.loads(line)
+
+
+@pytest.fixture
+def service(model_folder, tmp_path):
+    keep = ("--keep-tensors", str(tmp_path / "kept"), "--keep-layers", "0,29")
+    process, ready = _start(model_folder, tmp_path, *keep)
+    yield process, ready
     process.kill()
     process.wait()
+
+
+@pytest.fixture
+def fragile_service(model_folder, tmp_path):
+    process, ready = _start(model_folder, tmp_path, "--allow-faults")
+    yield ready["url"]
+    process.kill()
+    process.wait()
+
+
+def _faults(url: str, method: str, **fault) -> int:
+    call = urllib.request.Request(
+        f"{url}/faults", method=method, data=json.dumps(fault).encode() if fault else None,
+        headers={"content-type": "application/json"},
+    )
+    try:
+        with urllib.request.urlopen(call, timeout=120) as answer:
+            return answer.status
+    except urllib.error.HTTPError as error:
+        return error.code
 
 
 def _ask(url: str, index: int, **body):
@@ -56,6 +82,8 @@ def test_six_requests_are_captured_as_the_model_held_them(service, tmp_path):
     with pytest.raises(urllib.error.HTTPError) as refused:
         _ask(ready["url"], 0, temperature=1)
     assert refused.value.code == 422
+    # Nobody breaks a service that was not started to be broken.
+    assert _faults(ready["url"], "POST", layer=15, noise=1.0) == 404
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=60) == 0
     records = reader.drain()
@@ -75,3 +103,42 @@ def test_six_requests_are_captured_as_the_model_held_them(service, tmp_path):
             assert kept.shape == (tokens, 576)
             captured = records.stitched("resid_pre", layer, request["key"]).numpy()
             assert captured.tobytes() == kept.tobytes()
+
+
+def test_a_fault_breaks_the_answers_and_its_removal_mends_them_wholly(fragile_service):
+    def answer() -> str:
+        return _ask(fragile_service, 0, max_tokens=12)["text"]
+
+    healthy = answer()
+    assert "Paris" in healthy
+    for refused in ({"layer": 30, "noise": 1.0}, {"layer": -1, "noise": 1.0},
+                    {"layer": 0, "noise": 0}, {"layer": 0, "noise": 1e9}):
+        assert _faults(fragile_service, "POST", **refused) == 422
+    assert answer() == healthy
+    assert _faults(fragile_service, "POST", layer=15, noise=1.0) == 201
+    assert _faults(fragile_service, "POST", layer=15, noise=1.0) == 409
+    broken = answer()
+    assert "Paris" not in broken
+    assert _faults(fragile_service, "DELETE") == 204
+    assert answer() == healthy
+    assert _faults(fragile_service, "DELETE") == 204
+    # The same seed, the same noise.
+    assert _faults(fragile_service, "POST", layer=15, noise=1.0, seed=0) == 201
+    assert answer() == broken
+
+
+def test_removing_a_fault_restores_every_bit(monkeypatch):
+    monkeypatch.syspath_prepend(os.path.join(ROOT, "examples", "chat-service"))
+    from faults import Fault, Faults
+
+    layers = torch.nn.ModuleList([torch.nn.Linear(8, 8), torch.nn.LayerNorm(8).bfloat16()])
+    before = [weight.detach().clone() for weight in layers.parameters()]
+    faults = Faults(layers)
+    for layer in (0, 1):
+        assert faults.inject(Fault(layer, 2.0, 7))
+        touched = [not torch.equal(a, b) for a, b in zip(before, layers.parameters(), strict=True)]
+        # The layer norm's own weights are all ones and zeros: without spread there is no noise.
+        assert touched == [layer == 0, layer == 0, False, False]
+        faults.remove()
+        for saved, weight in zip(before, layers.parameters(), strict=True):
+            assert torch.equal(saved, weight)
