@@ -18,6 +18,7 @@ import {
   spanNames,
   statisticOrder,
 } from './span-registry.ts'
+import { burnGuard, burnRates, serviceLevelObjective, thresholds } from './thresholds.ts'
 
 const introduction = `# Signals
 
@@ -56,6 +57,13 @@ const attributesText = `Statistics are put on \`ring2 request\` under names made
 statistic. A layer without a value is left out, never filled. A span has at most 128 attributes;
 when a request has more, statistics are taken in this order:`
 
+const thresholdsText = `## Objective and thresholds
+
+Dashboards colour by these and alert rules compare with them; \`docs/runbooks/\` has a page per alert.
+The objective is that ${serviceLevelObjective * 100} % of the valid requests are good. An alert on the error budget needs at
+least ${burnGuard.badRequestsMin} bad and ${burnGuard.validRequestsMin} valid requests in its long window.
+`
+
 /** The whole document. */
 export function generateSignalsDoc(): string {
   return [
@@ -72,6 +80,9 @@ export function generateSignalsDoc(): string {
     errorTypesText(),
     bucketsText,
     bucketTable(),
+    thresholdsText,
+    burnTable(),
+    thresholdTable(),
     spansText,
     nameTable('span', spanNames, spanHelp),
     '### Attributes of spans\n',
@@ -132,6 +143,23 @@ function bucketTable(): string {
 
 function boundText(bound: number): string {
   return String(Number.isInteger(bound) ? bound : Number(bound.toPrecision(4)))
+}
+
+function burnTable(): string {
+  const rows = Object.values(burnRates).map((rate) => [
+    `${rate.factor}`,
+    rate.longWindow,
+    rate.shortWindow,
+    rate.severity,
+  ])
+  return table(['burn rate', 'over', 'and over', 'severity'], rows)
+}
+
+function thresholdTable(): string {
+  const rows = Object.values(thresholds).map(({ help, warning, critical }) => {
+    return [help, `${warning}`, `${critical}`]
+  })
+  return table(['value', 'warning', 'critical'], rows)
 }
 
 function spanAttributeTable(): string {
