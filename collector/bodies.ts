@@ -4,7 +4,13 @@
  * They come from another process: every field is checked, and a wrong one gives a reason in words
  * instead of a value.
  */
-import { deriveSpanId, deriveTraceId, parseTraceparent, parseTraceRequestId } from './ids.ts'
+import {
+  deriveSpanId,
+  deriveTraceId,
+  parseTraceparent,
+  parseTraceRequestId,
+  traceparentFault,
+} from './ids.ts'
 import { constants, gap as gapLayout, stepHeader, stepRow } from './layout.gen.ts'
 import { collectorLimits } from './limits.ts'
 import type { AttributeValue, ModelInfo, Phase, RequestInfo } from './records.ts'
@@ -111,7 +117,10 @@ function readAttributes(value: unknown): Record<string, AttributeValue> {
   return attributes
 }
 
-/** Identity of a request, from the best source of trace context there is. */
+/**
+ * Identity of a request, from the best source of trace context there is. A `traceparent` that is
+ * malformed is named, and the next source is taken.
+ */
 export function identify(
   key: number,
   requestId: string,
@@ -121,6 +130,7 @@ export function identify(
   const fromHeader = traceparent === null ? null : parseTraceparent(traceparent)
   const parent = fromHeader ?? parseTraceRequestId(requestId)
   const traceId = parent?.traceId ?? deriveTraceId(requestId)
+  const malformed = traceparent !== null && fromHeader === null
   return {
     key,
     requestId,
@@ -130,7 +140,14 @@ export function identify(
     traceFlags: parent?.flags ?? 1,
     traceOrigin: fromHeader !== null ? 'request' : parent !== null ? 'request_id' : 'derived',
     ...rest,
+    ...(malformed ? { contextFault: traceparentFault(traceparent) } : {}),
   }
+}
+
+/** Absent, null and empty mean that the caller had no context; anything else is meant as one. */
+function traceparentOf(value: unknown): string | null {
+  if (value === undefined || value === null || value === '') return null
+  return typeof value === 'string' ? value : 'not a text'
 }
 
 /** A start that lies far from the record's own time is no time at all. */
@@ -152,16 +169,11 @@ export function parseRequest(body: Uint8Array, capturedAtMicros: number): Parsed
   if (requestId === '') return fail('REQUEST without a request_id')
   return {
     ok: true,
-    value: identify(
-      key,
-      requestId,
-      typeof facts.traceparent === 'string' ? facts.traceparent : null,
-      {
-        traceState: typeof facts.tracestate === 'string' ? text(facts.tracestate, '') : null,
-        attributes: readAttributes(facts.attributes),
-        startedAtMicros: startedAt(facts.started_realtime_ns, capturedAtMicros),
-      },
-    ),
+    value: identify(key, requestId, traceparentOf(facts.traceparent), {
+      traceState: typeof facts.tracestate === 'string' ? text(facts.tracestate, '') : null,
+      attributes: readAttributes(facts.attributes),
+      startedAtMicros: startedAt(facts.started_realtime_ns, capturedAtMicros),
+    }),
   }
 }
 

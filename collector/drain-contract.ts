@@ -1,6 +1,6 @@
 /** What a drain is given and what it offers; see drain.ts. Types alone. */
 import type { FoldBook } from './folds.ts'
-import type { Outcome, ProducerInfo, RequestSummary, TensorSink } from './records.ts'
+import type { Outcome, ProducerInfo, RequestInfo, RequestSummary, TensorSink } from './records.ts'
 import type { SegmentInfo } from './segments.ts'
 import type { Slices } from './slices.ts'
 
@@ -29,6 +29,8 @@ export interface DrainOptions {
   readonly flushBytes: number
   readonly requestsMax: number
   readonly requestIdleMicros: number
+  /** Gives a request that begins the best trace context there is; without it, it keeps its own. */
+  onBegin?(request: RequestInfo, producer: ProducerInfo): RequestInfo
   /** `again`: a request that a checkpoint says ended shortly before a crash. */
   onEnd(summary: RequestSummary, again: boolean): void
   onEvent(event: DrainEvent): void

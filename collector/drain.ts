@@ -152,8 +152,9 @@ export function openDrain(options: DrainOptions): SegmentDrain {
       }
       case constants.kindRequest: {
         const request = parseRequest(body(index), slices.capturedAtMicros(index))
-        if (request.ok) registry.begin(request.value)
-        else malformed('REQUEST', request.reason)
+        if (request.ok) {
+          registry.begin(options.onBegin?.(request.value, producer) ?? request.value)
+        } else malformed('REQUEST', request.reason)
         break
       }
       case constants.kindGap:

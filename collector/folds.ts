@@ -3,6 +3,7 @@
  * metrics are collected; it never sees a single sample.
  */
 import { hooks } from './hooks.gen.ts'
+import { TRACE_FLAG_SAMPLED } from './ids.ts'
 import { constants, counts as countsLayout, point as pointLayout } from './layout.gen.ts'
 import { collectorLimits } from './limits.ts'
 import { createFold, type NativeFold } from './native.ts'
@@ -24,24 +25,35 @@ export interface FoldBook {
   of(model: string): NativeFold
   /** A number that stands for a request in every segment, as ring2_slice.request_key. */
   keyOf(request: RequestInfo): number
+  /** Exemplars of the request name its new trace from now on, those taken before too. */
+  moved(before: RequestInfo, now: RequestInfo): void
   read(): ModelPoints[]
   destroy(): void
 }
 
-/** W3C Trace Context, "trace-flags". */
-const TRACE_FLAG_SAMPLED = 1
-
 const hookNames = new Map(hooks.map((hook) => [hook.id, hook.name]))
+
+/** A request that exemplars name; its trace may become another one. */
+interface NamedRequest {
+  readonly name: string
+  info: RequestInfo
+}
+
+interface KeptExemplar {
+  readonly value: number
+  readonly request: NamedRequest
+  readonly atMicros: number
+}
 
 interface ModelFold {
   readonly fold: NativeFold
   /** Last exemplar of a series: kept until a newer one comes. */
-  readonly exemplars: Map<string, ExemplarPoint>
+  readonly exemplars: Map<string, KeptExemplar>
 }
 
 export function createFoldBook(): FoldBook {
   const folds = new Map<string, ModelFold>()
-  const requests = new Map<number, RequestInfo>()
+  const requests = new Map<number, NamedRequest>()
   const keys = new Map<string, number>()
   let next = 1
 
@@ -57,15 +69,18 @@ export function createFoldBook(): FoldBook {
   return {
     of: (model) => fold(model).fold,
     keyOf(request) {
-      // The span id is derived from trace and request id, so it names the request everywhere.
-      const name = `${request.traceId}${request.spanId}`
+      const name = nameOf(request)
       const known = keys.get(name)
       if (known !== undefined) return known
       const key = next++
       keys.set(name, key)
-      requests.set(key, request)
+      requests.set(key, { name, info: request })
       if (requests.size > collectorLimits.exemplarRequestsMax) forgetOldest(requests, keys)
       return key
+    },
+    moved(before, now) {
+      const named = requests.get(keys.get(nameOf(before)) ?? 0)
+      if (named !== undefined) named.info = now
     },
     read: () => Array.from(folds, ([model, entry]) => readModel(model, entry, requests)),
     destroy() {
@@ -75,17 +90,22 @@ export function createFoldBook(): FoldBook {
   }
 }
 
-function forgetOldest(requests: Map<number, RequestInfo>, keys: Map<string, number>): void {
+/** The span id is derived from trace and request id, so it names the request everywhere. */
+function nameOf(request: RequestInfo): string {
+  return `${request.traceId}${request.spanId}`
+}
+
+function forgetOldest(requests: Map<number, NamedRequest>, keys: Map<string, number>): void {
   const oldest = requests.entries().next().value
   if (oldest === undefined) return
   requests.delete(oldest[0])
-  keys.delete(`${oldest[1].traceId}${oldest[1].spanId}`)
+  keys.delete(oldest[1].name)
 }
 
 function readModel(
   model: string,
   { fold, exemplars }: ModelFold,
-  requests: ReadonlyMap<number, RequestInfo>,
+  requests: ReadonlyMap<number, NamedRequest>,
 ): ModelPoints {
   const series = fold.read(null, 0)
   const points = new Uint8Array(series * pointLayout.bytes)
@@ -112,8 +132,8 @@ function readModel(
 function readPoint(
   source: Words,
   base: number,
-  exemplars: Map<string, ExemplarPoint>,
-  requests: ReadonlyMap<number, RequestInfo>,
+  exemplars: Map<string, KeptExemplar>,
+  requests: ReadonlyMap<number, NamedRequest>,
 ): HistogramPoint {
   const at = (field: number): number => base + field
   const histogram = {
@@ -139,15 +159,18 @@ function readPoint(
   if (request !== undefined) {
     exemplars.set(name, {
       value: source.f64(at(pointLayout.exemplarValue)),
-      traceId: request.traceId,
-      spanId: request.spanId,
-      requestId: request.requestId,
-      sampled: (request.traceFlags & TRACE_FLAG_SAMPLED) !== 0,
+      request,
       atMicros: source.micros(at(pointLayout.exemplarRealtimeNs)),
     })
   }
   const exemplar = exemplars.get(name)
-  return exemplar === undefined ? histogram : { ...histogram, exemplar }
+  return exemplar === undefined ? histogram : { ...histogram, exemplar: exemplarPoint(exemplar) }
+}
+
+function exemplarPoint({ value, request, atMicros }: KeptExemplar): ExemplarPoint {
+  const { traceId, spanId, requestId, traceFlags } = request.info
+  const sampled = (traceFlags & TRACE_FLAG_SAMPLED) !== 0
+  return { value, traceId, spanId, requestId, sampled, atMicros }
 }
 
 function readCounts(source: Words, base: number): ElementCounts {

@@ -6,6 +6,7 @@
  */
 
 import { createHash } from 'node:crypto'
+import type { ContextFault } from './records.ts'
 
 export const TRACE_FLAG_SAMPLED = 0x01
 
@@ -54,7 +55,7 @@ export function parseTraceparent(text: string): TraceParent | null {
   const [, version, traceId, parentSpanId, flagsText] = match
   if (version === undefined || traceId === undefined) return null
   if (parentSpanId === undefined || flagsText === undefined) return null
-  if (version === 'ff' || ALL_ZERO.test(traceId) || ALL_ZERO.test(parentSpanId)) return null
+  if (version === 'ff' || isZeroId(traceId) || isZeroId(parentSpanId)) return null
   const flags = Number.parseInt(flagsText, 16)
   if (version === '00') {
     return text.length === TRACEPARENT_CHARACTERS ? { traceId, parentSpanId, flags } : null
@@ -62,6 +63,21 @@ export function parseTraceparent(text: string): TraceParent | null {
   const next = text[TRACEPARENT_CHARACTERS]
   if (next !== undefined && next !== '-') return null
   return { traceId, parentSpanId, flags: flags & TRACE_FLAG_SAMPLED }
+}
+
+/** Why `parseTraceparent` gives null for this text. */
+export function traceparentFault(text: string): ContextFault {
+  const match = TRACEPARENT_HEAD.exec(text.slice(0, TRACEPARENT_CHARACTERS))
+  if (match === null) return 'traceparent_malformed'
+  const [, version = '', traceId = '', parentSpanId = ''] = match
+  if (version === 'ff') return 'traceparent_version'
+  const zero = isZeroId(traceId) || isZeroId(parentSpanId)
+  return zero ? 'traceparent_zero_id' : 'traceparent_malformed'
+}
+
+/** OpenTelemetry's "no id". */
+export function isZeroId(hexadecimal: string): boolean {
+  return ALL_ZERO.test(hexadecimal)
 }
 
 /**
@@ -73,7 +89,7 @@ export function parseTraceRequestId(requestId: string): TraceParent | null {
   const traceId = match?.[1]
   const parentSpanId = match?.[2]
   if (traceId === undefined || parentSpanId === undefined) return null
-  if (ALL_ZERO.test(traceId) || ALL_ZERO.test(parentSpanId)) return null
+  if (isZeroId(traceId) || isZeroId(parentSpanId)) return null
   return { traceId, parentSpanId, flags: TRACE_FLAG_SAMPLED }
 }
 

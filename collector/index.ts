@@ -1,4 +1,11 @@
 /** The collector's public names: all that the exporter may import. */
+export {
+  type CallerContext,
+  placeInside,
+  skewMicros,
+  windowOf,
+} from './contexts.ts'
+export { type ContextCounts, type ContextJoin, createContextJoin } from './contexts-join.ts'
 export { openDrain } from './drain.ts'
 export type { DrainEvent, SegmentDrain } from './drain-contract.ts'
 export { type ErrorCode, type ErrorFacts, Ring2Error } from './errors.ts'
@@ -9,7 +16,7 @@ export { crc32c, nativeFacts } from './native.ts'
 export { settleOrphans } from './orphans.ts'
 export { type CapturePolicy, planActions } from './policy.ts'
 export type * from './records.ts'
-export { verdicts } from './records.ts'
+export { traceOrigins, verdicts } from './records.ts'
 export { findSegments, type LossCount, readSegments, type SegmentInfo } from './segments.ts'
 export { createSlices } from './slices.ts'
 export { planGroups, type StatisticGroup, statisticGroups } from './statistic-groups.ts'

@@ -16,6 +16,18 @@ export const collectorLimits = {
   /** Ended requests kept in a checkpoint, and for how long: they are announced again after a crash. */
   checkpointEndedMax: 64,
   checkpointEndedMillis: 10_000,
+  /** Trace contexts kept for requests that have not come yet, and for how long. */
+  contextsMax: 16_384,
+  contextMillis: 600_000,
+  /** Contexts kept of one request id: the client's span, the engine's, and an id used again. */
+  contextsPerIdMax: 4,
+  /** Ended requests that wait for their context; the oldest goes on without when there are more. */
+  contextWaitingMax: 2048,
+  /** Requests sent without a context that are sent again when it comes, and for how long. */
+  contextLateMax: 512,
+  contextLateMillis: 600_000,
+  /** Further outside its parent's span than this, a request's clock counts as another one. */
+  clockSkewMicros: 50_000,
   /** Reasons a completeness verdict lists. */
   reasonsMax: 16,
   /** Attributes of one request, and characters of one of their values. */

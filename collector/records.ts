@@ -42,8 +42,28 @@ export type Phase = 'prefill' | 'decode'
 
 export type AttributeValue = string | number | boolean
 
-/** Where a request's trace id came from, best first. */
-export type TraceOrigin = 'request' | 'request_id' | 'derived'
+/**
+ * Where a request's trace id came from, best first: its REQUEST record, a span that names it (the
+ * tap), the form of its id, or its id's hash.
+ */
+export type TraceOrigin = 'request' | 'tap' | 'request_id' | 'derived'
+
+export const traceOrigins: readonly TraceOrigin[] = ['request', 'tap', 'request_id', 'derived']
+
+/** Why a trace context was not taken. */
+export type ContextFault =
+  | 'traceparent_malformed'
+  | 'traceparent_version'
+  | 'traceparent_zero_id'
+  | 'span_trace_id'
+  | 'span_id'
+  | 'span_request_id'
+  | 'span_time'
+
+export interface TimeWindow {
+  readonly startedAtMicros: number
+  readonly endedAtMicros: number
+}
 
 /** A request as the registry knows it from its REQUEST record. */
 export interface RequestInfo {
@@ -59,6 +79,14 @@ export interface RequestInfo {
   readonly traceOrigin: TraceOrigin
   readonly attributes: Readonly<Record<string, AttributeValue>>
   readonly startedAtMicros: number
+  /** Why the `traceparent` it came with was not taken; left out when there is nothing to say. */
+  readonly contextFault?: ContextFault
+  /** When the parent span ran, by the clock of its process; left out while that is not known. */
+  readonly parentWindow?: TimeWindow
+  /** Trace id of its rows in the store, where its context came too late for them. */
+  readonly storedTraceId?: string
+  /** The `ring2 request` span that was sent before the context came. */
+  readonly earlierSpan?: { readonly traceId: string; readonly spanId: string }
 }
 
 /** Statistics of one slice; a missing field is undefined for it, never zero by default. */
