@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "attention_shape.h"
 #include "slice.h"
 
 namespace ring2 {
@@ -44,14 +45,16 @@ double log_of_mass(double mass) {
 
 struct AttentionRun {
   const SliceContext &context;
+  AttentionShape *shape;  // nullptr: not wanted
   uint64_t keys;
   LogCounts log_counts;
   Summary entropy, normalized, no_sink, sink_mass;
   uint64_t scored_heads = 0, sink_heads = 0;
   SampleBatch normalized_samples, no_sink_samples, sink_mass_samples;
 
-  AttentionRun(const SliceContext &measured, const RowWalk &walk)
+  AttentionRun(const SliceContext &measured, const RowWalk &walk, AttentionShape *wanted)
       : context(measured),
+        shape(wanted),
         keys(walk.width),
         log_counts(std::min(keys, token_start()), std::min(keys, token_start() + walk.rows)),
         normalized_samples(measured, RING2_SIGNAL_ATTENTION_ENTROPY),
@@ -79,6 +82,7 @@ struct AttentionRun {
       return false;
     }
     add_values(sums, visible, position);
+    if (shape != nullptr) shape->row(data, position, sums.first + sums.rest);
     *first = sums.first;
     return true;
   }
@@ -102,6 +106,7 @@ struct AttentionRun {
       const double share = rest_h / log_counts(visible - 1);
       no_sink.add(share);
       no_sink_samples.add(share);
+      if (shape != nullptr) shape->no_sink(share);
     }
   }
 
@@ -109,17 +114,20 @@ struct AttentionRun {
     const bool scored = token_start() == 0 && walk.rows >= kSinkQueries;
     const uint64_t row_bytes = keys * context.element_bytes;
     double alpha = 0;
-    bool whole = scored;
+    bool whole = true, scored_whole = scored;
+    if (shape != nullptr) shape->begin_head();
     for (uint64_t query = 0; query < walk.rows; ++query) {
       const uint8_t *at = data + query * walk.stride_bytes;
       add_to_crc(context, at, row_bytes);
       double first = 0;
       const bool valid = row(at, token_start() + query, &first);
+      whole = whole && valid;
       if (query >= kSinkQueries) continue;
       alpha += first / static_cast<double>(kSinkQueries);
-      whole = whole && valid;
+      scored_whole = scored_whole && valid;
     }
-    if (!whole) return;
+    if (shape != nullptr) shape->end_head(whole);
+    if (!scored_whole) return;
     ++scored_heads;
     sink_heads += alpha > kSinkThreshold;
   }
@@ -146,15 +154,22 @@ struct AttentionRun {
   }
 };
 
-}  // namespace
-
-void measure_attention(const SliceContext &context) {
-  const RowWalk walk = walk_of(*context.slice, context.element_bytes, false);
-  AttentionRun run(context, walk);
+void measure_heads(const SliceContext &context, const RowWalk &walk, AttentionShape *shape) {
+  AttentionRun run(context, walk, shape);
   for (uint64_t head = 0; head < walk.outer_count(); ++head) {
     run.head(walk.outer(context.data, head), walk);
   }
   run.publish();
+}
+
+}  // namespace
+
+void measure_attention(const SliceContext &context) {
+  const RowWalk walk = walk_of(*context.slice, context.element_bytes, false);
+  if (!wants_group(context, RING2_GROUP_ATTENTION)) return measure_heads(context, walk, nullptr);
+  AttentionShape shape(context, walk);
+  measure_heads(context, walk, &shape);
+  shape.publish();
 }
 
 }  // namespace ring2

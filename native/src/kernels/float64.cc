@@ -81,6 +81,7 @@ void logits_float64(const uint8_t *data, size_t count, double running_maximum,
     if (!(e > 0)) continue;
     block->weight += e;
     block->weighted += t * e;
+    block->squared += t * t * e;
   }
 }
 
@@ -99,6 +100,25 @@ void attention_float64(const uint8_t *data, size_t keys, size_t, AttentionRow *r
   row->nan = static_cast<uint32_t>(counts.nan);
   row->pos_inf = static_cast<uint32_t>(counts.pos_inf);
   row->neg_inf = static_cast<uint32_t>(counts.neg_inf);
+}
+
+double sum_float64(const uint8_t *data, size_t count) {
+  double sum = 0;
+  for (size_t i = 0; i < count; ++i) sum += element(data, i);
+  return sum;
+}
+
+void attention_places_float64(const uint8_t *row, size_t position, AttentionPlaces *places) {
+  const size_t keys = position + 1;
+  const size_t recent = keys < kRecentKeys ? keys : kRecentKeys;
+  places->first_four = sum_float64(row, keys < 4 ? keys : 4);
+  places->previous = position > 0 ? element(row, position - 1) : 0;
+  places->self = element(row, position);
+  places->recent = sum_float64(row + (keys - recent) * sizeof(double), recent);
+}
+
+void add_columns_float64(const uint8_t *row, size_t, size_t count, float *columns) {
+  for (size_t i = 0; i < count; ++i) columns[i] += static_cast<float>(element(row, i));
 }
 
 }  // namespace ring2

@@ -3,7 +3,7 @@
 // A kernel sees at most kBlockElements elements at a time, so that what it reads twice comes from
 // the L1 cache: memory is passed over once. Kernels never read outside the elements they are given,
 // take any alignment, accumulate float32 lanes inside a block and hand float64 to the caller, who
-// merges the blocks (moments.h, softmax.h, attention.h). They keep no state and know no tensors,
+// merges the blocks. They keep no state and know no tensors,
 // hooks or slices.
 //
 // Every flavour is the same source (vector.h and *_block.h) at another vector width. A flavour's
@@ -45,6 +45,7 @@ struct LogitsBlock {
   double second;       // largest value besides one `maximum`; set when maximum > running_maximum
   double weight;       // Z = sum of e^(l - maximum)
   double weighted;     // S = sum of (l - maximum) e^(l - maximum)
+  double squared;      // Q = sum of (l - maximum)^2 e^(l - maximum)
   uint32_t top_index;  // first element equal to `maximum`; likewise
 };
 
@@ -56,6 +57,33 @@ struct AttentionRow {
   double rest_p_log_p;   // sum of p ln p, keys >= 1, with 0 ln 0 = 0
   uint32_t nan, pos_inf, neg_inf;
   uint32_t negative;     // elements below 0 (not -0): no probability
+};
+
+// Masses at chosen keys of the row of a query that sees itself: keys 0 to `position`. Keys before
+// the first count as none.
+struct AttentionPlaces {
+  double first_four;  // keys 0 to 3
+  double previous;    // key position - 1
+  double self;        // key position
+  double recent;      // the last kRecentKeys keys
+};
+constexpr size_t kRecentKeys = 16;
+constexpr size_t kColumnsStep = 32;
+
+// Two rows: their product, and the squares of each. NaN or infinite when an element is.
+struct PairSums {
+  double dot, first, second;
+};
+
+constexpr size_t kGramRows = 64;
+constexpr size_t kGramColumns = 128;
+// Sums of rows are kept in a kernel's own order of elements, in arrays of a multiple of this length.
+constexpr size_t kRowSumsMultiple = 32;
+
+// G: the products of all pairs of rows, after the mean row was taken off every one.
+struct GramSums {
+  double trace;
+  double squares;  // of every element of G
 };
 
 struct BlockShape {
@@ -77,6 +105,26 @@ struct Kernels {
   // One row of any width >= 1; keys from `visible` on are expected to be 0 and then cost less.
   void (*attention[kElementTypes])(const uint8_t *data, size_t keys, size_t visible,
                                    AttentionRow *row);
+  // Keys 0 to `position` of one row.
+  void (*attention_places[kElementTypes])(const uint8_t *row, size_t position,
+                                          AttentionPlaces *places);
+  // Sum of `count` elements, all of them finite.
+  double (*sum[kElementTypes])(const uint8_t *data, size_t count);
+  // Adds the first `count` of a row's `width` elements, all of them finite, to as many columns.
+  // There are kColumnsStep columns, or a multiple; those past `count` keep their values.
+  void (*add_columns[kElementTypes])(const uint8_t *row, size_t width, size_t count,
+                                     float *columns);
+  // Two rows of any width.
+  void (*pair[kElementTypes])(const uint8_t *first, const uint8_t *second, size_t width,
+                              PairSums *sums);
+  // Adds rows to `sum`, and each times its scale to `scaled`. All elements must be finite.
+  void (*add_rows[kElementTypes])(const uint8_t *const *rows, const float *scales, size_t count,
+                                  size_t width, float *sum, float *scaled);
+  // Squares of the distances of a row from `center`, in the order of add_rows' sums.
+  double (*centred[kElementTypes])(const uint8_t *row, size_t width, const float *center);
+  // count <= kGramRows. NaN when an element is not finite.
+  void (*gram[kElementTypes])(const uint8_t *const *rows, size_t count, size_t width,
+                              GramSums *sums);
 };
 
 extern const Kernels kPortableKernels;
@@ -90,6 +138,14 @@ void moments_float64(const uint8_t *data, const BlockShape &shape, double mask_a
                      MomentsBlock *block, RowSquares *squares);
 void logits_float64(const uint8_t *data, size_t count, double running_maximum, LogitsBlock *block);
 void attention_float64(const uint8_t *data, size_t keys, size_t visible, AttentionRow *row);
+void attention_places_float64(const uint8_t *row, size_t position, AttentionPlaces *places);
+double sum_float64(const uint8_t *data, size_t count);
+void add_columns_float64(const uint8_t *row, size_t width, size_t count, float *columns);
+void pair_float64(const uint8_t *first, const uint8_t *second, size_t width, PairSums *sums);
+void add_rows_float64(const uint8_t *const *rows, const float *scales, size_t count, size_t width,
+                      float *sum, float *scaled);
+double centred_float64(const uint8_t *row, size_t width, const float *center);
+void gram_float64(const uint8_t *const *rows, size_t count, size_t width, GramSums *sums);
 
 // Whether this processor and operating system can run a flavour: portable, AVX2 or AVX-512.
 bool machine_runs(const Kernels &kernels);

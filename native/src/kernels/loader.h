@@ -46,7 +46,7 @@ RING2_INLINE Floats halves_to_floats(const uint8_t *from) {
 // Each loader: Magnitudes is a vector of the largest |x| seen as an integer; Codes of the largest
 // raw code, where NaN, every negative number and -0 are above the infinity. any_from_infinity: a
 // code is the infinity or above when adding what lifts the infinity to the top bit sets that bit,
-// or when it has it already.
+// or when it has it already. ordered_pair holds the elements in their order.
 struct Float32 {
   typedef Ints Magnitudes;
   typedef Words Codes;
@@ -58,6 +58,7 @@ struct Float32 {
   RING2_INLINE Pair pair(const uint8_t *at) {
     return {load<Floats>(at), load<Floats>(at + kVectorBytes)};
   }
+  RING2_INLINE Pair ordered_pair(const uint8_t *at) { return pair(at); }
   RING2_INLINE void magnitudes(Magnitudes *largest, const uint8_t *at) {
     const Ints mask = Ints{} + 0x7fffffff;
     const Ints a = load<Ints>(at) & mask;
@@ -104,6 +105,7 @@ struct Float16 : Bits16 {
   RING2_INLINE Pair pair(const uint8_t *at) {
     return {halves_to_floats(at), halves_to_floats(at + kVectorBytes / 2)};
   }
+  RING2_INLINE Pair ordered_pair(const uint8_t *at) { return pair(at); }
 };
 
 // A pair holds the even elements, then the odd ones: no shuffle is needed, and no sum minds.
@@ -117,6 +119,11 @@ struct Bfloat16 : Bits16 {
   RING2_INLINE Pair pair(const uint8_t *at) {
     const Words words = load<Words>(at);
     return {bits<Floats>(words << 16), bits<Floats>(words & 0xffff0000u)};
+  }
+  RING2_INLINE Pair ordered_pair(const uint8_t *at) {
+    const Words a = __builtin_convertvector(load<HalfShorts>(at), Words);
+    const Words b = __builtin_convertvector(load<HalfShorts>(at + kVectorBytes / 2), Words);
+    return {bits<Floats>(a << 16), bits<Floats>(b << 16)};
   }
 };
 
@@ -133,9 +140,9 @@ RING2_INLINE uint32_t largest_code(Vector v) {
 template <typename T>
 constexpr size_t kStepBytes = kStep * T::kBytes;
 
-// kStepBytes of zeros, then of ones, for the largest step.
+// Bytes of the largest step in zeros, then in ones, then in zeros.
 struct TailMask {
-  uint8_t bytes[4 * kVectorBytes];
+  uint8_t bytes[6 * kVectorBytes];
   constexpr TailMask() : bytes{} {
     for (size_t i = 2 * kVectorBytes; i < 4 * kVectorBytes; ++i) bytes[i] = 0xff;
   }
@@ -160,6 +167,17 @@ RING2_INLINE void load_tail(uint8_t *step, const uint8_t *begin, const uint8_t *
     __builtin_memcpy(step + at, &zero, kVectorBytes);
   }
   __builtin_memcpy(step, end - bytes, bytes);
+}
+
+// The first `count` < kStep elements from `at`, zeros behind them, in `step`. The whole step at `at`
+// is read.
+template <typename T>
+RING2_INLINE void load_head(uint8_t *step, const uint8_t *at, size_t count) {
+  const uint8_t *mask = kTailMask.bytes + 4 * kVectorBytes - count * T::kBytes;
+  for (size_t part = 0; part < kStepBytes<T>; part += kVectorBytes) {
+    const Words kept = load<Words>(at + part) & load<Words>(mask + part);
+    __builtin_memcpy(step + part, &kept, kVectorBytes);
+  }
 }
 
 }  // namespace

@@ -1,56 +1,26 @@
 // Softmax statistics of logits rows, with the moments of the same bytes: hook final_logits.
 #include <algorithm>
 #include <cmath>
-#include <limits>
 
+#include "row_softmax.h"
 #include "slice.h"
 
 namespace ring2 {
 namespace {
 
-// One row's softmax so far: weight = sum of e^t and weighted = sum of t e^t, t = l - maximum.
-// Merging rescales to the larger maximum (online softmax, Milakov and Gimelshein 2018).
-struct RowSoftmax {
-  double maximum = -std::numeric_limits<double>::infinity();
-  double second = -std::numeric_limits<double>::infinity();
-  double weight = 0, weighted = 0;
-  uint32_t top_index = 0;
-
-  void merge(const LogitsBlock &block, uint64_t first_index) {
-    if (block.weight == 0) return;
-    double other_weight = block.weight, other_weighted = block.weighted;
-    if (block.maximum > maximum) {
-      if (weight > 0) rescale(maximum - block.maximum, &weight, &weighted);
-      second = std::fmax(maximum, block.second);
-      maximum = block.maximum;
-      top_index = static_cast<uint32_t>(first_index + block.top_index);
-    } else {
-      rescale(block.maximum - maximum, &other_weight, &other_weighted);
-      second = std::fmax(second, block.maximum);
-    }
-    weight += other_weight;
-    weighted += other_weighted;
-  }
-
-  // The weighted sum first: it needs the weight as it was.
-  static void rescale(double difference, double *weight, double *weighted) {
-    const double factor = std::exp(difference);
-    *weighted = factor > 0 ? factor * (*weighted + difference * *weight) : 0;
-    *weight *= factor;
-  }
-};
-
 struct LogitsRun {
   const SliceContext &context;
   SliceMoments moments;
   RowNorms norms;
-  Summary entropy, log_sum_exp, top1, margin, maximum;
-  SampleBatch entropy_samples, top1_samples, margin_samples;
+  Summary entropy, varentropy, log_sum_exp, top1, margin, margin_probability, maximum;
+  SampleBatch entropy_samples, varentropy_samples, top1_samples, margin_samples;
+  uint64_t rows_done = 0;
 
   explicit LogitsRun(const SliceContext &measured)
       : context(measured),
         norms(measured, true),
         entropy_samples(measured, RING2_SIGNAL_LOGITS_ENTROPY),
+        varentropy_samples(measured, RING2_SIGNAL_LOGITS_VARENTROPY),
         top1_samples(measured, RING2_SIGNAL_LOGITS_TOP1_PROBABILITY),
         margin_samples(measured, RING2_SIGNAL_LOGITS_MARGIN) {}
 
@@ -75,6 +45,10 @@ struct LogitsRun {
       if (unusable == 0) softmax.merge(block, done);
     }
     norms.add(&sum_squares, &used, 1);
+    if (context.row_lse != nullptr) {
+      const bool valid = unusable == 0 && softmax.weight > 0;
+      context.row_lse[rows_done++] = valid ? softmax.log_sum_exp() : NAN;
+    }
     finish_row(softmax, unusable);
   }
 
@@ -87,34 +61,43 @@ struct LogitsRun {
       ++context.slice->skipped_rows;
       return;
     }
-    const double log_weight = std::log(softmax.weight);
-    const double h = std::fmax(0.0, log_weight - softmax.weighted / softmax.weight);
+    const double h = softmax.entropy();
+    const double spread = softmax.varentropy();
     const double p = 1 / softmax.weight;
     entropy.add(h);
     entropy_samples.add(h);
-    log_sum_exp.add(softmax.maximum + log_weight);
+    varentropy.add(spread);
+    varentropy_samples.add(spread);
+    log_sum_exp.add(softmax.log_sum_exp());
     top1.add(p);
     top1_samples.add(p);
     maximum.add(softmax.maximum);
     if (std::isfinite(softmax.second)) {
-      margin.add(softmax.maximum - softmax.second);
-      margin_samples.add(softmax.maximum - softmax.second);
+      const double difference = softmax.maximum - softmax.second;
+      margin.add(difference);
+      margin_samples.add(difference);
+      margin_probability.add(-std::expm1(-difference) * p);
     }
     context.slice->top1_id = softmax.top_index;
   }
 
   void publish() {
     entropy_samples.flush();
+    varentropy_samples.flush();
     top1_samples.flush();
     margin_samples.flush();
     ring2_slice *slice = context.slice;
     moments.publish(slice);
     norms.publish(slice);
-    if (margin.count > 0) set_stat(slice, RING2_STAT_MARGIN_MEAN, margin.mean());
+    if (margin.count > 0) {
+      set_stat(slice, RING2_STAT_MARGIN_MEAN, margin.mean());
+      set_stat(slice, RING2_STAT_MARGIN_PROBABILITY_MEAN, margin_probability.mean());
+    }
     if (entropy.count == 0) return;
     set_stat(slice, RING2_STAT_ENTROPY_MEAN, entropy.mean());
     set_stat(slice, RING2_STAT_ENTROPY_MIN, entropy.least);
     set_stat(slice, RING2_STAT_ENTROPY_MAX, entropy.most);
+    set_stat(slice, RING2_STAT_VARENTROPY_MEAN, varentropy.mean());
     set_stat(slice, RING2_STAT_LSE_MEAN, log_sum_exp.mean());
     set_stat(slice, RING2_STAT_TOP1_PROBABILITY_MEAN, top1.mean());
     set_stat(slice, RING2_STAT_LOGIT_MAX_MEAN, maximum.mean());

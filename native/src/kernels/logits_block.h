@@ -1,7 +1,7 @@
 // Softmax sums, two largest values and moments of a block of one row of logits.
 //
 // First loop: moments and the largest value. Second loop, from the L1 cache: e^(l - maximum) and
-// its weighted sum. The two largest values are looked for only in blocks that beat all earlier
+// its weighted sums. The two largest values are looked for only in blocks that beat all earlier
 // ones, which are few in any long row.
 #ifndef RING2_KERNELS_LOGITS_BLOCK_H
 #define RING2_KERNELS_LOGITS_BLOCK_H
@@ -18,6 +18,7 @@ constexpr double kLogitSafeMax = 0x1p100;
 
 struct SoftmaxSums {
   Floats weight_a = {}, weight_b = {}, weighted_a = {}, weighted_b = {};
+  Floats squared_a = {}, squared_b = {};
 
   RING2_INLINE void step(SoftmaxSums *self, Pair x, Floats maximum) {
     const Floats t_a = larger(x.a - maximum, broadcast(kExponentFloor));
@@ -26,8 +27,12 @@ struct SoftmaxSums {
     const Floats e_b = exp_clamped(t_b);
     self->weight_a += e_a;
     self->weight_b += e_b;
-    self->weighted_a += t_a * e_a;
-    self->weighted_b += t_b * e_b;
+    const Floats weighted_a = t_a * e_a;
+    const Floats weighted_b = t_b * e_b;
+    self->weighted_a += weighted_a;
+    self->weighted_b += weighted_b;
+    self->squared_a += t_a * weighted_a;
+    self->squared_b += t_b * weighted_b;
   }
 };
 
@@ -51,11 +56,14 @@ void softmax_block(const uint8_t *data, size_t count, LogitsBlock *block) {
       sum_lanes((even.weight_a + even.weight_b) + (odd.weight_a + odd.weight_b)));
   block->weighted = static_cast<double>(
       sum_lanes((even.weighted_a + even.weighted_b) + (odd.weighted_a + odd.weighted_b)));
+  block->squared = static_cast<double>(
+      sum_lanes((even.squared_a + even.squared_b) + (odd.squared_a + odd.squared_b)));
   for (; left > 0; --left, at += T::kBytes) {
     const Floats t = larger(broadcast(T::value(at)) - maximum, broadcast(kExponentFloor));
     const double e = static_cast<double>(exp_clamped(t)[0]);
     block->weight += e;
     block->weighted += static_cast<double>(t[0]) * e;
+    block->squared += static_cast<double>(t[0]) * static_cast<double>(t[0]) * e;
   }
 }
 
@@ -118,7 +126,9 @@ void softmax_float64(const float *values, size_t count, LogitsBlock *block) {
     const double e = __builtin_exp(t);
     block->weight += e;
     // Where e^t is 0, t may be minus infinity, and their product no number.
-    if (e > 0) block->weighted += t * e;
+    if (!(e > 0)) continue;
+    block->weighted += t * e;
+    block->squared += t * t * e;
   }
 }
 

@@ -20,11 +20,18 @@ struct SliceContext {
   ElementType type;
   uint32_t element_bytes;
   bool wants_crc;
+  double *row_lse;  // nullptr, or room for the log-sum-exp of every row of logits; NaN: it has none
 };
 
 inline void set_stat(ring2_slice *slice, ring2_stat stat, double value) {
   slice->stats[stat] = value;
   slice->defined |= uint64_t{1} << stat;
+}
+
+// Whether a group of statistics is wanted. A tensor without a STEP may hold padding and gets none.
+inline bool wants_group(const SliceContext &context, ring2_group group) {
+  return (context.slice->flags & RING2_SLICE_UNATTRIBUTED) == 0 &&
+         (context.slice->groups & static_cast<uint32_t>(group)) != 0;
 }
 
 inline void add_to_crc(const SliceContext &context, const uint8_t *data, uint64_t bytes) {
@@ -86,6 +93,14 @@ class SampleBatch {
   uint32_t count_ = 0;
   double values_[kSamples];
 };
+
+// One sample of a signal that a slice has once.
+inline void fold_value(const SliceContext &context, uint32_t signal, double value) {
+  if (context.fold == nullptr) return;
+  const ring2_slice &slice = *context.slice;
+  fold_samples(context.fold, {signal, slice.hook, slice.layer, slice.phase}, &value, 1,
+               slice.request_key, slice.captured_realtime_ns);
+}
 
 // Mean, least and greatest of the values added.
 struct Summary {

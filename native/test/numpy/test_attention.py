@@ -24,8 +24,9 @@ def causal_pattern(random, shape, spread):
     return weights / weights.sum(axis=2, keepdims=True), start
 
 
-def assert_same(measured, decoded, start):
+def assert_same(measured, decoded, start, **decode):
     expected, skipped = reference.attention(decoded, start)
+    expected |= reference.attention_shape(decoded, start, **decode)
     values = measured.values()
     assert measured.skipped_rows == skipped
     assert values.keys() == expected.keys()
@@ -106,3 +107,93 @@ def test_without_a_step_a_pattern_is_only_counted():
     measured = native.measure(pattern, native.FLOAT32, hook=native.PATTERN, flags=2)
     assert measured.values() == {}
     assert measured.nan_count == 1
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("prompt_tokens", [-1, 0, 1, 7, 90, 128, 129, 130, 5000])
+def test_lookback_of_decode_steps_equals_numpy(dtype, prompt_tokens):
+    random = np.random.default_rng(23)
+    for shape in ((3, 1, 130), (2, 4, 129), (1, 1, 9000)):
+        pattern, start = causal_pattern(random, shape, 3)
+        encoded = native.encode(pattern, dtype)
+        decode = {"hook": native.PATTERN, "token_start": start, "phase": native.DECODE}
+        measured = native.measure(encoded, dtype, prompt_tokens=prompt_tokens, **decode)
+        assert_same(measured, native.decode(encoded, dtype), start, decode=True,
+                    prompt_tokens=prompt_tokens)
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("queries", [2, 3, 31, 64, 200, 300])
+def test_the_key_with_most_mass_is_found_wherever_it_is(dtype, queries):
+    random = np.random.default_rng(queries)
+    pattern, _ = causal_pattern(random, (3, queries, queries), 1)
+    place = queries // 3
+    pattern[1, place:, :] *= 0.2
+    pattern[1, place:, place] += 0.8
+    encoded = native.encode(pattern, dtype)
+    measured = native.measure(encoded, dtype, hook=native.PATTERN)
+    expected = reference.top_key(native.decode(encoded, dtype))
+    assert_allclose(measured.values()["top_key_mass"], expected, atol=1e-5)
+
+
+def test_a_prefill_has_no_lookback_and_later_chunks_no_top_key():
+    pattern, start = causal_pattern(np.random.default_rng(24), (2, 20, 60), 1)
+    encoded = native.encode(pattern, native.FLOAT32)
+    chunk = {"hook": native.PATTERN, "token_start": start, "prompt_tokens": 10}
+    prefill = native.measure(encoded, native.FLOAT32, **chunk).values()
+    assert "lookback_ratio" not in prefill
+    assert "top_key_mass" not in prefill
+    decode = native.measure(encoded, native.FLOAT32, phase=native.DECODE, **chunk).values()
+    assert "lookback_ratio" in decode
+
+
+def test_mass_on_keys_that_a_query_cannot_see_is_no_key_s_mass():
+    pattern = np.full((1, 40, 40), 1 / 40)
+    measured = native.measure(pattern, native.FLOAT64, hook=native.PATTERN).values()
+    assert_allclose(measured["top_key_mass"], 1 / 40, atol=1e-7)
+    pattern[0, :, 10] = np.where(np.arange(40) < 10, 1, 1 / 40)
+    again = native.measure(pattern, native.FLOAT64, hook=native.PATTERN).values()
+    assert_allclose(again["top_key_mass"], 1 / 40, atol=1e-7)
+
+
+def test_with_fewer_keys_than_tokens_no_key_is_called_self_or_previous():
+    pattern = np.full((1, 2, 8), 1 / 8)
+    values = native.measure(pattern, native.FLOAT64, hook=native.PATTERN, token_start=20).values()
+    assert "entropy_mean" in values
+    for name in ("self_mass", "previous_token_mass", "recency_mass", "sink_mass_4"):
+        assert name not in values
+
+
+def test_rows_that_do_not_add_up_are_told_by_how_much():
+    pattern, _ = causal_pattern(np.random.default_rng(25), (2, 30, 30), 1)
+    pattern[1, 7] *= 0.75
+    measured = native.measure(pattern, native.FLOAT64, hook=native.PATTERN).values()
+    assert_allclose(measured["row_sum_error"], 0.25, atol=1e-6)
+
+
+def test_a_head_that_looks_at_one_key_beside_the_sink_counts_as_collapsed():
+    pattern = np.zeros((4, 40, 40))
+    pattern[:, :, 0] = 0.5
+    pattern[:3, np.arange(40), np.arange(40)] += 0.5
+    pattern[3] = np.tril(np.ones((40, 40))) / np.arange(1, 41)[:, None]
+    values = native.measure(pattern, native.FLOAT64, hook=native.PATTERN).values()
+    assert values["collapsed_head_share"] == 0.75
+    assert values["head_entropy_min"] == 0
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_one_invalid_row_takes_the_top_key_from_its_head_alone(dtype):
+    pattern, _ = causal_pattern(np.random.default_rng(26), (2, 80, 80), 1)
+    encoded = native.encode(pattern, dtype)
+    bad = pattern.copy()
+    bad[0, 50, 3] = np.nan
+    measured = native.measure(native.encode(bad, dtype), dtype, hook=native.PATTERN)
+    expected = reference.top_key(native.decode(encoded, dtype)[1:])
+    assert_allclose(measured.values()["top_key_mass"], expected, atol=1e-5)
+
+
+def test_without_its_group_nothing_of_it_is_measured():
+    pattern, _ = causal_pattern(np.random.default_rng(27), (2, 80, 80), 1)
+    measured = native.measure(pattern, native.FLOAT64, hook=native.PATTERN, groups=127 & ~2)
+    expected, _ = reference.attention(pattern, 0)
+    assert measured.values().keys() == expected.keys()
