@@ -30,9 +30,10 @@ class Slice(ctypes.Structure):
         ("token_start", c_int32), ("token_end", c_int32), ("kv_offset", c_int32),
         ("ndim", c_uint32), ("dims", c_uint32 * 4), ("strides", c_uint64 * 4),
         ("ranks", c_uint16 * 4), ("record_slices", c_uint32), ("slice_index", c_uint32),
-        ("action", c_uint32), ("crc32c", c_uint32), ("elements", c_uint64),
-        ("nonfinite", c_uint64 * 3), ("rows", c_uint64 * 2), ("defined", c_uint32),
-        ("top1_id", c_uint32), ("stats", c_double * 20),
+        ("action", c_uint32), ("groups", c_uint32), ("prompt_tokens", c_int32),
+        ("crc32c", c_uint32), ("elements", c_uint64),
+        ("nonfinite", c_uint64 * 3), ("rows", c_uint64 * 2), ("defined", c_uint64),
+        ("top1_id", c_uint32), ("stats", c_double * 56),
     ]
 
 
