@@ -181,6 +181,18 @@ export const errorTable = {
     text: "The HTTP API could not listen at its address.",
     action: "Stop the program that listens there, or set api.port (0 chooses a free one) or api.host.",
   },
+  RING2_E_BASELINE: {
+    id: 119,
+    http: 500,
+    text: "The file of baselines cannot be used, so no request is called ok.",
+    action: "Mend the file, or move it away and learn again with `ring2-exporter calibrate`; it is read again when it changes.",
+  },
+  RING2_E_CALIBRATE: {
+    id: 120,
+    http: 500,
+    text: "There are too few requests to learn a baseline from.",
+    action: "Let more healthy requests come, look further back with --since, or lower --min-requests.",
+  },
 } as const
 
 export type ErrorCode = keyof typeof errorTable
