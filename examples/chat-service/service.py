@@ -1,7 +1,7 @@
 """A small chat service over one Hugging Face model, with ring2 attached.
 
-An ordinary service: FastAPI, stock OpenTelemetry instrumentation (OTLP/gRPC, every OTEL_* variable
-means what the specification says), greedy decoding. Requests that arrive together are generated as
+An ordinary service: FastAPI, OpenTelemetry instrumentation (OTLP/gRPC, every OTEL_* variable means
+what the specification says; tracing.py), greedy decoding. Requests that arrive together are generated as
 one left-padded batch. It listens on the loopback address only and is no production server.
 
     python service.py --model FOLDER [--port 0] [--segment chat] [--keep-tensors FOLDER] [--allow-faults]
@@ -36,13 +36,10 @@ import uvicorn
 from fastapi import FastAPI, HTTPException, Response
 from faults import NOISE_MAX, Fault, Faults
 from opentelemetry import trace
-from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
 from opentelemetry.instrumentation.fastapi import FastAPIInstrumentor
-from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from pydantic import BaseModel, Field
+from tracing import Tracing
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 BATCH_SIZE_MAX = 4
@@ -234,17 +231,6 @@ class Generator:
         return tokens[: tokens.index(end) + 1] if end in tokens else tokens
 
 
-def set_up_tracing() -> TracerProvider:
-    """Stock OpenTelemetry; OTEL_TRACES_EXPORTER=none keeps spans inside."""
-    # OTEL_SERVICE_NAME wins: attributes given here would hide it.
-    named = {} if os.environ.get("OTEL_SERVICE_NAME") else {"service.name": "chat-service"}
-    provider = TracerProvider(resource=Resource.create(named))
-    if os.environ.get("OTEL_TRACES_EXPORTER", "otlp") != "none":
-        provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
-    trace.set_tracer_provider(provider)
-    return provider
-
-
 def build_app(model: Any, tokenizer: Any, generator: Generator, lifespan: Any) -> FastAPI:
     app = FastAPI(title="chat-service", lifespan=lifespan)
     tracer = trace.get_tracer("chat-service")
@@ -344,7 +330,7 @@ def _kept_layers(text: str | None, count: int) -> list[int]:
 
 def main() -> None:
     arguments = parse_arguments()
-    provider = set_up_tracing()
+    tracing = Tracing()
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listener.bind(("127.0.0.1", arguments.port))
@@ -372,7 +358,7 @@ def main() -> None:
         yield
         generator.close()
         probe.detach()
-        provider.shutdown()
+        tracing.shutdown()
 
     app = build_app(model, tokenizer, generator, lifespan)
     if arguments.allow_faults:

@@ -142,3 +142,30 @@ def test_removing_a_fault_restores_every_bit(monkeypatch):
         faults.remove()
         for saved, weight in zip(before, layers.parameters(), strict=True):
             assert torch.equal(saved, weight)
+
+
+def test_spans_wait_while_the_collector_is_away(monkeypatch):
+    monkeypatch.syspath_prepend(os.path.join(ROOT, "examples", "chat-service"))
+    import tracing
+    from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
+
+    class Away(SpanExporter):
+        def __init__(self, tries: int) -> None:
+            self.tries, self.seen = tries, []
+
+        def export(self, spans):
+            self.seen.append(spans)
+            away = len(self.seen) < self.tries
+            return SpanExportResult.FAILURE if away else SpanExportResult.SUCCESS
+
+    monkeypatch.setattr(tracing, "PAUSE_SECONDS", 0.001)
+    back = Away(5)
+    assert tracing.PatientExporter(back).export(["a"]) is SpanExportResult.SUCCESS
+    assert back.seen == [["a"]] * 5
+    gone = Away(10**9)
+    exporter = tracing.PatientExporter(gone)
+    assert exporter.export(["a"]) is SpanExportResult.FAILURE
+    assert len(gone.seen) == tracing.TRIES_MAX
+    exporter.hurry()
+    assert exporter.export(["b"]) is SpanExportResult.FAILURE
+    assert gone.seen.count(["b"]) == 1
