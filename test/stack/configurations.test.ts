@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 import { describe, expect, onTestFinished, test } from 'vitest'
+import { parse, stringify } from 'yaml'
 import { requireStackBinaries } from '../../exporter/demo/stack/binaries.ts'
 import { collectorEnvironment, otelConfig } from '../../exporter/demo/stack/commands.ts'
 import { freePorts } from '../../exporter/demo/stack/ports.ts'
@@ -50,6 +51,20 @@ describe.runIf(stackIsThere())('Shipped configurations', () => {
 
   test.each(collectorConfigs)('collector/%s is valid for the real Collector', async (name) => {
     expect(await validate(join(otelConfig, 'collector', name))).toEqual({ code: 0, output: '' })
+  })
+
+  test('of the agent in Kubernetes are valid but for the exporter that our small Collector lacks', async () => {
+    const text = readFileSync(join(otelConfig, 'kubernetes', 'collector-agent.yaml'), 'utf8')
+    const config = parse(text) as {
+      exporters: Record<string, object> & { load_balancing?: { protocol: { otlp: object } } }
+    }
+    const { load_balancing: balancing, ...others } = config.exporters
+    expect(balancing).toMatchObject({ routing_key: 'traceID', resolver: { dns: { port: '4317' } } })
+    // What it gives to each gateway is the configuration of an OTLP exporter.
+    const each = { ...balancing?.protocol.otlp, endpoint: 'localhost:4317' }
+    config.exporters = { ...others, 'otlp_grpc/each': each }
+    const replaced = stringify(config).replaceAll(/\bload_balancing\b/g, 'otlp_grpc/each')
+    expect(await validate(`yaml:${replaced}`)).toEqual({ code: 0, output: '' })
   })
 
   test('would be refused by the real Collector if they had an unknown key', async () => {

@@ -7,9 +7,9 @@
  * where asked for, shorter waits; everything else in them stays.
  */
 import { cpSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
-import { dirname, isAbsolute, join, resolve } from 'node:path'
+import { join, resolve } from 'node:path'
 import { parse, stringify } from 'yaml'
-import { documentedPorts, type StackPorts } from './ports.ts'
+import type { StackPorts } from './ports.ts'
 
 export const serverNames = ['jaeger', 'alertmanager', 'prometheus', 'collector'] as const
 export type ServerName = (typeof serverNames)[number]
@@ -144,26 +144,25 @@ interface PrometheusConfig {
 
 function prometheusConfig(options: CommandOptions): string {
   const { ports } = options
-  const shipped = join(otelConfig, 'prometheus/prometheus.yml')
-  const text = readFileSync(shipped, 'utf8')
-    .replaceAll(loopback(documentedPorts.alertmanager), loopback(ports.alertmanager))
-    .replaceAll(loopback(documentedPorts.collectorMetrics), loopback(ports.collectorMetrics))
-  const config = parse(text) as PrometheusConfig
+  const shipped = join(otelConfig, 'prometheus')
+  const config = parse(readFileSync(join(shipped, 'prometheus.yml'), 'utf8')) as PrometheusConfig
   config.rule_files =
     options.rules === undefined
-      ? config.rule_files.map((path) => (isAbsolute(path) ? path : join(dirname(shipped), path)))
+      ? config.rule_files.map((path) => join(shipped, path))
       : [resolve(options.rules)]
   if (options.evaluationInterval !== undefined) {
     config.global.evaluation_interval = options.evaluationInterval
   }
   const folder = dataFolder(options, 'prometheus')
-  // The pattern for scrape targets is relative to the file, so the copy has a folder of its own for them.
-  mkdirSync(join(folder, 'scrape'), { recursive: true })
-  if (options.scrapeTarget !== undefined) {
-    const example = join(otelConfig, 'prometheus/scrape/ring2-exporter.yaml.example')
-    const target = readFileSync(example, 'utf8').replace('127.0.0.1:9464', options.scrapeTarget)
-    writeFileSync(join(folder, 'scrape', 'ring2-exporter.yaml'), target)
-  }
+  const targets = join(folder, 'targets')
+  mkdirSync(targets, { recursive: true })
+  written(join(targets, 'alertmanager.yaml'), [{ targets: [loopback(ports.alertmanager)] }])
+  written(join(targets, 'otelcol.yaml'), [{ targets: [loopback(ports.collectorMetrics)] }])
+  const exporters =
+    options.scrapeTarget === undefined
+      ? []
+      : [{ targets: [options.scrapeTarget], labels: { service_name: 'ring2-exporter' } }]
+  written(join(targets, 'ring2-exporter.yaml'), exporters)
   return written(join(folder, 'prometheus.yml'), config)
 }
 

@@ -55,7 +55,13 @@ export async function startStack(options: StackOptions): Promise<Stack> {
     collector: server('collector'),
   }
   const stop = async (): Promise<void> => {
-    for (const name of [...serverNames].reverse()) await servers[name].stop()
+    await servers.collector.stop()
+    // Jaeger waits ten seconds for idle connections, and has nothing to save: its traces are in memory.
+    await Promise.all([
+      servers.prometheus.stop(),
+      servers.alertmanager.stop(),
+      servers.jaeger.kill(),
+    ])
   }
   try {
     const wanted = serverNames.filter((name) => options.servers?.includes(name) ?? true)
