@@ -425,7 +425,10 @@ int ring2_measure(ring2_consumer *consumer, ring2_fold *fold, ring2_track *track
   }
   const int sized = check_file_size(consumer);
   if (sized != RING2_OK) return sized;
-  if (track != nullptr) track_set_released(track, consumer->released);
+  if (track != nullptr) {
+    track_set_ring(track, consumer->segment.payload, consumer->segment.payload_bytes,
+                   consumer->released);
+  }
   for (uint64_t i = 0; i < count; ++i) {
     ring2_slice &slice = slices[i];
     if (slice.kind != RING2_KIND_TENSOR || slice.action == RING2_ACTION_DROP) continue;

@@ -132,6 +132,7 @@ int measure_slice(const uint8_t *data, ring2_fold *fold, ring2_track *track, rin
   context.element_bytes = dtype_bytes(slice->dtype);
   context.wants_crc = slice->action == RING2_ACTION_TENSOR;
   const bool is_float = element_type_of(slice->dtype, &context.type);
+  if (track != nullptr && !unattributed) context.row_lse = track_row_lse(track, *slice);
   if (slice->elements > 0 && is_float) {
     measure_values(context);
   } else if (slice->elements > 0 && context.wants_crc) {
