@@ -27,7 +27,9 @@ import type {
 export interface ContextCounts {
   /** Requests that were handed on, by where their trace id came from. */
   readonly requests: Readonly<Record<TraceOrigin, number>>
-  /** Contexts of REQUEST records that were not taken. */
+  /** Contexts that came from elsewhere. */
+  readonly received: number
+  /** Contexts that were not taken, by reason. */
   readonly faults: Readonly<Partial<Record<ContextFault, number>>>
   /** Requests handed on once more because their context came late. */
   readonly late: number
@@ -43,6 +45,8 @@ export interface ContextJoin {
   /** A request has ended; `again` when that was reported before, by an earlier exporter. */
   end(summary: RequestSummary, again: boolean): void
   add(context: CallerContext): void
+  /** Counts what was to be a context and is none. */
+  reject(fault: ContextFault, count: number): void
   /** Hands on what has waited long enough, and forgets what is old. */
   turn(): void
   /** Hands on everything that waits: nothing more will come. */
@@ -90,6 +94,7 @@ export function createContextJoin(options: ContextJoinOptions): ContextJoin {
   const sent = createWaitingList()
   const requests: Record<TraceOrigin, number> = { request: 0, tap: 0, request_id: 0, derived: 0 }
   const faults: Partial<Record<ContextFault, number>> = {}
+  let received = 0
   let late = 0
   let skewed = 0
 
@@ -107,12 +112,16 @@ export function createContextJoin(options: ContextJoinOptions): ContextJoin {
     return null
   }
 
+  function reject(fault: ContextFault, count: number): void {
+    faults[fault] = (faults[fault] ?? 0) + count
+  }
+
   function handOn({ summary, again }: Pick<Waiting, 'summary' | 'again'>): void {
     const { request } = summary
     if (!again) {
       requests[request.traceOrigin] += 1
       const { contextFault, parentWindow } = request
-      if (contextFault !== undefined) faults[contextFault] = (faults[contextFault] ?? 0) + 1
+      if (contextFault !== undefined) reject(contextFault, 1)
       if (parentWindow !== undefined) {
         const distance = Math.abs(skewMicros(windowOf(summary), parentWindow))
         if (distance > collectorLimits.clockSkewMicros) skewed += 1
@@ -203,7 +212,9 @@ export function createContextJoin(options: ContextJoinOptions): ContextJoin {
         }
       }
     },
+    reject,
     add(context) {
+      received += 1
       const kept = keep(context)
       for (const waiting of chooseHeld(context, held)) {
         held.remove(waiting)
@@ -225,6 +236,7 @@ export function createContextJoin(options: ContextJoinOptions): ContextJoin {
     },
     counts: () => ({
       requests: { ...requests },
+      received,
       faults: { ...faults },
       late,
       skewed,

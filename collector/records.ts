@@ -50,15 +50,19 @@ export type TraceOrigin = 'request' | 'tap' | 'request_id' | 'derived'
 
 export const traceOrigins: readonly TraceOrigin[] = ['request', 'tap', 'request_id', 'derived']
 
-/** Why a trace context was not taken. */
-export type ContextFault =
-  | 'traceparent_malformed'
-  | 'traceparent_version'
-  | 'traceparent_zero_id'
-  | 'span_trace_id'
-  | 'span_id'
-  | 'span_request_id'
-  | 'span_time'
+/** Why a trace context was not taken: of a REQUEST record, or of a span that names a request. */
+export const contextFaults = [
+  'traceparent_malformed',
+  'traceparent_version',
+  'traceparent_zero_id',
+  'span_trace_id',
+  'span_id',
+  'span_request_id',
+  'span_time',
+  'spans_undecodable',
+] as const
+
+export type ContextFault = (typeof contextFaults)[number]
 
 export interface TimeWindow {
   readonly startedAtMicros: number

@@ -3,6 +3,7 @@
  */
 
 import type { Logger } from 'pino'
+import type { ContextBatch } from '../pipeline/messages.ts'
 import type { Catalog } from '../tensors/catalog.ts'
 import type { TensorReader } from '../tensors/reader.ts'
 
@@ -29,6 +30,10 @@ export interface ServerDependencies {
   /** The page of /metrics and its Content-Type, by the scraper's Accept header. */
   readonly metrics: (accept: string | undefined) => Promise<MetricsPage> | MetricsPage
   readonly health: () => Health
+  /**
+   * Takes trace contexts that came as spans; false while it cannot. Left out, spans are not taken.
+   */
+  readonly tap?: (batch: ContextBatch) => boolean
   /** Bearer token that data routes ask for; null asks for none. */
   readonly token: string | null
   /** Version shown in /openapi.json. */

@@ -78,6 +78,11 @@ export const tensorQuerySchema = Type.Object(
 
 const requestFields = {
   trace_id: Type.String(),
+  caller_trace_id: nullable(
+    Type.String({
+      description: 'the trace it belongs to, when that was known after it was stored',
+    }),
+  ),
   request_id: Type.String(),
   span_id: nullable(Type.String()),
   model: Type.String(),

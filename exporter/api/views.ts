@@ -23,6 +23,7 @@ export function rangePair(range: TokenRange): [number, number] {
 export function requestView(request: CatalogRequest) {
   return {
     trace_id: request.trace_id,
+    caller_trace_id: request.caller_trace_id,
     request_id: request.request_id,
     span_id: request.span_id,
     model: request.model,

@@ -94,7 +94,7 @@ function asTable(requests: readonly CatalogRequest[]): string {
     ],
     requests.map((request) => [
       new Date(request.started_at / 1000).toISOString().slice(0, 19).replace('T', ' '),
-      request.trace_id,
+      request.caller_trace_id ?? request.trace_id,
       request.request_id,
       request.model,
       String(request.tokens ?? '–'),

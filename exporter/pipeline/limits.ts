@@ -7,6 +7,9 @@ export const pipelineLimits = {
   /** Ended segments whose last counters are still reported, and for how long. */
   endedSegmentsMax: 64,
   endedSegmentMillis: 300_000,
+  /** Requests whose late trace context waits to be written, and the pause after a failure. */
+  movedRequestsMax: 10_000,
+  movedRetryMillis: 1000,
   /** How often the worker hands out a snapshot on its own. */
   snapshotMillis: 1000,
   /** How long a caller waits for a fresh snapshot before it takes the last one. */

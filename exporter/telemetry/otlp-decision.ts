@@ -17,8 +17,10 @@ export interface OtlpDecision {
 
 type SignalName = 'TRACES' | 'METRICS'
 
+type OtlpKeys = Pick<Config['telemetry'], 'otlp' | 'endpoint'>
+
 /** @throws Ring2Error RING2_E_CONFIG when another protocol than gRPC is asked for. */
-export function decideOtlp(telemetry: Config['telemetry'], environment: Environment): OtlpDecision {
+export function decideOtlp(telemetry: OtlpKeys, environment: Environment): OtlpDecision {
   const off = (reason: string): OtlpDecision => ({ spans: false, metrics: false, reason })
   if (telemetry.otlp === 'off') return off('OTLP is off: telemetry.otlp is off')
   if (environment.OTEL_SDK_DISABLED?.trim().toLowerCase() === 'true') {
@@ -41,7 +43,7 @@ export function decideOtlp(telemetry: Config['telemetry'], environment: Environm
 }
 
 function endpointOf(
-  telemetry: Config['telemetry'],
+  telemetry: OtlpKeys,
   environment: Environment,
   signal: SignalName,
 ): string | null {

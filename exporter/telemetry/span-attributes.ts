@@ -7,6 +7,7 @@
  */
 
 import type { Attributes } from '@opentelemetry/api'
+import { skewMicros, windowOf } from '../../collector/contexts.ts'
 import type { PhaseSummary, RequestSummary } from '../../collector/records.ts'
 import { spanLimits } from './limits.ts'
 import { spanAttributes as names, statisticOrder } from './span-registry.ts'
@@ -31,10 +32,27 @@ export function requestAttributes(summary: RequestSummary, tensorsUrl: string): 
     [names.engine]: shorten(summary.model.engine),
     [names.segment]: summary.producer.segment,
     [names.traceOrigin]: summary.request.traceOrigin,
+    ...contextAttributes(summary),
   }
   addStatistics(attributes, summary)
   addCallerAttributes(attributes, summary)
   return attributes
+}
+
+/** What is to be said of the trace context: nothing, when all is well. */
+function contextAttributes(summary: RequestSummary): Attributes {
+  const { contextFault, parentWindow, startedAtMicros } = summary.request
+  const skew = parentWindow === undefined ? 0 : skewMicros(windowOf(summary), parentWindow)
+  return {
+    ...(contextFault === undefined ? {} : { [names.contextFault]: contextFault }),
+    ...(skew === 0
+      ? {}
+      : {
+          [names.clockSkew]: skew / 1e6,
+          [names.clockStart]: startedAtMicros,
+          [names.clockEnd]: summary.endedAtMicros,
+        }),
+  }
 }
 
 /** Attributes of a `ring2 prefill` or `ring2 decode` span. */

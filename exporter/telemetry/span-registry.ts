@@ -24,6 +24,11 @@ export const eventNames = {
   incomplete: 'ring2.incomplete',
 } as const
 
+/** Of the span link to the span that was sent before the request's trace context came. */
+export const linkHelp =
+  'A `ring2 request` whose trace context came after it had been sent is sent once more, in the ' +
+  "caller's trace; the link names the span that was sent before."
+
 export const eventHelp: Readonly<Record<keyof typeof eventNames, string>> = {
   nonfinite: 'The request had NaN or infinite values; carries their counts.',
   incomplete: 'Something that the request called for is missing or unknown; carries the reasons.',
@@ -50,6 +55,10 @@ export const spanAttributes = {
   engine: 'ring2.engine',
   segment: 'ring2.segment',
   traceOrigin: 'ring2.trace.origin',
+  contextFault: 'ring2.context.rejected',
+  clockSkew: 'ring2.clock.skew',
+  clockStart: 'ring2.clock.start',
+  clockEnd: 'ring2.clock.end',
   tensorsUrl: 'ring2.tensors.url',
   tensorsRows: 'ring2.tensors.rows',
   tensorsSize: 'ring2.tensors.size',
@@ -101,7 +110,29 @@ export const spanAttributeHelp: Readonly<Record<SpanAttribute, SpanAttributeDefi
   traceOrigin: {
     type: 'string',
     on: request,
-    help: 'where the trace id came from: `request`, `request_id` or `derived`',
+    help: 'where the trace id came from: `request`, `tap`, `request_id` or `derived`',
+  },
+  contextFault: {
+    type: 'string',
+    on: request,
+    help: 'why the `traceparent` that the request came with was not taken; only where that is so',
+  },
+  clockSkew: {
+    type: 'double',
+    on: request,
+    help:
+      "seconds that the request reaches out of its parent span by the producer's clock, above 0 " +
+      'behind its end, below 0 before its start; only where it does: its times are put inside',
+  },
+  clockStart: {
+    type: 'int',
+    on: request,
+    help: "start by the producer's clock, in µs since 1970; with `ring2.clock.skew`",
+  },
+  clockEnd: {
+    type: 'int',
+    on: request,
+    help: "end by the producer's clock, in µs since 1970; with `ring2.clock.skew`",
   },
   tensorsUrl: { type: 'string', on: request, help: 'address of the tensors in the API' },
   tensorsRows: { type: 'int', on: request, help: 'tensor rows stored' },

@@ -4,12 +4,14 @@
  *
  * Ids are given, never random, so that exporting a summary again makes the same spans. Whether a
  * span is recorded is the SDK's sampler's decision: by default, a caller who did not sample gets no
- * spans, and nothing else of the exporter is affected.
+ * spans, and nothing else of the exporter is affected. Where the parent's times are known, a
+ * request lies within them.
  */
 
 import {
   type Context,
   createTraceState,
+  type Link,
   ROOT_CONTEXT,
   type Span,
   SpanKind,
@@ -18,6 +20,7 @@ import {
   trace,
 } from '@opentelemetry/api'
 import type { IdGenerator } from '@opentelemetry/sdk-trace'
+import { placeInside, windowOf } from '../../collector/contexts.ts'
 import { deriveSpanId } from '../../collector/ids.ts'
 import type { PhaseSummary, RequestSummary } from '../../collector/records.ts'
 import { hrTimeOf } from './hr-time.ts'
@@ -65,27 +68,43 @@ export function createSpanSink(
     summary: RequestSummary,
     startedAtMicros: number,
     parent: Context,
+    links: Link[] = [],
   ): Span => {
     ids.next(summary.request.traceId, spanId)
     const startTime = hrTimeOf(startedAtMicros)
-    return tracer.startSpan(name, { kind: SpanKind.INTERNAL, startTime }, parent)
+    return tracer.startSpan(name, { kind: SpanKind.INTERNAL, startTime, links }, parent)
   }
   return {
     finish: (summary) => {
       const { request } = summary
       const parent = parentContext(summary)
-      const { startedAtMicros } = request
-      const span = start(spanNames.request, request.spanId, summary, startedAtMicros, parent)
+      const window = windowOf(summary)
+      const { parentWindow } = request
+      const place =
+        parentWindow === undefined ? (micros: number) => micros : placeInside(window, parentWindow)
+      const startedAtMicros = place(window.startedAtMicros)
+      const endedAtMicros = place(window.endedAtMicros)
+      const { spanId } = request
+      const span = start(
+        spanNames.request,
+        spanId,
+        summary,
+        startedAtMicros,
+        parent,
+        links(summary),
+      )
       if (!span.isRecording()) return
-      span.setAttributes(requestAttributes(summary, tensorsUrl(request.traceId)))
-      const endedAtMicros = Math.max(startedAtMicros, summary.endedAtMicros)
+      // By this one the tensors are found at once, by the caller's once that has been written down.
+      const tensors = tensorsUrl(request.storedTraceId ?? request.traceId)
+      span.setAttributes(requestAttributes(summary, tensors))
       addEvents(span, summary, endedAtMicros)
       const context = trace.setSpan(ROOT_CONTEXT, span)
       for (const [index, phase] of summary.phases.entries()) {
         const spanId = phaseSpanId(summary, phase, index)
-        const child = start(spanNames[phase.phase], spanId, summary, phase.startedAtMicros, context)
+        const from = place(phase.startedAtMicros)
+        const child = start(spanNames[phase.phase], spanId, summary, from, context)
         child.setAttributes(phaseAttributes(summary, phase))
-        child.end(hrTimeOf(Math.max(phase.startedAtMicros, phase.endedAtMicros)))
+        child.end(hrTimeOf(place(Math.max(phase.startedAtMicros, phase.endedAtMicros))))
       }
       span.end(hrTimeOf(endedAtMicros))
     },
@@ -98,6 +117,12 @@ function phaseSpanId(summary: RequestSummary, phase: PhaseSummary, index: number
   const earlier = summary.phases.slice(0, index).filter((other) => other.phase === phase.phase)
   const stage = earlier.length === 0 ? phase.phase : `${phase.phase}#${earlier.length}`
   return deriveSpanId(traceId, requestId, stage)
+}
+
+function links(summary: RequestSummary): Link[] {
+  const { earlierSpan } = summary.request
+  if (earlierSpan === undefined) return []
+  return [{ context: { ...earlierSpan, traceFlags: TraceFlags.SAMPLED, isRemote: true } }]
 }
 
 function parentContext(summary: RequestSummary): Context {

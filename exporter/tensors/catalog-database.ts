@@ -12,7 +12,7 @@ import { DatabaseSync } from 'node:sqlite'
 import { errorText, Ring2Error, systemCode } from '../errors.ts'
 import { catalogLimits } from '../limits.ts'
 
-const CATALOG_VERSION = 1
+const CATALOG_VERSION = 2
 const REBUILD_ACTION = 'Run `ring2-exporter catalog rebuild`; the Parquet files hold everything.'
 
 const tables = `
@@ -65,6 +65,16 @@ CREATE TABLE IF NOT EXISTS requests (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS requests_by_time
   ON requests (started_at DESC, trace_id, request_id, producer);
+CREATE TABLE IF NOT EXISTS aliases (
+  trace_id TEXT NOT NULL,
+  stored_trace_id TEXT NOT NULL,
+  request_id TEXT NOT NULL,
+  producer TEXT NOT NULL,
+  span_id TEXT NOT NULL,
+  PRIMARY KEY (trace_id, stored_trace_id, request_id, producer)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS aliases_by_request
+  ON aliases (stored_trace_id, request_id, producer);
 `
 
 /** Opens the database, and creates it with its folder when it is not there. */
@@ -85,7 +95,8 @@ function prepareDatabase(database: DatabaseSync, path: string): void {
   database.exec('PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA foreign_keys = ON')
   const version = Number(database.prepare('PRAGMA user_version').get()?.user_version ?? 0)
   if (version === CATALOG_VERSION) return
-  if (version !== 0) {
+  // Version 1 lacks a table and is else the same.
+  if (version !== 0 && version !== 1) {
     throw new Ring2Error('RING2_E_STORE', {
       expected: `catalogue version ${CATALOG_VERSION} in ${path}`,
       actual: `version ${version}`,

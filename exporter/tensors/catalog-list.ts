@@ -14,6 +14,8 @@ import type { RequestEntry } from './description.ts'
 export interface CatalogRequest extends Omit<RequestEntry, 'summary'> {
   /** Microseconds since the epoch; null while no summary has come, like all that comes with it. */
   readonly ended_at: number | null
+  /** The caller's trace, where its context came after the rows were stored; else null. */
+  readonly caller_trace_id: string | null
   readonly tokens: number | null
   readonly prompt_tokens: number | null
   readonly steps: number | null

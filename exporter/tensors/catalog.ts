@@ -2,6 +2,8 @@
  * The catalogue: which file and which of its rows hold a trace's tensors, and which requests there
  * are, newest first. It never lists the store and never opens a Parquet file (see rebuild.ts).
  *
+ * A trace is found by the id that its rows have, and by that of a caller whose context came late.
+ *
  * Invariants: adding a description twice leaves one; an open request becomes an ended one when its
  * summary comes, in whatever order files are added. Calls are synchronous and throw RING2_E_STORE.
  */
@@ -75,7 +77,21 @@ const requestColumns = `r.*,
   (SELECT coalesce(sum(s.bytes), 0) FROM series s WHERE s.trace_id = r.trace_id
     AND s.request_id = r.request_id AND s.producer = r.producer) AS bytes_stored,
   (SELECT coalesce(sum(s.row_end - s.row_start), 0) FROM series s WHERE s.trace_id = r.trace_id
-    AND s.request_id = r.request_id AND s.producer = r.producer) AS tensors_stored`
+    AND s.request_id = r.request_id AND s.producer = r.producer) AS tensors_stored,
+  (SELECT max(a.trace_id) FROM aliases a WHERE a.stored_trace_id = r.trace_id
+    AND a.request_id = r.request_id AND a.producer = r.producer) AS caller_trace_id`
+
+const insertAlias = `INSERT OR REPLACE INTO aliases
+  (trace_id, stored_trace_id, request_id, producer, span_id) VALUES (?, ?, ?, ?, ?)`
+
+/** Rows of the trace ?1: those stored under it, and those of requests that are known by it. */
+function ofTrace(table: string): string {
+  return `${table}.trace_id IN
+      (SELECT ?1 UNION SELECT stored_trace_id FROM aliases WHERE trace_id = ?1)
+    AND (${table}.trace_id = ?1 OR EXISTS (SELECT 1 FROM aliases a WHERE a.trace_id = ?1
+      AND a.stored_trace_id = ${table}.trace_id AND a.request_id = ${table}.request_id
+      AND a.producer = ${table}.producer))`
+}
 
 /** Opens the catalogue and creates it when it is not there. */
 export function openCatalog(path: string): Catalog {
@@ -102,7 +118,9 @@ export function openCatalog(path: string): Catalog {
 
   function replaceAll(descriptions: readonly FileDescription[]): void {
     transaction(() => {
-      database.exec('DELETE FROM series; DELETE FROM requests; DELETE FROM files')
+      database.exec(
+        'DELETE FROM series; DELETE FROM requests; DELETE FROM aliases; DELETE FROM files',
+      )
       for (const description of descriptions) writeDescription(database, description)
     })
   }
@@ -143,6 +161,10 @@ function writeDescription(database: DatabaseSync, file: FileDescription): void {
   for (const request of file.requests) {
     const statement = request.summary === null ? open : ended
     statement.run(...requestValues(request))
+  }
+  const alias = database.prepare(insertAlias)
+  for (const one of file.aliases ?? []) {
+    alias.run(one.trace_id, one.stored_trace_id, one.request_id, one.producer, one.span_id)
   }
 }
 
@@ -196,7 +218,7 @@ function readFiles(database: DatabaseSync): CatalogFile[] {
 function readRequests(database: DatabaseSync, traceId: string): CatalogRequest[] {
   const rows = database
     .prepare(
-      `SELECT ${requestColumns} FROM requests r WHERE r.trace_id = ?
+      `SELECT ${requestColumns} FROM requests r WHERE ${ofTrace('r')}
        ORDER BY r.started_at, r.request_id, r.producer LIMIT ?`,
     )
     .all(traceId, catalogLimits.traceRequestsMax + 1)
@@ -228,6 +250,7 @@ function requestOf(row: DatabaseRow): CatalogRequest {
     host: textOf(row, 'host'),
     started_at: integerOf(row, 'started_at'),
     ended_at: nullableInteger('ended_at'),
+    caller_trace_id: nullableText('caller_trace_id'),
     tokens: nullableInteger('tokens'),
     prompt_tokens: nullableInteger('prompt_tokens'),
     steps: nullableInteger('steps'),
@@ -240,7 +263,7 @@ function requestOf(row: DatabaseRow): CatalogRequest {
 }
 
 function readSeries(database: DatabaseSync, filter: SeriesFilter): CatalogSeries[] {
-  const conditions = ['s.trace_id = ?']
+  const conditions = [ofTrace('s')]
   const values: SQLInputValue[] = [filter.traceId]
   const add = (column: string, value: SQLInputValue | undefined) => {
     if (value === undefined) return

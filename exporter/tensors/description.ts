@@ -94,6 +94,17 @@ export interface RequestEntry {
   readonly summary: RequestSummary | null
 }
 
+/** A request that is known by another trace id than that of its rows. */
+export interface AliasEntry {
+  readonly trace_id: string
+  /** Span of the request in that trace. */
+  readonly span_id: string
+  /** Trace id of its rows. */
+  readonly stored_trace_id: string
+  readonly request_id: string
+  readonly producer: string
+}
+
 export interface FileDescription {
   readonly key: string
   readonly dataset: Dataset
@@ -101,6 +112,8 @@ export interface FileDescription {
   readonly rows: number
   readonly series: readonly SeriesRange[]
   readonly requests: readonly RequestEntry[]
+  /** Left out where there are none. */
+  readonly aliases?: readonly AliasEntry[]
 }
 
 export interface FileFacts {
@@ -135,6 +148,22 @@ export function describeRequests(
 ): FileDescription {
   const requests = summaries.map(requestEntry)
   return { ...file, dataset: 'requests', rows: requests.length, series: [], requests }
+}
+
+/** Describes a file of requests whose trace context came late. */
+export function describeContexts(file: FileFacts, aliases: readonly AliasEntry[]): FileDescription {
+  const none = { series: [], requests: [] }
+  return { ...file, dataset: 'contexts', rows: aliases.length, ...none, aliases }
+}
+
+export function aliasEntry({ request, producer }: RequestSummary): AliasEntry {
+  return {
+    trace_id: request.traceId,
+    span_id: request.spanId,
+    stored_trace_id: request.storedTraceId ?? request.traceId,
+    request_id: request.requestId,
+    producer: producerLabel(producer),
+  }
 }
 
 function requestEntry(summary: RequestSummary): RequestEntry {

@@ -3,6 +3,7 @@
  *
  *   tensors/model={slug}/date=YYYY-MM-DD/hour=HH/{producer}-{ulid}.parquet
  *   requests/model={slug}/date=YYYY-MM-DD/{producer}-{ulid}.parquet
+ *   contexts/model={slug}/date=YYYY-MM-DD/{producer}-{ulid}.parquet
  *
  * Invariants: a slug is [A-Za-z0-9._-], 1 to 64 characters, and does not start with a dot, so a key
  * is never absolute, has no `..`, and no character that a shell, a glob or a URL takes specially. A
@@ -14,14 +15,14 @@ import type { ProducerInfo } from '../../collector/records.ts'
 import { Ring2Error } from '../errors.ts'
 import { keyLimits } from '../limits.ts'
 
-export type Dataset = 'tensors' | 'requests'
+export type Dataset = 'tensors' | 'requests' | 'contexts'
 
-export const datasets: readonly Dataset[] = ['tensors', 'requests']
+export const datasets: readonly Dataset[] = ['tensors', 'requests', 'contexts']
 
 const SLUG = '[A-Za-z0-9_-][A-Za-z0-9._-]{0,199}'
 const KEY = new RegExp(
   `^(?:tensors/model=${SLUG}/date=\\d{4}-\\d{2}-\\d{2}/hour=\\d{2}` +
-    `|requests/model=${SLUG}/date=\\d{4}-\\d{2}-\\d{2})/${SLUG}\\.parquet$`,
+    `|(?:requests|contexts)/model=${SLUG}/date=\\d{4}-\\d{2}-\\d{2})/${SLUG}\\.parquet$`,
 )
 /** Stands for `/` in a flat name; no slug has it. */
 const FLAT_SEPARATOR = ','
@@ -71,7 +72,7 @@ export function assertKey(text: string): string {
 }
 
 export function datasetOf(key: string): Dataset {
-  return key.startsWith('requests/') ? 'requests' : 'tensors'
+  return datasets.find((dataset) => key.startsWith(`${dataset}/`)) ?? 'tensors'
 }
 
 export function flatName(key: string): string {

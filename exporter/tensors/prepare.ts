@@ -10,15 +10,23 @@ import { join } from 'node:path'
 import type { ProducerInfo, RequestSummary, TensorRow } from '../../collector/records.ts'
 import { parquetLimits } from '../limits.ts'
 import {
+  aliasEntry,
   compareRows,
+  describeContexts,
   describeRequests,
   describeTensors,
   type FileDescription,
   placeOf,
 } from './description.ts'
 import { writeParquetFile } from './file-writer.ts'
-import { fileKey, partition, producerSlug } from './keys.ts'
-import { requestColumns, SCHEMA_VERSION, tensorColumns, tensorPayload } from './schema.ts'
+import { type Dataset, fileKey, partition, producerSlug } from './keys.ts'
+import {
+  contextColumns,
+  requestColumns,
+  SCHEMA_VERSION,
+  tensorColumns,
+  tensorPayload,
+} from './schema.ts'
 import { removePrepared, spoolName, writeDescription } from './spool.ts'
 
 const MICROS_PER_HOUR = 3_600_000_000
@@ -28,6 +36,8 @@ export interface PendingFiles {
   readonly producer: ProducerInfo
   readonly rows: readonly TensorRow[]
   readonly summaries: readonly RequestSummary[]
+  /** Requests that belong to another trace than their rows say. */
+  readonly moved: readonly RequestSummary[]
   readonly fsync: boolean
   readonly nextUlid: () => string
 }
@@ -43,6 +53,7 @@ export function writePending(pending: PendingFiles): Map<string, FileDescription
   try {
     writeTensorFiles(pending, files)
     writeRequestFiles(pending, files)
+    writeContextFiles(pending, files)
   } catch (error) {
     removeAttempt(pending.spool, files.keys())
     throw error
@@ -72,7 +83,7 @@ function writeTensorFiles(pending: PendingFiles, files: Map<string, FileDescript
 
 function writeRequestFiles(pending: PendingFiles, files: Map<string, FileDescription>): void {
   const { producer, fsync } = pending
-  for (const [folder, rows] of groupSummaries(pending.summaries)) {
+  for (const [folder, rows] of groupSummaries('requests', pending.summaries)) {
     writeOne(pending, folder, files, (key, path) => {
       const bytes = writeParquetFile({
         path,
@@ -83,6 +94,23 @@ function writeRequestFiles(pending: PendingFiles, files: Map<string, FileDescrip
         fsync,
       })
       return describeRequests({ key, bytes }, rows)
+    })
+  }
+}
+
+function writeContextFiles(pending: PendingFiles, files: Map<string, FileDescription>): void {
+  const { producer, fsync } = pending
+  for (const [folder, rows] of groupSummaries('contexts', pending.moved)) {
+    writeOne(pending, folder, files, (key, path) => {
+      const bytes = writeParquetFile({
+        path,
+        columns: contextColumns,
+        payload: null,
+        rows,
+        metadata: metadata(producer),
+        fsync,
+      })
+      return describeContexts({ key, bytes }, rows.map(aliasEntry))
     })
   }
 }
@@ -131,9 +159,12 @@ function groupRows(rows: readonly TensorRow[]): Map<string, TensorRow[]> {
   return groups
 }
 
-function groupSummaries(summaries: readonly RequestSummary[]): Map<string, RequestSummary[]> {
+function groupSummaries(
+  dataset: Dataset,
+  summaries: readonly RequestSummary[],
+): Map<string, RequestSummary[]> {
   return Map.groupBy(summaries, (summary) =>
-    partition('requests', summary.model.name, summary.request.startedAtMicros),
+    partition(dataset, summary.model.name, summary.request.startedAtMicros),
   )
 }
 

@@ -1,5 +1,5 @@
 /**
- * Makes the catalogue again from the Parquet files alone: both datasets, in the order in which the
+ * Makes the catalogue again from the Parquet files alone: every dataset, in the order in which the
  * files were written. A file that cannot be read is named and passed over; the others are
  * catalogued.
  */
@@ -11,6 +11,8 @@ import { ulidOf } from '../store/queued.ts'
 import { type Catalog, openCatalog } from './catalog.ts'
 import { setDatabaseAside } from './catalog-database.ts'
 import {
+  type AliasEntry,
+  describeContexts,
   describeRequests,
   describeTensors,
   type FileDescription,
@@ -115,10 +117,31 @@ async function describe(source: ParquetSource, object: StoredObject): Promise<Fi
     })
   }
   const rows = await source.rows(object.key)
-  if (datasetOf(object.key) === 'requests') {
-    return describeRequests(object, await readSummaries(source, object.key, rows))
+  switch (datasetOf(object.key)) {
+    case 'requests':
+      return describeRequests(object, await readSummaries(source, object.key, rows))
+    case 'contexts':
+      return describeContexts(object, await readAliases(source, object.key, rows))
+    case 'tensors':
+      return describeTensors(object, await readPlaces(source, object.key, rows))
   }
-  return describeTensors(object, await readPlaces(source, object.key, rows))
+}
+
+const aliasColumns = ['trace_id', 'span_id', 'stored_trace_id', 'request_id', 'producer'] as const
+
+async function readAliases(
+  source: ParquetSource,
+  key: string,
+  rows: number,
+): Promise<AliasEntry[]> {
+  const read = await source.read(key, aliasColumns, 0, rows)
+  return read.map((row) => ({
+    trace_id: text(row, 'trace_id'),
+    span_id: text(row, 'span_id'),
+    stored_trace_id: text(row, 'stored_trace_id'),
+    request_id: text(row, 'request_id'),
+    producer: text(row, 'producer'),
+  }))
 }
 
 async function readPlaces(

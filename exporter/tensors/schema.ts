@@ -143,6 +143,19 @@ export const requestColumns: readonly Column<RequestSummary>[] = [
   text('summary', (row) => JSON.stringify(row)),
 ]
 
+/** Requests whose trace context came after their rows: which trace they belong to. */
+export const contextColumns: readonly Column<RequestSummary>[] = [
+  text('trace_id', (row) => row.request.traceId),
+  text('span_id', (row) => row.request.spanId),
+  nullableText('parent_span_id', (row) => row.request.parentSpanId),
+  text('stored_trace_id', (row) => row.request.storedTraceId ?? row.request.traceId),
+  text('request_id', (row) => row.request.requestId),
+  text('model', (row) => row.model.name),
+  text('producer', (row) => producerLabel(row.producer)),
+  text('host', (row) => row.producer.host),
+  timestamp('started_at', (row) => row.request.startedAtMicros),
+]
+
 /** Parquet schema of the columns, then of the payload, which is never null. */
 export function schemaElements<Row>(
   columns: readonly Column<Row>[],

@@ -52,6 +52,8 @@ export interface TensorSinkOptions {
 }
 
 export interface ClosableTensorSink extends TensorSink {
+  /** Keeps a request that belongs to another trace than its rows say, until the next flush. */
+  moved(summary: RequestSummary): void
   /** Closes the catalogue; the sink opens it again when it is used again. */
   close(): void
 }
@@ -64,6 +66,7 @@ export function createTensorSink(options: TensorSinkOptions): ClosableTensorSink
   let rows: TensorRow[] = []
   let rowBytes = 0
   let summaries: RequestSummary[] = []
+  let moved: RequestSummary[] = []
   let catalog: Catalog | null = null
 
   function append(row: TensorRow): void {
@@ -72,17 +75,18 @@ export function createTensorSink(options: TensorSinkOptions): ClosableTensorSink
   }
 
   function prepare(producer: ProducerInfo): Outcome<readonly string[]> {
-    if (rows.length === 0 && summaries.length === 0) return success([])
+    if (rows.length + summaries.length + moved.length === 0) return success([])
     const full = queueFull(location, rowBytes, queueBytesMax)
     if (full !== null) return retryable(full)
     const outcome = attempt('write into the spool', location.spool, () =>
-      writePending({ spool: location.spool, producer, rows, summaries, fsync, nextUlid }),
+      writePending({ spool: location.spool, producer, rows, summaries, moved, fsync, nextUlid }),
     )
     if (outcome.status !== 'success') return outcome
     for (const [name, description] of outcome.value) descriptions.set(name, description)
     rows = []
     rowBytes = 0
     summaries = []
+    moved = []
     return success([...outcome.value.keys()])
   }
 
@@ -117,7 +121,12 @@ export function createTensorSink(options: TensorSinkOptions): ClosableTensorSink
   return {
     append,
     finish: (summary) => void summaries.push(summary),
-    pending: () => ({ rows: rows.length, bytes: rowBytes, summaries: summaries.length }),
+    moved: (summary) => void moved.push(summary),
+    pending: () => ({
+      rows: rows.length,
+      bytes: rowBytes,
+      summaries: summaries.length + moved.length,
+    }),
     prepare,
     publish,
     discardExcept: (producer, names) =>

@@ -10,6 +10,7 @@ test('the list has one entry per request, with times, tokens, verdict and bytes'
     traces: [
       {
         trace_id: traceA,
+        caller_trace_id: null,
         request_id: 'request-1',
         span_id: '1111111111111111',
         model: 'HuggingFaceTB/SmolLM2-135M-Instruct',
