@@ -31,6 +31,8 @@ export interface StartOptions {
   readonly folder: string
   readonly collectorConfig?: string
   readonly webhookUrl?: string
+  /** The documented ones when left out. */
+  readonly ports?: StackPorts
 }
 
 const portsOf: Readonly<Record<ServerName, readonly (keyof StackPorts)[]>> = {
@@ -77,9 +79,10 @@ export async function startServers(options: StartOptions): Promise<ServerStatus[
   mkdirSync(folder, { recursive: true, mode: 0o700 })
   const started = readState(folder).filter(isRunning)
   const missing = serverNames.filter((name) => !started.some((one) => one.name === name))
-  for (const name of missing) await refuseTakenPorts(name)
+  const ports = options.ports ?? documentedPorts
+  for (const name of missing) await refuseTakenPorts(name, ports)
   for (const name of missing) {
-    const command = serverCommand(name, { ...options, folder, ports: documentedPorts })
+    const command = serverCommand(name, { ...options, folder, ports })
     const log = join(folder, `${name}.log`)
     const child = await launchServer(command, log, true)
     const pid = child.pid ?? 0
@@ -94,11 +97,11 @@ export async function startServers(options: StartOptions): Promise<ServerStatus[
   return serverStatus(folder)
 }
 
-async function refuseTakenPorts(name: ServerName): Promise<void> {
-  for (const port of portsOf[name]) {
-    if (await isFree(documentedPorts[port])) continue
+async function refuseTakenPorts(name: ServerName, ports: StackPorts): Promise<void> {
+  for (const key of portsOf[name]) {
+    if (await isFree(ports[key])) continue
     throw new Ring2Error('RING2_E_CONFIG', {
-      expected: `port ${documentedPorts[port]} on 127.0.0.1 to be free, for the ${name}`,
+      expected: `port ${ports[key]} on 127.0.0.1 to be free, for the ${name}`,
       actual: 'another process listens there',
       action: 'End it, or run the servers by hand on other ports: see otel-config/README.md.',
     })

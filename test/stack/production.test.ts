@@ -51,7 +51,7 @@ describe.runIf(stackIsThere())('collector/production.yaml', () => {
       servers: ['collector', 'jaeger'],
       environment: {
         TAIL_SAMPLING_BASE_PERCENTAGE: '0',
-        TAIL_SAMPLING_DECISION_WAIT: '1s',
+        TAIL_SAMPLING_DECISION_WAIT: '2s',
         RING2_TAP_ENDPOINT: tap.url,
         RING2_TAP_TOKEN: 'secret-of-the-test',
       },
