@@ -11,6 +11,7 @@ import { closeSync, mkdtempSync, openSync, rmSync, writeSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
+import { noBaselines } from '../collector/index.ts'
 import { createSegmentSet } from '../exporter/pipeline/segment-set.ts'
 import { locateStore } from '../exporter/store/location.ts'
 import { openProducer } from '../test/helpers/producer.ts'
@@ -52,6 +53,8 @@ function run(scale: Scale, directory: string, pairs: number) {
       stats: ['all'],
       tensors: ['all'],
       statistics: [],
+      verdictRules: ['all'],
+      baselines: noBaselines,
       location: locateStore(storePath, null),
       fsync: false,
       host: 'bench',
@@ -63,6 +66,7 @@ function run(scale: Scale, directory: string, pairs: number) {
       batchBytes: 64 * MIB,
       requestsMax: 16,
       requestIdleMicros: 1e12,
+      contextWaitMillis: 0,
     },
     { onRequestEnd: () => undefined, onEvent: () => undefined },
   )

@@ -1,8 +1,16 @@
 /** What a drain is given and what it offers; see drain.ts. Types alone. */
 import type { FoldBook } from './folds.ts'
-import type { Outcome, ProducerInfo, RequestInfo, RequestSummary, TensorSink } from './records.ts'
+import type {
+  ModelInfo,
+  Outcome,
+  ProducerInfo,
+  RequestInfo,
+  RequestSummary,
+  TensorSink,
+} from './records.ts'
 import type { SegmentInfo } from './segments.ts'
 import type { Slices } from './slices.ts'
+import type { Verdicts } from './verdicts.ts'
 
 export interface DrainEvent {
   readonly level: 'info' | 'warn' | 'error'
@@ -16,6 +24,7 @@ export interface DrainOptions {
   /** ring2_action by hook id (policy.ts). */
   readonly actions: Uint8Array
   readonly sink: TensorSink
+  readonly verdicts: Verdicts
   readonly folds: FoldBook
   /** Which statistics are computed, as ring2_group bits. */
   readonly groups: number
@@ -33,6 +42,8 @@ export interface DrainOptions {
   onBegin?(request: RequestInfo, producer: ProducerInfo): RequestInfo
   /** `again`: a request that a checkpoint says ended shortly before a crash. */
   onEnd(summary: RequestSummary, again: boolean): void
+  /** A model has announced itself, or is known from a checkpoint. */
+  onModel?(model: ModelInfo): void
   onEvent(event: DrainEvent): void
 }
 

@@ -6,7 +6,14 @@
  * Synchronous: it runs in a worker and never inside a callback.
  */
 import { dirname } from 'node:path'
-import { parseModel, parseRequest, parseRequestEnd, readGap, readStepRows } from './bodies.ts'
+import {
+  parseModel,
+  parseRequest,
+  parseRequestEnd,
+  readGap,
+  readStepRows,
+  unknownModel,
+} from './bodies.ts'
 import { readCheckpoint, removeCheckpoint, writeCheckpoint } from './checkpoint.ts'
 import type { DrainOptions, SegmentDrain } from './drain-contract.ts'
 import type { Ring2Error } from './errors.ts'
@@ -16,6 +23,7 @@ import { collectorLimits } from './limits.ts'
 import { createTrack, openConsumer } from './native.ts'
 import { createRecentRequests } from './recent-requests.ts'
 import type { Outcome, ProducerInfo, RequestSummary } from './records.ts'
+import { foldRequest } from './request-samples.ts'
 import { type ActiveRequest, createRegistry } from './requests.ts'
 import { decodeSegmentInfo, producerName, readSegmentInfo, type SegmentInfo } from './segments.ts'
 import { words } from './words.ts'
@@ -41,9 +49,11 @@ export function openDrain(options: DrainOptions): SegmentDrain {
   const registry = createRegistry({
     producer,
     unwanted,
+    verdicts: options.verdicts,
     requestsMax: options.requestsMax,
     requestIdleMicros: options.requestIdleMicros,
     onEnd(summary) {
+      foldRequest(options.folds, summary)
       track.end(options.folds.keyOf(summary.request))
       options.sink.finish(summary)
       announce(summary, false)
@@ -92,6 +102,7 @@ export function openDrain(options: DrainOptions): SegmentDrain {
       state.steps.push(body)
     }
     registry.restore(checkpoint.registry)
+    learnModel()
     for (const summary of checkpoint.ended) announce(summary, true)
     if (checkpoint.position > state.position) {
       consumer.seek(checkpoint.position)
@@ -102,6 +113,11 @@ export function openDrain(options: DrainOptions): SegmentDrain {
       message: 'resumed a segment from its checkpoint',
       facts: { segment: producer.segment, position: state.position, requests: registry.active() },
     })
+  }
+
+  function learnModel(): void {
+    const model = registry.model()
+    if (model.name !== unknownModel.name) options.onModel?.(model)
   }
 
   function announce(summary: RequestSummary, again: boolean): void {
@@ -146,8 +162,10 @@ export function openDrain(options: DrainOptions): SegmentDrain {
       }
       case constants.kindModel: {
         const model = parseModel(body(index))
-        if (model.ok) registry.setModel(model.value)
-        else malformed('MODEL', model.reason)
+        if (model.ok) {
+          registry.setModel(model.value)
+          learnModel()
+        } else malformed('MODEL', model.reason)
         break
       }
       case constants.kindRequest: {

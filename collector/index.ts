@@ -1,4 +1,17 @@
 /** The collector's public names: all that the exporter may import. */
+
+export {
+  BASELINE_FORMAT,
+  BASELINE_VERSION,
+  type Baseline,
+  type BaselineDocument,
+  baselineLimits,
+  identityOf,
+  type LearntQuantiles,
+  parseBaselines,
+  sameIdentity,
+} from './baseline.ts'
+export { boundsOf, learnQuantiles } from './baseline-bounds.ts'
 export {
   type CallerContext,
   placeInside,
@@ -16,7 +29,21 @@ export { crc32c, nativeFacts } from './native.ts'
 export { settleOrphans } from './orphans.ts'
 export { type CapturePolicy, planActions } from './policy.ts'
 export type * from './records.ts'
-export { traceOrigins, verdicts } from './records.ts'
+export { contextFaults, traceOrigins, verdicts } from './records.ts'
 export { findSegments, type LossCount, readSegments, type SegmentInfo } from './segments.ts'
 export { createSlices } from './slices.ts'
 export { planGroups, type StatisticGroup, statisticGroups } from './statistic-groups.ts'
+export {
+  type JudgedStatistic,
+  judgedStatistics,
+  type VerdictRule,
+  verdictRules,
+} from './verdict-rules.ts'
+export {
+  type BaselineBook,
+  type BaselineUnused,
+  createVerdicts,
+  noBaselines,
+  type UnusedBaselines,
+  type Verdicts,
+} from './verdicts.ts'

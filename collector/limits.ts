@@ -28,6 +28,8 @@ export const collectorLimits = {
   contextLateMillis: 600_000,
   /** Further outside its parent's span than this, a request's clock counts as another one. */
   clockSkewMicros: 50_000,
+  /** Pairs of model and reason that are counted when no baseline could be used. */
+  unusedBaselinesMax: 256,
   /** Reasons a completeness verdict lists. */
   reasonsMax: 16,
   /** Attributes of one request, and characters of one of their values. */

@@ -8,12 +8,14 @@ import type { DrainEvent } from './drain-contract.ts'
 import type { Outcome, RequestSummary, TensorSink } from './records.ts'
 import { createRegistry } from './requests.ts'
 import { readSegments } from './segments.ts'
+import type { Verdicts } from './verdicts.ts'
 
 export interface OrphanOptions {
   readonly stateDirectory: string
   readonly segmentsDirectory: string
   readonly host: string
   readonly sink: TensorSink
+  readonly verdicts: Verdicts
   onEnd(summary: RequestSummary): void
   onEvent(event: DrainEvent): void
 }
@@ -52,6 +54,7 @@ function settle(checkpoint: Checkpoint, options: OrphanOptions): Outcome<void> {
   const registry = createRegistry({
     producer,
     unwanted: new Set(),
+    verdicts: options.verdicts,
     requestsMax: Number.POSITIVE_INFINITY,
     requestIdleMicros: Number.POSITIVE_INFINITY,
     onEnd(summary) {

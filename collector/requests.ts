@@ -16,7 +16,6 @@ import type {
   RequestInfo,
   RequestSummary,
   SliceStatistics,
-  Verdict,
 } from './records.ts'
 import {
   addSlice,
@@ -29,6 +28,7 @@ import {
   summarize,
 } from './request-statistics.ts'
 import type { LossCount } from './segments.ts'
+import type { Verdicts } from './verdicts.ts'
 
 interface PhaseState {
   startedAtMicros: number
@@ -95,6 +95,7 @@ export interface RegistryOptions {
   readonly producer: ProducerInfo
   /** Hooks that policy drops altogether. */
   readonly unwanted: ReadonlySet<string>
+  readonly verdicts: Verdicts
   readonly requestsMax: number
   /** A request without a record for this long is given up. */
   readonly requestIdleMicros: number
@@ -317,23 +318,32 @@ function summarizeRequest(
     doubts,
   })
   const nonfinite = statistics.nan + statistics.posInf + statistics.negInf
-  const verdict: Verdict =
-    nonfinite > 0 ? 'nonfinite' : completeness.state === 'complete' ? 'ok' : 'unknown'
+  const { tokens, model } = request
+  const promptTokens = end?.promptTokens ?? request.phases.prefill?.tokenEnd ?? 0
+  const summed = summarize(statistics)
+  const judgement = options.verdicts.judge(model, {
+    ...summed,
+    nonfinite,
+    completeness,
+    tokens,
+    promptTokens,
+    capture: Object.fromEntries(
+      Object.entries(model.hooks).filter(([hook]) => !options.unwanted.has(hook)),
+    ),
+    layers: model.layers,
+  })
   return {
     request: request.info,
-    model: request.model,
+    model,
     producer: options.producer,
     endedAtMicros,
-    tokens: request.tokens,
-    promptTokens: end?.promptTokens ?? request.phases.prefill?.tokenEnd ?? 0,
+    tokens,
+    promptTokens,
     steps: request.steps,
     phases: phaseSummaries(request, endedAtMicros),
-    verdict,
-    findings: [],
-    missingEvidence: [],
-    baseline: 'default',
+    ...judgement,
     completeness,
-    ...summarize(statistics),
+    ...summed,
     nan: statistics.nan,
     posInf: statistics.posInf,
     negInf: statistics.negInf,

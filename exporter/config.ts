@@ -5,7 +5,7 @@
 
 import { isIP } from 'node:net'
 import { homedir } from 'node:os'
-import { join, resolve } from 'node:path'
+import { dirname, join, resolve } from 'node:path'
 import { stringify } from 'yaml'
 import { Ring2Error } from '../collector/errors.ts'
 import { type ConfigKey, configKeys, findKey } from './config/keys.ts'
@@ -14,6 +14,9 @@ import { readConfigFile, type Sourced } from './config/read-file.ts'
 import type { Config } from './config/schema.ts'
 
 export type { Config, Environment }
+
+/** Name of the file beside a configuration file. */
+const BASELINES = 'baselines.json'
 
 export interface ConfigInputs {
   /** Path of the YAML file; RING2_CONFIG is used when it is left out. */
@@ -40,7 +43,7 @@ export function loadConfig(inputs: ConfigInputs): LoadedConfig {
   const { environment } = inputs
   const named = inputs.file ?? nonEmpty(environment.RING2_CONFIG)
   const file = named === undefined ? null : resolve(named)
-  const values = new Map<string, Sourced>(defaults(environment))
+  const values = new Map<string, Sourced>(defaults(environment, file))
   for (const [path, sourced] of file === null ? [] : readConfigFile(file)) values.set(path, sourced)
   for (const [path, sourced] of readEnvironment(environment)) values.set(path, sourced)
   for (const [path, sourced] of readOverrides(inputs.overrides ?? {})) values.set(path, sourced)
@@ -87,16 +90,27 @@ function nonEmpty(text: string | undefined): string | undefined {
   return text === undefined || text === '' ? undefined : text
 }
 
-function defaults(environment: Environment): [string, Sourced][] {
-  const cache = nonEmpty(environment.XDG_CACHE_HOME)
+function defaults(environment: Environment, file: string | null): [string, Sourced][] {
+  const folders: readonly (readonly [string, string | undefined])[] = [
+    ['~/.cache/', nonEmpty(environment.XDG_CACHE_HOME)],
+    ['~/.config/', nonEmpty(environment.XDG_CONFIG_HOME)],
+  ]
+  const placed = (key: ConfigKey, initial: unknown): unknown => {
+    if (typeof initial !== 'string') return initial
+    // What was learnt belongs to the configuration that it was learnt under.
+    if (key.path === 'verdict.baselines' && file !== null) return join(dirname(file), BASELINES)
+    for (const [home, folder] of folders) {
+      if (folder !== undefined && initial.startsWith(home)) {
+        return join(folder, initial.slice(home.length))
+      }
+    }
+    return initial
+  }
   return configKeys
     .filter((key) => key.schema.default !== undefined)
     .map((key) => {
       const initial = key.schema.default
-      const inCache = typeof initial === 'string' && initial.startsWith('~/.cache/')
-      const value =
-        inCache && cache !== undefined ? join(cache, initial.slice('~/.cache/'.length)) : initial
-      return [key.path, { value, source: 'default' }]
+      return [key.path, { value: placed(key, initial), source: 'default' }]
     })
 }
 
@@ -131,7 +145,7 @@ function assemble(values: ReadonlyMap<string, Sourced>, environment: Environment
   return Object.freeze(sections) as unknown as Config
 }
 
-const pathKeys = new Set(['store.url', 'store.spool', 'segments.directory'])
+const pathKeys = new Set(['store.url', 'store.spool', 'segments.directory', 'verdict.baselines'])
 
 function isPath(key: ConfigKey): boolean {
   return pathKeys.has(key.path)

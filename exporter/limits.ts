@@ -88,6 +88,8 @@ export const answerLimits = {
 /** The HTTP server. */
 export const httpLimits = {
   bodyBytesMax: 1 * MIB,
+  /** Spans that a Collector sends at once, as sent and unpacked. */
+  tapBodyBytesMax: 16 * MIB,
   requestMillisMax: 120_000,
   parameterCharactersMax: 512,
 } as const
@@ -96,4 +98,6 @@ export const httpLimits = {
 export const serviceLimits = {
   stopUploadMillis: 30_000,
   stopTelemetryMillis: 10_000,
+  /** How often the file of baselines is looked at. */
+  baselinePollMillis: 1000,
 } as const

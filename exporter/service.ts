@@ -4,12 +4,14 @@
  */
 import { mkdirSync } from 'node:fs'
 import { dirname } from 'node:path'
-import { crc32c, nativeFacts } from '../collector/index.ts'
+import { type BaselineBook, crc32c, nativeFacts } from '../collector/index.ts'
 import { buildServer } from './api/server.ts'
+import { watchBaselines } from './baselines.ts'
 import type { Config } from './config.ts'
 import { errorText, Ring2Error, storeError, systemCode } from './errors.ts'
 import { serviceLimits } from './limits.ts'
 import type { Logger } from './logging.ts'
+import type { ContextBatch } from './pipeline/messages.ts'
 import { type Pipeline, startPipeline } from './pipeline/pipeline.ts'
 import { ringsDocument } from './rings.ts'
 import type { StoreLocation } from './store/location.ts'
@@ -56,6 +58,11 @@ export async function startService(options: ServiceOptions): Promise<Service> {
     snapshot: () => running.pipeline?.latest() ?? emptySnapshot(Date.now() * 1000),
     apiUrl: baseUrl,
   })
+  const baselines = watchBaselines({
+    path: config.verdict.baselines,
+    logger,
+    onChange: (book) => running.pipeline?.setBaselines(book),
+  })
   const uploader =
     bucket === null
       ? null
@@ -72,7 +79,8 @@ export async function startService(options: ServiceOptions): Promise<Service> {
       await running.pipeline?.refresh()
       return telemetry.metricsPage(accept)
     },
-    health: () => health(running.pipeline, telemetry, uploader),
+    health: () => health(running.pipeline, telemetry, uploader, baselines.book()),
+    ...(config.telemetry.tap ? { tap: (batch) => addContexts(running.pipeline, batch) } : {}),
     token: config.api.token ?? null,
     version,
     baseUrl,
@@ -84,6 +92,7 @@ export async function startService(options: ServiceOptions): Promise<Service> {
     config,
     location,
     logger,
+    baselines: baselines.book(),
     onRequestEnd: (summary) => telemetry.spans.finish(summary),
     onDefect(error) {
       logger.fatal({ error: error.message }, 'the drain worker has ended')
@@ -91,11 +100,14 @@ export async function startService(options: ServiceOptions): Promise<Service> {
     },
   })
   const { url, pipeline } = running
+  // It may have changed while the worker started.
+  pipeline.setBaselines(baselines.book())
   logger.info({ url, store: config.store.url, native: native.version, isa: native.isa }, 'ready')
 
   return {
     url,
     async stop() {
+      baselines.stop()
       const unflushed = await pipeline.stop()
       for (const segment of unflushed) {
         logger.error({ segment }, 'not stored: the data stays in the ring for the next start')
@@ -111,6 +123,13 @@ export async function startService(options: ServiceOptions): Promise<Service> {
       return unflushed.length === 0 && left === 0 && delivered
     },
   }
+}
+
+/** False while nothing drains: whoever sends contexts comes again. */
+function addContexts(pipeline: Pipeline | null, batch: ContextBatch): boolean {
+  if (pipeline === null || pipeline.defect() !== null) return false
+  pipeline.addContexts(batch)
+  return true
 }
 
 type Server = Awaited<ReturnType<typeof buildServer>>
@@ -141,7 +160,12 @@ function prepareFolders(location: StoreLocation): void {
   }
 }
 
-function health(pipeline: Pipeline | null, telemetry: Telemetry, uploader: Uploader | null) {
+function health(
+  pipeline: Pipeline | null,
+  telemetry: Telemetry,
+  uploader: Uploader | null,
+  { baselines, fault }: BaselineBook,
+) {
   const defect = pipeline?.defect() ?? null
   const snapshot = pipeline?.latest()
   const failing = telemetry.status()
@@ -161,6 +185,11 @@ function health(pipeline: Pipeline | null, telemetry: Telemetry, uploader: Uploa
         name: 'upload',
         ok: uploadError === null,
         detail: uploadError?.message ?? (uploader === null ? 'not needed' : 'up to date'),
+      },
+      {
+        name: 'baselines',
+        ok: fault === null,
+        detail: fault ?? `of ${baselines.length} models`,
       },
       {
         name: 'telemetry',

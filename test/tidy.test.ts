@@ -50,6 +50,7 @@ describe('Imports', () => {
       'collector/index.ts',
       'collector/records.ts',
       'collector/statistic-groups.ts',
+      'collector/verdict-rules.ts',
       'collector/errors.ts',
       'collector/ids.ts',
       'collector/errors.gen.ts',

@@ -10,6 +10,7 @@ import { type Static, type TSchema, Type } from 'typebox'
 import { hooks } from '../../collector/hooks.gen.ts'
 import { constants } from '../../collector/layout.gen.ts'
 import { type StatisticGroup, statisticGroups } from '../../collector/statistic-groups.ts'
+import { type VerdictRule, verdictRules } from '../../collector/verdict-rules.ts'
 import { configLimits } from './limits.ts'
 
 const { secondsMax, portMax, bytesMax, countMax, textCharactersMax, listEntriesMax } = configLimits
@@ -104,6 +105,25 @@ const capture = section('Capture', 'What is done with the tensors of each hook.'
   ),
 })
 
+const verdict = section('Verdict', 'How requests are judged (docs/verdicts.md).', {
+  rules: Type.Array(
+    Type.Unsafe<VerdictRule | 'all'>({ type: 'string', enum: ['all', ...verdictRules] }),
+    {
+      description:
+        'Rules that requests are judged by. A rule that is off finds nothing and needs no evidence. ' +
+        'An empty list: every verdict is `unknown`.',
+      default: ['all'],
+      maxItems: listEntriesMax,
+      uniqueItems: true,
+    },
+  ),
+  baselines: text(
+    'File of what `ring2-exporter calibrate` has learnt. It is read again when it changes. ' +
+      'Default: `baselines.json` beside the configuration file; without such a file, the one given here.',
+    { default: '~/.config/ring2/baselines.json' },
+  ),
+})
+
 const api = section('API', 'The HTTP API and the /metrics page.', {
   host: text('Address to listen on. Any but a loopback address needs `api.token`.', {
     default: '127.0.0.1',
@@ -133,6 +153,17 @@ const telemetry = section('Telemetry', 'Spans and metrics sent by OTLP over gRPC
   metrics_interval_seconds: seconds(
     'Time between two metric exports. OTEL_METRIC_EXPORT_INTERVAL, when set, wins over it.',
     15,
+    0.1,
+  ),
+  tap: Type.Boolean({
+    description:
+      'Whether the API takes spans of other processes, as OTLP/HTTP at `/otlp/v1/traces`, ' +
+      'to find the trace context of requests that came without one.',
+    default: false,
+  }),
+  tap_wait_seconds: seconds(
+    'With `telemetry.tap`: how long the spans of an ended request wait for a trace context.',
+    10,
     0.1,
   ),
 })
@@ -186,7 +217,7 @@ export const configTitle = 'ring2-exporter configuration'
 export const configDescription = 'Every key may be left out.'
 
 export const configSchema = Type.Object(
-  { store, segments, capture, api, telemetry, drain, limits, log },
+  { store, segments, capture, verdict, api, telemetry, drain, limits, log },
   { additionalProperties: false },
 )
 

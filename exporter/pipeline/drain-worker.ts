@@ -21,8 +21,20 @@ const segments = createSegmentSet(options, {
 let stopping: { readonly flushMillis: number } | null = null
 
 port.on('message', (command: WorkerCommand) => {
-  if (command.type === 'stop') stopping = { flushMillis: command.flushMillis }
-  else report({ type: 'snapshot', id: command.id, snapshot: segments.snapshot() })
+  switch (command.type) {
+    case 'stop':
+      stopping = { flushMillis: command.flushMillis }
+      break
+    case 'baselines':
+      segments.setBaselines(command.book)
+      break
+    case 'contexts':
+      segments.addContexts(command.batch)
+      break
+    case 'snapshot':
+      report({ type: 'snapshot', id: command.id, snapshot: segments.snapshot() })
+      break
+  }
 })
 
 async function run(): Promise<void> {

@@ -1,5 +1,13 @@
 /** What the main thread and the drain worker say to each other: plain data, by structured clone. */
-import type { DrainEvent, RequestSummary, StatisticGroup } from '../../collector/index.ts'
+import type {
+  BaselineBook,
+  CallerContext,
+  ContextFault,
+  DrainEvent,
+  RequestSummary,
+  StatisticGroup,
+  VerdictRule,
+} from '../../collector/index.ts'
 import type { StoreLocation } from '../store/location.ts'
 import type { MetricSnapshot } from '../telemetry/metric-points.ts'
 
@@ -9,6 +17,8 @@ export interface WorkerOptions {
   readonly stats: readonly string[]
   readonly tensors: readonly string[]
   readonly statistics: readonly (StatisticGroup | 'all')[]
+  readonly verdictRules: readonly (VerdictRule | 'all')[]
+  readonly baselines: BaselineBook
   readonly location: StoreLocation
   readonly fsync: boolean
   readonly host: string
@@ -19,11 +29,21 @@ export interface WorkerOptions {
   readonly batchBytes: number
   readonly requestsMax: number
   readonly requestIdleMicros: number
+  /** How long spans of an ended request wait for a trace context; 0 when none come. */
+  readonly contextWaitMillis: number
+}
+
+/** Trace contexts that a sender named, and how many it named wrongly. */
+export interface ContextBatch {
+  readonly contexts: readonly CallerContext[]
+  readonly faults: Readonly<Partial<Record<ContextFault, number>>>
 }
 
 /** To the worker. */
 export type WorkerCommand =
   | { readonly type: 'snapshot'; readonly id: number }
+  | { readonly type: 'baselines'; readonly book: BaselineBook }
+  | { readonly type: 'contexts'; readonly batch: ContextBatch }
   | { readonly type: 'stop'; readonly flushMillis: number }
 
 /** From the worker. */

@@ -4,19 +4,23 @@
 import { hostname } from 'node:os'
 import { join } from 'node:path'
 import { Worker } from 'node:worker_threads'
-import type { RequestSummary } from '../../collector/index.ts'
+import type { BaselineBook, RequestSummary } from '../../collector/index.ts'
 import type { Config } from '../config.ts'
 import type { Logger } from '../logging.ts'
 import type { StoreLocation } from '../store/location.ts'
 import { emptySnapshot, type MetricSnapshot } from '../telemetry/metric-points.ts'
 import { pipelineLimits } from './limits.ts'
-import type { WorkerCommand, WorkerOptions, WorkerReport } from './messages.ts'
+import type { ContextBatch, WorkerCommand, WorkerOptions, WorkerReport } from './messages.ts'
 
 export interface Pipeline {
   /** The last snapshot that came. */
   latest(): MetricSnapshot
   /** Asks for a new snapshot; the last one when the worker is too busy to answer in time. */
   refresh(): Promise<MetricSnapshot>
+  /** Baselines for the requests that end from now on. */
+  setBaselines(book: BaselineBook): void
+  /** Hands on trace contexts that came from elsewhere. */
+  addContexts(batch: ContextBatch): void
   /** Why the worker has ended, when it should not have. */
   defect(): Error | null
   /** Drains, flushes and ends the worker; names the segments whose data stays in the ring. */
@@ -27,19 +31,23 @@ export interface PipelineOptions {
   readonly config: Config
   readonly location: StoreLocation
   readonly logger: Logger
+  /** Those in force at the start. */
+  readonly baselines: BaselineBook
   onRequestEnd(summary: RequestSummary): void
   /** The worker ended without being asked to. */
   onDefect(error: Error): void
 }
 
-function workerOptions(config: Config, location: StoreLocation): WorkerOptions {
-  const { store, segments, capture, drain, limits } = config
+function workerOptions({ config, location, baselines }: PipelineOptions): WorkerOptions {
+  const { store, segments, capture, telemetry, drain, limits } = config
   return {
     segmentsDirectory: segments.directory,
     segmentNames: segments.names,
     stats: capture.stats,
     tensors: capture.tensors,
     statistics: capture.statistics,
+    verdictRules: config.verdict.rules,
+    baselines,
     location,
     fsync: store.fsync,
     host: hostname(),
@@ -50,13 +58,14 @@ function workerOptions(config: Config, location: StoreLocation): WorkerOptions {
     batchBytes: drain.batch_bytes,
     requestsMax: limits.requests_max,
     requestIdleMicros: limits.request_idle_seconds * 1e6,
+    contextWaitMillis: telemetry.tap ? telemetry.tap_wait_seconds * 1000 : 0,
   }
 }
 
 export async function startPipeline(options: PipelineOptions): Promise<Pipeline> {
   const { logger } = options
   const worker = new Worker(join(import.meta.dirname, 'drain-worker.ts'), {
-    workerData: workerOptions(options.config, options.location),
+    workerData: workerOptions(options),
     name: 'ring2-drain',
   })
   let latest = emptySnapshot(Date.now() * 1000)
@@ -123,6 +132,12 @@ export async function startPipeline(options: PipelineOptions): Promise<Pipeline>
   return {
     latest: () => latest,
     refresh,
+    setBaselines(book) {
+      if (defect === null && !stopping) send({ type: 'baselines', book })
+    },
+    addContexts(batch) {
+      if (defect === null && !stopping) send({ type: 'contexts', batch })
+    },
     defect: () => defect,
     async stop() {
       if (stopping) return stopped.promise

@@ -3,9 +3,13 @@
  * A segment that cannot be taken or drained is reported once, left alone, and tried again later.
  */
 import {
+  type BaselineBook,
   collectorLimits,
+  contextFaults,
+  createContextJoin,
   createFoldBook,
   createSlices,
+  createVerdicts,
   type DrainEvent,
   findSegments,
   openDrain,
@@ -17,21 +21,21 @@ import {
   type SegmentInfo,
   settleOrphans,
 } from '../../collector/index.ts'
-import type {
-  LossReason,
-  MetricSnapshot,
-  RequestCount,
-  SegmentPoints,
-} from '../telemetry/metric-points.ts'
+import type { LossReason, MetricSnapshot, SegmentPoints } from '../telemetry/metric-points.ts'
 import { type ClosableTensorSink, createTensorSink } from '../tensors/tensor-sink.ts'
 import { pipelineLimits } from './limits.ts'
-import type { WorkerOptions } from './messages.ts'
+import type { ContextBatch, WorkerOptions } from './messages.ts'
+import { createMovedRequests } from './moved-requests.ts'
+import { createRequestCounts } from './request-counts.ts'
 
 export interface SegmentSet {
   /** Looks for new segments. */
   discover(): void
   /** One batch of each segment; the slices taken. */
   turn(): number
+  addContexts(batch: ContextBatch): void
+  /** Baselines for the requests that end from now on. */
+  setBaselines(book: BaselineBook): void
   /** Drains what is there now, flushes, and gives everything back. */
   stop(untilMillis: number): Stopped
   snapshot(): MetricSnapshot
@@ -61,19 +65,24 @@ export function createSegmentSet(options: WorkerOptions, events: SegmentSetEvent
   const held = new Map<string, Held>()
   const refused = new Map<string, number>()
   const ended = new Map<string, { points: SegmentPoints; atMillis: number }>()
-  const requests = new Map<string, RequestCount>()
+  const requests = createRequestCounts()
+  const verdicts = createVerdicts({
+    rules: options.verdictRules,
+    statistics: options.statistics,
+    book: options.baselines,
+  })
   const store = { rows: 0, bytes: 0, files: 0, failures: 0 }
   const startedAtMicros = Date.now() * 1000
+  const moved = createMovedRequests(options, events.onEvent)
+  const contexts = createContextJoin({
+    waitMillis: options.contextWaitMillis,
+    onReady: events.onRequestEnd,
+    onMoved(summary, before) {
+      folds.moved(before, summary.request)
+      moved.add(summary)
+    },
+  })
   let settled = false
-
-  function countRequest(summary: RequestSummary): void {
-    const { verdict } = summary
-    const completeness = summary.completeness.state
-    const model = summary.model.name
-    const name = JSON.stringify([model, verdict, completeness])
-    const count = (requests.get(name)?.count ?? 0) + 1
-    requests.set(name, { model, verdict, completeness, count })
-  }
 
   function take(path: string): void {
     const retryAt = refused.get(path)
@@ -93,13 +102,16 @@ export function createSegmentSet(options: WorkerOptions, events: SegmentSetEvent
         actions,
         groups,
         sink,
+        verdicts,
         folds,
         slices,
         stateDirectory: options.location.spool,
+        onBegin: contexts.begin,
+        onModel: (model) => requests.know(model.name),
         onEnd(summary, again) {
           // Its span has the same ids again, which is harmless; a counter would count it twice.
-          if (!again) countRequest(summary)
-          events.onRequestEnd(summary)
+          if (!again) requests.count(summary)
+          contexts.end(summary, again)
         },
         onEvent: events.onEvent,
       })
@@ -124,9 +136,10 @@ export function createSegmentSet(options: WorkerOptions, events: SegmentSetEvent
       segmentsDirectory: options.segmentsDirectory,
       host: options.host,
       sink,
+      verdicts,
       onEnd(summary) {
-        countRequest(summary)
-        events.onRequestEnd(summary)
+        requests.count(summary)
+        contexts.end(summary, false)
       },
       onEvent: events.onEvent,
     })
@@ -179,6 +192,8 @@ export function createSegmentSet(options: WorkerOptions, events: SegmentSetEvent
   function turn(): number {
     let count = 0
     for (const [path, entry] of [...held]) count += turnOf(path, entry)
+    contexts.turn()
+    moved.turn()
     return count
   }
 
@@ -197,8 +212,10 @@ export function createSegmentSet(options: WorkerOptions, events: SegmentSetEvent
         ...drains.map((drain) => segmentPoints(drain.info(), drain.lagSeconds())),
         ...[...ended].filter(([path]) => !held.has(path)).map(([, { points }]) => points),
       ],
-      requests: [...requests.values()],
+      requests: requests.list(),
+      uncalibrated: verdicts.unused(),
       activeRequests: sum(drains.map((drain) => drain.activeRequests())),
+      contexts: contexts.counts(),
       store: {
         ...store,
         failures: store.failures + sum(drains.map((drain) => drain.failures())),
@@ -217,6 +234,11 @@ export function createSegmentSet(options: WorkerOptions, events: SegmentSetEvent
       for (const path of refused.keys()) if (!paths.includes(path)) refused.delete(path)
     },
     turn,
+    setBaselines: verdicts.setBook,
+    addContexts(batch) {
+      for (const context of batch.contexts) contexts.add(context)
+      for (const fault of contextFaults) contexts.reject(fault, batch.faults[fault] ?? 0)
+    },
     stop(untilMillis) {
       while (performance.now() < untilMillis && turn() > 0) {
         // Takes what is in the rings now; a producer that goes on is not waited for.
@@ -224,6 +246,8 @@ export function createSegmentSet(options: WorkerOptions, events: SegmentSetEvent
       const unflushed = Array.from(held.values(), ({ drain }) => drain)
         .filter((drain) => drain.flush().status !== 'success')
         .map((drain) => drain.producer.segment)
+      contexts.release()
+      moved.close()
       const last = snapshot()
       for (const [path, entry] of [...held]) {
         entry.drain.close()

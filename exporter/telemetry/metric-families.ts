@@ -5,8 +5,15 @@
  * functions; nothing here knows OpenTelemetry's types or a text format.
  */
 
+import type { ContextCounts } from '../../collector/contexts-join.ts'
 import { signals } from '../../collector/layout.gen.ts'
-import type { ElementCounts, HistogramPoint, ModelPoints } from '../../collector/records.ts'
+import {
+  contextFaults,
+  type ElementCounts,
+  type HistogramPoint,
+  type ModelPoints,
+  traceOrigins,
+} from '../../collector/records.ts'
 import type { MetricSnapshot, RequestCount, SegmentPoints } from './metric-points.ts'
 import type { ExemplarFilter } from './metric-settings.ts'
 import { allMetrics, type MetricAttribute, type MetricDefinition, metrics } from './registry.ts'
@@ -87,6 +94,7 @@ export function collectFamilies(
     addSegment(emitSince(segment.startedAtMicros), segment)
   }
   addRequestsAndStore(emit, snapshot)
+  addContexts(emit, snapshot.contexts)
   const { startedAtMicros, takenAtMicros } = exports
   addExports((definition, attributes, value) => {
     append(numbers, definition, { attributes, startedAtMicros, takenAtMicros, value })
@@ -190,6 +198,10 @@ function addRequestsAndStore(emit: Emit, snapshot: MetricSnapshot): void {
     }
     emit(metrics.requests, attributes, count)
   }
+  for (const { model, reason, requests } of snapshot.uncalibrated) {
+    const attributes = { 'gen_ai.request.model': model, 'error.type': reason }
+    emit(metrics.uncalibrated, attributes, requests)
+  }
   for (const [model, { valid, good }] of indicatorsOf(snapshot.requests)) {
     emit(metrics.sliValid, { 'gen_ai.request.model': model }, valid)
     emit(metrics.sliGood, { 'gen_ai.request.model': model }, good)
@@ -201,6 +213,19 @@ function addRequestsAndStore(emit: Emit, snapshot: MetricSnapshot): void {
   emit(metrics.storeFailures, {}, snapshot.store.failures)
   emit(metrics.storePendingRows, {}, snapshot.store.pendingRows)
   emit(metrics.storePendingSize, {}, snapshot.store.pendingBytes)
+}
+
+function addContexts(emit: Emit, contexts: ContextCounts): void {
+  for (const origin of traceOrigins) {
+    emit(metrics.contextRequests, { 'ring2.trace.origin': origin }, contexts.requests[origin])
+  }
+  emit(metrics.contextReceived, {}, contexts.received)
+  for (const fault of contextFaults) {
+    emit(metrics.contextRejected, { 'error.type': fault }, contexts.faults[fault] ?? 0)
+  }
+  emit(metrics.contextWaiting, {}, contexts.waiting)
+  emit(metrics.contextLate, {}, contexts.late)
+  emit(metrics.contextSkewed, {}, contexts.skewed)
 }
 
 function indicatorsOf(requests: readonly RequestCount[]) {

@@ -7,6 +7,7 @@
  * exporter. A count never falls while its start stays the same.
  */
 
+import type { ContextCounts, UnusedBaselines } from '../../collector/index.ts'
 import type { CompletenessState, ModelPoints, Verdict } from '../../collector/records.ts'
 
 /** Names of `ring2_loss`, in lower case; they become `error.type`. */
@@ -79,9 +80,21 @@ export interface MetricSnapshot {
   readonly models: readonly ModelPoints[]
   readonly segments: readonly SegmentPoints[]
   readonly requests: readonly RequestCount[]
+  /** Requests judged by the built-in bounds, per model and reason. */
+  readonly uncalibrated: readonly UnusedBaselines[]
   /** Requests in the registry that have not ended. */
   readonly activeRequests: number
+  readonly contexts: ContextCounts
   readonly store: StorePoints
+}
+
+export const noContexts: ContextCounts = {
+  requests: { request: 0, tap: 0, request_id: 0, derived: 0 },
+  received: 0,
+  faults: {},
+  late: 0,
+  skewed: 0,
+  waiting: 0,
 }
 
 /** A snapshot of nothing, for the time before the first one arrives. */
@@ -92,7 +105,9 @@ export function emptySnapshot(atMicros: number): MetricSnapshot {
     models: [],
     segments: [],
     requests: [],
+    uncalibrated: [],
     activeRequests: 0,
+    contexts: noContexts,
     store: {
       rows: 0,
       bytes: 0,

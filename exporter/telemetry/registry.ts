@@ -7,8 +7,9 @@
  */
 
 import { hooks } from '../../collector/hooks.gen.ts'
+import type { BaselineUnused } from '../../collector/index.ts'
 import { lossReasons } from '../../collector/layout.gen.ts'
-import { verdicts } from '../../collector/records.ts'
+import { contextFaults, traceOrigins, verdicts } from '../../collector/records.ts'
 import { signalMetrics } from './signal-metrics.ts'
 
 export type MetricKind = 'histogram' | 'counter' | 'up_down_counter' | 'gauge'
@@ -41,6 +42,13 @@ export interface AttributeDefinition {
 
 const captureLosses = [...lossReasons.values()]
 const deliveryLosses = ['queue_full', 'rejected', 'shutdown']
+const baselineReasons: readonly BaselineUnused[] = [
+  'other_revision',
+  'other_dtype',
+  'other_engine',
+  'no_entry',
+  'damaged',
+]
 
 /** Attributes of metrics. */
 export const metricAttributes = {
@@ -92,6 +100,11 @@ export const metricAttributes = {
     help: 'which of the two rings of a segment',
     values: ['payload', 'meta'],
   },
+  'ring2.trace.origin': {
+    type: 'string',
+    help: "where a request's trace id came from, best first",
+    values: traceOrigins,
+  },
   'ring2.export.signal': {
     type: 'string',
     help: 'what is exported by OTLP',
@@ -99,8 +112,8 @@ export const metricAttributes = {
   },
   'error.type': {
     type: 'string',
-    help: 'why something was lost',
-    values: [...captureLosses, ...deliveryLosses],
+    help: 'why something was lost, or not taken, or not used',
+    values: [...captureLosses, ...deliveryLosses, ...contextFaults, ...baselineReasons],
   },
 } as const satisfies Record<string, AttributeDefinition>
 
@@ -190,12 +203,63 @@ export const metrics = {
     ['gen_ai.request.model'],
     'Requests with the verdict ok. Over ring2.sli.valid it is the service level indicator.',
   ),
+  uncalibrated: plain(
+    'ring2.verdict.uncalibrated.requests',
+    'counter',
+    '{request}',
+    ['gen_ai.request.model', 'error.type'],
+    'Requests judged by the built-in bounds, by why no baseline of their model was used.',
+    { 'error.type': baselineReasons },
+  ),
   requestActive: plain(
     'ring2.request.active',
     'up_down_counter',
     '{request}',
     [],
     'Requests that have begun and not ended.',
+  ),
+  contextRequests: plain(
+    'ring2.context.requests',
+    'counter',
+    '{request}',
+    ['ring2.trace.origin'],
+    'Requests that have ended and were handed on, by where their trace id came from.',
+  ),
+  contextReceived: plain(
+    'ring2.context.received',
+    'counter',
+    '{span}',
+    [],
+    'Spans of other processes that name a request and thereby give its trace context.',
+  ),
+  contextRejected: plain(
+    'ring2.context.rejected',
+    'counter',
+    '{request}',
+    ['error.type'],
+    'Trace contexts that were not taken, by reason; the next best source is used.',
+    { 'error.type': contextFaults },
+  ),
+  contextWaiting: plain(
+    'ring2.context.waiting',
+    'up_down_counter',
+    '{request}',
+    [],
+    'Ended requests whose spans wait for a trace context.',
+  ),
+  contextLate: plain(
+    'ring2.context.late.requests',
+    'counter',
+    '{request}',
+    [],
+    "Requests whose trace context came after their spans: sent once more, in the caller's trace.",
+  ),
+  contextSkewed: plain(
+    'ring2.context.skewed.requests',
+    'counter',
+    '{request}',
+    [],
+    'Requests whose times lie outside their parent span: the clocks disagree.',
   ),
   captureRecords: plain(
     'ring2.capture.records',

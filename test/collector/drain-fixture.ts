@@ -14,6 +14,7 @@ import type { Outcome, RequestSummary, TensorRow, TensorSink } from '../../colle
 import { createSlices } from '../../collector/slices.ts'
 import { temporaryFolder } from '../exporter/tensors/temporary-folder.ts'
 import { openProducer, type ProducerOptions, type TestProducer } from '../helpers/producer.ts'
+import { nonfiniteVerdicts } from '../helpers/verdicts.ts'
 
 export class Crash extends Error {}
 
@@ -157,6 +158,7 @@ export function createDrainFixture(options: Partial<ProducerOptions> = {}): Drai
         host: 'host-1',
         actions: planActions(everything),
         sink: store.sink(),
+        verdicts: nonfiniteVerdicts(),
         folds,
         groups: constants.groupsAll,
         slices,

@@ -6,6 +6,7 @@ import { settleOrphans } from '../../collector/orphans.ts'
 import type { ProducerInfo, RequestSummary } from '../../collector/records.ts'
 import { createRegistry } from '../../collector/requests.ts'
 import { temporaryFolder } from '../exporter/tensors/temporary-folder.ts'
+import { nonfiniteVerdicts } from '../helpers/verdicts.ts'
 import { createMemoryStore } from './drain-fixture.ts'
 
 const producer: ProducerInfo = { segment: 'chat', boot: '00c0ffee00c0ffee', host: 'h', pid: 7 }
@@ -19,6 +20,7 @@ function leftover() {
   const registry = createRegistry({
     producer,
     unwanted: new Set(),
+    verdicts: nonfiniteVerdicts(),
     requestsMax: 10,
     requestIdleMicros: 1e9,
     onEnd: () => undefined,
@@ -41,6 +43,7 @@ function leftover() {
       segmentsDirectory: segments,
       host,
       sink: store.sink(),
+      verdicts: nonfiniteVerdicts(),
       onEnd: (summary) => void ended.push(summary),
       onEvent: () => undefined,
     })

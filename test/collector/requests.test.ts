@@ -13,6 +13,7 @@ import {
   type RequestRegistry,
 } from '../../collector/requests.ts'
 import { tinyModel } from '../helpers/producer.ts'
+import { nonfiniteVerdicts } from '../helpers/verdicts.ts'
 
 const producer: ProducerInfo = { segment: 'chat', boot: '00c0ffee00c0ffee', host: 'h', pid: 7 }
 const second = 1_000_000
@@ -28,6 +29,7 @@ function open(change: Partial<RegistryOptions> = {}) {
   const registry = createRegistry({
     producer,
     unwanted: new Set(),
+    verdicts: nonfiniteVerdicts(),
     requestsMax: 10,
     requestIdleMicros: 60 * second,
     onEnd: (summary) => void ended.push(summary),

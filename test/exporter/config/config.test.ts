@@ -1,6 +1,6 @@
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
-import { join, resolve } from 'node:path'
+import { dirname, join, resolve } from 'node:path'
 import { Ajv2020 } from 'ajv/dist/2020.js'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { Ring2Error } from '../../../collector/errors.ts'
@@ -51,14 +51,37 @@ describe('defaults', () => {
       fsync: false,
     })
     expect(config.api).toEqual({ host: '127.0.0.1', port: 9464 })
-    expect(config.capture).toEqual({ stats: ['all'], tensors: ['all'] })
-    expect(config.telemetry).toEqual({ otlp: 'auto', metrics_interval_seconds: 15 })
+    expect(config.capture).toEqual({ stats: ['all'], tensors: ['all'], statistics: ['all'] })
+    expect(config.verdict).toEqual({
+      rules: ['all'],
+      baselines: '/home/someone/.config/ring2/baselines.json',
+    })
+    expect(config.telemetry).toEqual({
+      otlp: 'auto',
+      metrics_interval_seconds: 15,
+      tap: false,
+      tap_wait_seconds: 10,
+    })
     expect(sources.get('store.url')).toBe('default')
   })
 
   it('keeps the store in XDG_CACHE_HOME where that is set', () => {
     const { config } = loadConfig({ environment: { ...environment, XDG_CACHE_HOME: '/cache' } })
     expect(config.store.url).toBe('/cache/ring2/store')
+  })
+
+  it('keeps baselines beside the file, else in XDG_CONFIG_HOME, else where a key says', () => {
+    const file = fileOf('')
+    const beside = loadConfig({ file, environment }).config.verdict.baselines
+    expect(beside).toBe(join(dirname(file), 'baselines.json'))
+    const elsewhere = { ...environment, XDG_CONFIG_HOME: '/etc/xdg' }
+    expect(loadConfig({ environment: elsewhere }).config.verdict.baselines).toBe(
+      '/etc/xdg/ring2/baselines.json',
+    )
+    const named = { ...environment, RING2_VERDICT_BASELINES: '~/learnt.json' }
+    expect(loadConfig({ file, environment: named }).config.verdict.baselines).toBe(
+      '/home/someone/learnt.json',
+    )
   })
 
   it('takes an empty file, and sections without keys', () => {
@@ -121,7 +144,11 @@ describe('environment', () => {
     })
     expect(config.store.flush_seconds).toBe(0.5)
     expect(config.store.fsync).toBe(true)
-    expect(config.capture).toEqual({ stats: [], tensors: ['resid_pre', 'pattern'] })
+    expect(config.capture).toEqual({
+      stats: [],
+      tensors: ['resid_pre', 'pattern'],
+      statistics: ['all'],
+    })
     expect(config.store.url).toBe('s3://bucket/prefix')
     expect(config.segments.directory).toBe(resolve('relative'))
   })

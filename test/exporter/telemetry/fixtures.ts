@@ -119,6 +119,7 @@ export function snapshotOf(histograms: readonly HistogramPoint[]): MetricSnapsho
   return {
     startedAtMicros: START_MICROS,
     takenAtMicros: START_MICROS + 15_000_000,
+    uncalibrated: [{ model: 'SmolLM2-135M-Instruct', reason: 'no_entry', requests: 5 }],
     models: [
       {
         model: 'SmolLM2-135M-Instruct',
@@ -158,6 +159,14 @@ export function snapshotOf(histograms: readonly HistogramPoint[]): MetricSnapsho
       { model: 'SmolLM2-135M-Instruct', verdict: 'unknown', completeness: 'unknown', count: 1 },
     ],
     activeRequests: 2,
+    contexts: {
+      requests: { request: 3, tap: 2, request_id: 0, derived: 1 },
+      received: 4,
+      faults: { traceparent_malformed: 1 },
+      late: 1,
+      skewed: 1,
+      waiting: 2,
+    },
     store: {
       rows: 98,
       bytes: 120_000,

@@ -1,0 +1,49 @@
+/**
+ * Counts the requests that have ended, per model, verdict and completeness.
+ *
+ * Every count that a model can have is there, as 0, from the moment that the model is known: a
+ * counter that appears with its first event hides that event from whoever takes differences.
+ */
+import {
+  type CompletenessState,
+  collectorLimits,
+  type RequestSummary,
+  type Verdict,
+  verdicts,
+} from '../../collector/index.ts'
+import type { RequestCount } from '../telemetry/metric-points.ts'
+
+export interface RequestCounts {
+  /** A model has announced itself. */
+  know(model: string): void
+  count(summary: RequestSummary): void
+  list(): RequestCount[]
+}
+
+const states: readonly CompletenessState[] = ['complete', 'incomplete', 'unknown']
+
+export function createRequestCounts(): RequestCounts {
+  const counts = new Map<string, RequestCount>()
+  const known = new Set<string>()
+
+  function add(model: string, verdict: Verdict, completeness: CompletenessState, by: number): void {
+    const name = JSON.stringify([model, verdict, completeness])
+    const count = (counts.get(name)?.count ?? 0) + by
+    counts.set(name, { model, verdict, completeness, count })
+  }
+
+  return {
+    know(model) {
+      if (known.has(model) || known.size >= collectorLimits.modelsMax) return
+      known.add(model)
+      for (const verdict of verdicts) {
+        // What is not known to be complete is never ok.
+        for (const state of verdict === 'ok' ? states.slice(0, 1) : states) {
+          add(model, verdict, state, 0)
+        }
+      }
+    },
+    count: ({ model, verdict, completeness }) => add(model.name, verdict, completeness.state, 1),
+    list: () => [...counts.values()],
+  }
+}
