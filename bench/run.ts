@@ -89,6 +89,14 @@ const benchmarks: readonly Benchmark[] = [
     arguments: ['bench/parquet.ts'],
   },
   {
+    name: 'spans',
+    about:
+      'Spans of requests with their statistics, from summary to a real Collector that answered, one process each. A ratio is ours over the other, by rate; the second figure is how many arrive when more are ended at once than the other has room for.',
+    budget: 'none lost',
+    program: process.execPath,
+    arguments: ['bench/spans.ts'],
+  },
+  {
     name: 'sustained',
     about:
       'The whole exporter as users run it, for half a minute at 200 tokens a second of a model with 16 layers and 32,000 logits, then 20,000 short requests at once, with a real Collector. Nothing to compare with.',

@@ -125,6 +125,7 @@ async function main(seconds: number, requests: number) {
     folder: join(folder, 'stack'),
     servers: ['collector'],
     collectorConfig: join(otelConfig, 'collector/minimal.yaml'),
+    environment: { OTELCOL_DEBUG_VERBOSITY: 'basic' },
   })
   const { child, pid, url } = await startExporter(folder, segments, stack.urls.otlpGrpc)
   const producer = openProducer({

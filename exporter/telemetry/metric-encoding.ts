@@ -17,14 +17,19 @@ import type {
   NumberSeries,
   PointAttributes,
 } from './metric-families.ts'
+import {
+  type OtlpValue,
+  type Scope,
+  writeAttribute,
+  writeResource,
+  writeScope,
+} from './otlp-attributes.ts'
 import { createProtobufWriter, type ProtobufWriter } from './protobuf.ts'
 import type { MetricDefinition, MetricKind } from './registry.ts'
 
 const REQUEST = { resourceMetrics: 1 } as const
 const RESOURCE_METRICS = { resource: 1, scopeMetrics: 2 } as const
-const RESOURCE = { attributes: 1 } as const
 const SCOPE_METRICS = { scope: 1, metrics: 2 } as const
-const SCOPE = { name: 1, version: 2 } as const
 const METRIC = { name: 1, description: 2, unit: 3 } as const
 /** The field of Metric that holds the points. */
 const DATA: Readonly<Record<MetricKind, number>> = {
@@ -53,9 +58,6 @@ const HISTOGRAM_POINT = {
 } as const
 const BUCKETS = { offset: 1, bucketCounts: 2 } as const
 const EXEMPLAR = { time: 2, asDouble: 3, spanId: 4, traceId: 5, filteredAttributes: 7 } as const
-const KEY_VALUE = { key: 1, value: 2 } as const
-const ANY_VALUE = { text: 1, bool: 2, int: 3, double: 4, array: 5 } as const
-const ARRAY = { values: 1 } as const
 
 const NANOS_PER_MICRO = 1000
 /** Samples below this are counted as zero: kFoldZeroBelow of native/src/fold.h. */
@@ -65,11 +67,9 @@ const METRICS_DEPTH = 2
 /** Room for the lengths of the messages around the points. */
 const CLOSING_BYTES = 32
 
-export type ResourceValue = string | number | boolean | readonly ResourceValue[]
-
 export interface MetricSource {
-  readonly resource: Readonly<Record<string, ResourceValue>>
-  readonly scope: { readonly name: string; readonly version: string }
+  readonly resource: Readonly<Record<string, OtlpValue>>
+  readonly scope: Scope
 }
 
 export interface RequestLimits {
@@ -163,16 +163,9 @@ function addPoint<Series extends NumberSeries | HistogramSeries>(
 
 function beginRequest({ writer, source, opened }: Encoding): void {
   opened.push(writer.open(REQUEST.resourceMetrics))
-  const resource = writer.open(RESOURCE_METRICS.resource)
-  for (const [key, value] of Object.entries(source.resource)) {
-    writeAttribute(writer, RESOURCE.attributes, key, value)
-  }
-  writer.close(resource)
+  writeResource(writer, RESOURCE_METRICS.resource, source.resource)
   opened.push(writer.open(RESOURCE_METRICS.scopeMetrics))
-  const scope = writer.open(SCOPE_METRICS.scope)
-  writer.text(SCOPE.name, source.scope.name)
-  writer.text(SCOPE.version, source.scope.version)
-  writer.close(scope)
+  writeScope(writer, SCOPE_METRICS.scope, source.scope)
 }
 
 function openMetric({ writer, opened }: Encoding, definition: MetricDefinition): void {
@@ -265,36 +258,5 @@ function writeAttributes(writer: ProtobufWriter, field: number, attributes: Poin
   for (const key in attributes) {
     const value = attributes[key as keyof PointAttributes]
     if (value !== undefined) writeAttribute(writer, field, key, value)
-  }
-}
-
-function writeAttribute(
-  writer: ProtobufWriter,
-  field: number,
-  key: string,
-  value: ResourceValue,
-): void {
-  const keyValue = writer.open(field)
-  writer.text(KEY_VALUE.key, key)
-  const any = writer.open(KEY_VALUE.value)
-  writeValue(writer, value)
-  writer.close(any)
-  writer.close(keyValue)
-}
-
-function writeValue(writer: ProtobufWriter, value: ResourceValue): void {
-  if (typeof value === 'string') writer.text(ANY_VALUE.text, value)
-  else if (typeof value === 'boolean') writer.varint(ANY_VALUE.bool, value ? 1 : 0)
-  else if (typeof value === 'number') {
-    if (Number.isSafeInteger(value)) writer.int64(ANY_VALUE.int, value)
-    else writer.double(ANY_VALUE.double, value)
-  } else {
-    const array = writer.open(ANY_VALUE.array)
-    for (const element of value) {
-      const inner = writer.open(ARRAY.values)
-      writeValue(writer, element)
-      writer.close(inner)
-    }
-    writer.close(array)
   }
 }

@@ -31,6 +31,8 @@ export interface ProtobufWriter {
   fixed64(field: number, value: number, factor?: number): void
   /** sfixed64: whole, within ±(2^53 − 1). */
   sfixed64(field: number, value: number): void
+  /** From 0 to 2^32 − 1. */
+  fixed32(field: number, value: number): void
   double(field: number, value: number): void
   text(field: number, value: string): void
   /** Bytes given in hexadecimal digits, two for each. */
@@ -122,6 +124,10 @@ export function createProtobufWriter(initialBytes = 4096): ProtobufWriter {
       tag(field, WIRE.fixed64, 8)
       const high = Math.floor(value / TWO_32)
       put64(value - high * TWO_32, high >>> 0)
+    },
+    fixed32: (field, value) => {
+      tag(field, WIRE.fixed32, 4)
+      at = buffer.writeUInt32LE(value, at)
     },
     double: (field, value) => {
       tag(field, WIRE.fixed64, 8)

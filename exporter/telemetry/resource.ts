@@ -25,7 +25,7 @@ import {
   ATTR_SERVICE_VERSION,
 } from '@opentelemetry/semantic-conventions'
 import type { Config, Environment } from '../config.ts'
-import type { ResourceValue } from './metric-encoding.ts'
+import type { OtlpValue } from './otlp-attributes.ts'
 
 export const SERVICE_NAME = 'ring2-exporter'
 
@@ -70,12 +70,12 @@ export function detectedResource(
 /** The attributes, once those that are found asynchronously are there. */
 export async function settledAttributes(
   resource: Resource,
-): Promise<Readonly<Record<string, ResourceValue>>> {
+): Promise<Readonly<Record<string, OtlpValue>>> {
   await resource.waitForAsyncAttributes?.()
-  const attributes: Record<string, ResourceValue> = {}
+  const attributes: Record<string, OtlpValue> = {}
   for (const [name, value] of Object.entries(resource.attributes)) {
     if (Array.isArray(value)) attributes[name] = value.filter((one) => one != null)
-    else if (value !== undefined) attributes[name] = value as ResourceValue
+    else if (value !== undefined) attributes[name] = value as OtlpValue
   }
   return attributes
 }

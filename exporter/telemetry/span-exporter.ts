@@ -1,7 +1,6 @@
 /**
- * Sends spans by OTLP over gRPC: OpenTelemetry's own transport and serializer, with one change to
- * what is sent. A statistic is a double also where its value is whole, so that a receiver sees one
- * type per attribute. It neither queues nor retries.
+ * Sends spans by OTLP over gRPC: OpenTelemetry's own transport, and a serializer that keeps the type
+ * of a statistic (span-encoding.ts). It neither queues nor retries.
  */
 
 import {
@@ -12,8 +11,8 @@ import {
   ProtobufTraceSerializer,
   TraceExporterMetricsHelper,
 } from '@opentelemetry/otlp-transformer'
-import type { ReadableSpan, SpanExporter } from '@opentelemetry/sdk-trace'
-import { withDoubles } from './double-attributes.ts'
+import type { SpanExporter } from '@opentelemetry/sdk-trace'
+import { encodeSpans } from './span-encoding.ts'
 import { isStatistic } from './span-registry.ts'
 
 /**
@@ -23,16 +22,11 @@ import { isStatistic } from './span-registry.ts'
 export function createSpanExporter(target: { readonly url?: string }): SpanExporter {
   return createOtlpGrpcExportDelegate(
     convertLegacyOtlpGrpcOptions(target, 'TRACES'),
-    { ...ProtobufTraceSerializer, serializeRequest },
+    { ...ProtobufTraceSerializer, serializeRequest: (spans) => encodeSpans(spans, isStatistic) },
     'otlp_grpc_span_exporter',
     TraceExporterMetricsHelper,
     undefined,
     'TraceExportService',
     '/opentelemetry.proto.collector.trace.v1.TraceService/Export',
   )
-}
-
-function serializeRequest(spans: ReadableSpan[]): Uint8Array | undefined {
-  const request = ProtobufTraceSerializer.serializeRequest(spans)
-  return request === undefined ? undefined : withDoubles(request, isStatistic)
 }
