@@ -2,11 +2,12 @@
 import { once } from 'node:events'
 import type { Command } from 'commander'
 import { runDemo } from '../demo/demo.ts'
-import { renderPage } from '../demo/report.ts'
+import { type DemoDocument, renderPage } from '../demo/report.ts'
 import { type ConfigOptions, configFrom, withConfig } from './config-option.ts'
 import { exitCodes, print, printJson, tell } from './outcome.ts'
 
 interface DemoCommandOptions extends ConfigOptions {
+  readonly stack?: boolean
   readonly keep?: boolean
   readonly json?: boolean
 }
@@ -14,7 +15,8 @@ interface DemoCommandOptions extends ConfigOptions {
 export function demoCommand(command: Command): void {
   withConfig(command)
     .description('run a real model with the exporter beside it, and show what came out')
-    .option('--keep', 'leave the service and the exporter running until Ctrl-C')
+    .option('--stack', 'let the real Collector, Jaeger, Prometheus and Alertmanager watch')
+    .option('--keep', 'leave everything running until Ctrl-C')
     .option('--json', 'print one JSON document')
     .action(async (options: DemoCommandOptions) => {
       process.exitCode = await demo(options)
@@ -24,6 +26,7 @@ export function demoCommand(command: Command): void {
 async function demo(options: DemoCommandOptions): Promise<number> {
   const result = await runDemo({
     store: configFrom(options).config.store.url,
+    stack: options.stack === true,
     keep: options.keep === true,
     onProgress: tell,
   })
@@ -32,5 +35,18 @@ async function demo(options: DemoCommandOptions): Promise<number> {
   if (options.keep === true) await Promise.race([once(process, 'SIGINT'), once(process, 'SIGTERM')])
   const orderly = await result.stop()
   if (!orderly) tell('a process of the demo did not end in order')
-  return orderly && result.document.verified.equal ? exitCodes.done : exitCodes.failed
+  return orderly && isGood(result.document) ? exitCodes.done : exitCodes.failed
+}
+
+/** What is read back must be what was held, and the servers must have seen what the demo is about. */
+function isGood({ verified, jaeger, prometheus, alerts }: DemoDocument): boolean {
+  if (!verified.equal) return false
+  if (jaeger === undefined || prometheus === undefined || alerts === undefined) return true
+  return (
+    jaeger.under_app &&
+    prometheus.native_histograms > 0 &&
+    prometheus.exemplar_trace_ids.length > 0 &&
+    alerts.fired.length > 0 &&
+    alerts.silent_before
+  )
 }

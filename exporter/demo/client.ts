@@ -2,7 +2,8 @@
 import { randomBytes } from 'node:crypto'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { Ring2Error } from '../errors.ts'
-import { conversations, messagesOf } from './conversations.ts'
+import { messagesOf } from './conversations.ts'
+import { fetchChecked } from './http.ts'
 import { demoLimits } from './limits.ts'
 
 export interface Answer {
@@ -32,19 +33,8 @@ export interface StoredRequest {
   } | null
 }
 
-async function fetchChecked(url: string, init?: RequestInit): Promise<Response> {
-  const response = await fetch(url, {
-    ...init,
-    signal: AbortSignal.timeout(demoLimits.requestMillis),
-  })
-  if (response.ok) return response
-  throw new Ring2Error('RING2_E_INTERNAL_EXPORTER', {
-    expected: `${url} to answer`,
-    actual: `${response.status} ${await response.text()}`,
-  })
-}
-
-async function ask(service: string, question: string): Promise<Answer> {
+/** One request, in a trace of its own whose root is the client's and is sent to nobody. */
+export async function ask(service: string, question: string): Promise<Answer> {
   const traceId = randomBytes(16).toString('hex')
   const spanId = randomBytes(8).toString('hex')
   const began = performance.now()
@@ -77,9 +67,14 @@ async function ask(service: string, question: string): Promise<Answer> {
   }
 }
 
-export async function chat(service: string, onAnswer: (answer: Answer) => void): Promise<Answer[]> {
+/** Groups are sent one after the other, a group's questions at once. */
+export async function chat(
+  service: string,
+  groups: readonly (readonly string[])[],
+  onAnswer: (answer: Answer) => void,
+): Promise<Answer[]> {
   const answers: Answer[] = []
-  for (const group of conversations) {
+  for (const group of groups) {
     const together = await Promise.all(
       group.map(async (question) => {
         const answer = await ask(service, question)
@@ -90,6 +85,25 @@ export async function chat(service: string, onAnswer: (answer: Answer) => void):
     answers.push(...together)
   }
   return answers
+}
+
+/** Noise in one layer's weights, in standard deviations of each weight. */
+export interface Fault {
+  readonly layer: number
+  readonly noise: number
+  readonly seed: number
+}
+
+/** Breaks the model of a chat service that was started to be broken. */
+export async function injectFault(service: string, fault: Fault): Promise<void> {
+  const headers = { 'content-type': 'application/json' }
+  const body = JSON.stringify(fault)
+  await (await fetchChecked(`${service}/faults`, { method: 'POST', headers, body })).arrayBuffer()
+}
+
+/** Restores the weights; nothing when they are healthy. */
+export async function removeFault(service: string): Promise<void> {
+  await (await fetchChecked(`${service}/faults`, { method: 'DELETE' })).arrayBuffer()
 }
 
 /** Waits until the exporter has the whole of a request. */

@@ -1,13 +1,24 @@
-/** What the demo's client asks: groups are sent one after the other, a group's requests at once. */
+/** What the demo's client asks, and how the model is broken meanwhile. */
+import type { Fault } from './client.ts'
+
 const system =
   'You are a careful assistant. Answer in one short sentence, in plain words, and never invent facts. ' +
   'If a question cannot be answered for certain, say so and name what would be needed to answer it.'
 
+/** Groups are sent one after the other, a group's requests at once. */
 export const conversations: readonly (readonly string[])[] = [
   ['What is the capital of France?'],
   ['Why is the sky blue?', 'Name three primary colours.'],
   ['What is 17 plus 25?', 'Write a haiku about the sea.', 'Who wrote the play Hamlet?'],
 ]
+
+/** Asked again while the model is broken. */
+export const brokenConversations: readonly (readonly string[])[] = [
+  ['Why is the sky blue?', 'Name three primary colours.', 'Who wrote the play Hamlet?'],
+]
+
+/** A layer in the middle; with half the noise SmolLM2 still answers in sentences. */
+export const demoFault: Fault = { layer: 15, noise: 1, seed: 0 }
 
 export function messagesOf(question: string): { role: string; content: string }[] {
   return [

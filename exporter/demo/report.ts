@@ -1,6 +1,9 @@
 /** The demo's result: as one document, and as a page for a terminal. */
 import { bytesText, numberText, sparkline, styles, table } from '../cli/table.ts'
 import type { Answer, Loss, StoredRequest } from './client.ts'
+import type { StackEvidence } from './scenario.ts'
+import type { StackUrls } from './stack/servers.ts'
+import { stackLines } from './stack-report.ts'
 import type { Verified } from './verify.ts'
 
 export interface DemoRequest {
@@ -23,7 +26,8 @@ export interface DemoRequest {
   readonly text: string
 }
 
-export interface DemoDocument {
+/** With the stack: six healthy requests, then those of the broken model; and what the servers have. */
+export interface DemoDocument extends Partial<StackEvidence> {
   readonly requests: readonly DemoRequest[]
   readonly store: string
   readonly verified: Verified
@@ -59,12 +63,23 @@ export function describeRequest(answer: Answer, stored: StoredRequest): DemoRequ
 
 export interface Page {
   readonly document: DemoDocument
-  readonly fetchCommand: string
+  /** The trace that is shown as a tree, and to fetch from. */
+  readonly shown: string
   readonly traceLines: readonly string[]
-  readonly api: string | null
+  readonly api: string
+  /** Addresses of the servers that watched. */
+  readonly urls?: StackUrls
+  /** Whether the processes go on. */
+  readonly running: boolean
 }
 
-export function renderPage({ document, fetchCommand, traceLines, api }: Page): string {
+/** Quoted where a shell would split it or read more into it. */
+function shellWord(text: string): string {
+  return /^[\w@%+=:,./-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`
+}
+
+export function renderPage(page: Page): string {
+  const { document, shown, traceLines, api, urls, running } = page
   const { bold, dim, green, yellow } = styles()
   const { requests, verified, losses } = document
   const rows = requests.map((request) => [
@@ -89,6 +104,7 @@ export function renderPage({ document, fetchCommand, traceLines, api }: Page): s
   ]
   const bytes = requests.reduce((sum, request) => sum + request.bytes, 0)
   const tensors = requests.reduce((sum, request) => sum + request.tensors, 0)
+  const fetchCommand = `npx ring2-exporter fetch ${shown} --hook ${verified.hook} --layer ${verified.layer} --store ${shellWord(document.store)}`
   const outcome = verified.equal ? green('equal byte for byte') : yellow('NOT EQUAL')
   return [
     '',
@@ -102,7 +118,8 @@ export function renderPage({ document, fetchCommand, traceLines, api }: Page): s
     `${bold('Fetch one')}  ${fetchCommand}`,
     `${bold('Checked')}    ${verified.hook} layer ${verified.layer} [${verified.shape.join(', ')}], ${bytesText(verified.bytes)}: ${outcome} with what the model process held`,
     `${bold('Lost')}       ${losses.length === 0 ? 'nothing' : losses.map((loss) => `${loss.records} records (${loss.reason})`).join(', ')}`,
-    ...(api === null ? [] : [`${bold('Running')}    ${api} until Ctrl-C`]),
+    ...(urls === undefined ? [] : stackLines(page, urls)),
+    ...(running ? [`${bold('Running')}    ${api} until Ctrl-C`] : []),
     dim(`${document.seconds.toFixed(1)} s in all`),
     '',
   ].join('\n')

@@ -1,0 +1,197 @@
+/**
+ * A model that is watched by the real servers, and then breaks: the parts of `demo --stack`, each a
+ * function that tests call too. What the servers say is read from their own APIs.
+ */
+import { createServer } from 'node:net'
+import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { Ring2Error } from '../errors.ts'
+import {
+  type AlertsEvidence,
+  alertsFired,
+  type Notification,
+  rulesEvaluatedAt,
+  startWebhook,
+  type Webhook,
+  wasSilent,
+} from './alerts.ts'
+import { type Answer, type Fault, injectFault, removeFault } from './client.ts'
+import { type JaegerEvidence, jaegerEvidence, waitForTrace } from './jaeger.ts'
+import { demoLimits } from './limits.ts'
+import { type Parts, startExporter, startService, stopParts } from './parts.ts'
+import { type PrometheusEvidence, prometheusEvidence, queryNumber } from './prometheus.ts'
+import type { DemoRequest } from './report.ts'
+import { askAll } from './requests.ts'
+import { type Stack, startStack } from './stack/servers.ts'
+
+export interface Watched {
+  readonly parts: Parts
+  readonly stack: Stack
+  readonly webhook: Webhook
+  readonly api: string
+  readonly service: string
+  /** Ends everything, the model first; false when a process did not end in order. */
+  stop(): Promise<boolean>
+}
+
+export interface WatchedOptions {
+  readonly parts: Parts
+  /** Folder with the servers' programs. */
+  readonly binaries: string
+  readonly store: string
+  onProgress(text: string): void
+}
+
+export interface StackEvidence {
+  readonly jaeger: JaegerEvidence
+  readonly prometheus: PrometheusEvidence
+  readonly alerts: AlertsEvidence
+}
+
+/** Servers, exporter and chat service; none is left running when one does not start. */
+export async function startWatched(options: WatchedOptions): Promise<Watched> {
+  const { parts, binaries, store, onProgress } = options
+  const webhook = await startWebhook()
+  // Known before the exporter runs, because the Collector's tap sends to it.
+  const port = await freePort()
+  let stack: Stack | undefined
+  const stop = async (): Promise<boolean> => {
+    const codes = await stopParts(parts)
+    await stack?.stop()
+    await webhook.close()
+    return codes.every((code) => code === 0)
+  }
+  try {
+    onProgress('starting the Collector, Jaeger, Prometheus and Alertmanager …')
+    stack = await startStack({
+      binaries,
+      folder: join(parts.folder, 'stack'),
+      webhookUrl: webhook.url,
+      evaluationInterval: '1s',
+      groupWait: '1s',
+      environment: { RING2_TAP_ENDPOINT: `http://127.0.0.1:${port}/otlp` },
+    })
+    const endpoint = stack.urls.otlpGrpc
+    onProgress('starting the exporter …')
+    const api = await startExporter(parts, { store, endpoint, port })
+    onProgress('starting the chat service with SmolLM2-135M-Instruct …')
+    const service = await startService(parts, { endpoint, allowFaults: true })
+    return { parts, stack, webhook, api, service, stop }
+  } catch (error) {
+    await stop()
+    throw error
+  }
+}
+
+async function freePort(): Promise<number> {
+  return new Promise((resolve, reject) => {
+    const server = createServer().once('error', reject)
+    server.listen(0, '127.0.0.1', () => {
+      const address = server.address()
+      const port = typeof address === 'object' && address !== null ? address.port : 0
+      server.close(() => resolve(port))
+    })
+  })
+}
+
+/**
+ * Waits until Prometheus has counted so many ended requests, and has judged its alert rules twice since.
+ * The time then, in seconds of Unix time.
+ */
+export async function settle({ stack }: Watched, requests: number): Promise<number> {
+  const { prometheus } = stack.urls
+  const counted = async () =>
+    (await queryNumber(prometheus, 'sum(ring2_requests_total)')) >= requests
+  await eventually(counted, demoLimits.storedMillis, `${requests} requests in Prometheus`)
+  for (let evaluations = 0; evaluations < 2; evaluations++) {
+    const before = Date.now()
+    const judged = async () => (await rulesEvaluatedAt(prometheus)) > before
+    await eventually(judged, demoLimits.storedMillis, 'an evaluation of the alert rules')
+  }
+  return Date.now() / 1000
+}
+
+/** What was asked while the model was broken, and how that reached the webhook. */
+export interface Broken {
+  readonly requests: readonly DemoRequest[]
+  /** The first whose verdict is bad. */
+  readonly worst: Answer
+  readonly notification: Notification
+}
+
+/** Breaks one layer, asks, waits for a page about it, and mends the layer again. */
+export async function breakAndMend(
+  watched: Watched,
+  fault: Fault,
+  groups: readonly (readonly string[])[],
+  onProgress: (text: string) => void,
+): Promise<Broken> {
+  await injectFault(watched.service, fault)
+  try {
+    const { answers, requests } = await askAll(watched, groups, onProgress)
+    const bad = requests.findIndex(({ verdict }) => verdict !== 'ok' && verdict !== 'unknown')
+    const worst = answers[bad]
+    if (worst === undefined) {
+      throw new Ring2Error('RING2_E_INTERNAL_EXPORTER', {
+        expected: 'a bad verdict on an answer of the broken model',
+        actual: requests.map(({ verdict }) => verdict).join(', '),
+      })
+    }
+    onProgress('waiting for the alert …')
+    let notification: Notification | undefined
+    const arrived = () => {
+      notification = pageFrom(watched.webhook)
+      return notification !== undefined
+    }
+    await eventually(arrived, demoLimits.alertMillis, 'a page at the webhook')
+    if (notification === undefined) throw new Error('an alert arrived and is gone')
+    return { requests, worst, notification }
+  } finally {
+    await removeFault(watched.service)
+  }
+}
+
+/** The first message about an alert that somebody is woken for. */
+function pageFrom(webhook: Webhook): Notification | undefined {
+  return webhook
+    .received()
+    .find(({ alerts }) =>
+      alerts.some(({ status, labels }) => status === 'firing' && labels.severity === 'page'),
+    )
+}
+
+/** Reads everything back from the servers: the trace of one request, the series, the alerts. */
+export async function readEvidence(
+  { stack }: Watched,
+  traceId: string,
+  healthy: { readonly from: number; readonly to: number },
+): Promise<StackEvidence> {
+  const { jaeger, prometheus, alertmanager } = stack.urls
+  await waitForTrace(jaeger, traceId)
+  return {
+    jaeger: await jaegerEvidence(jaeger, traceId),
+    prometheus: await prometheusEvidence(prometheus),
+    alerts: {
+      fired: await alertsFired(alertmanager),
+      silent_before: await wasSilent(prometheus, healthy.from, healthy.to),
+    },
+  }
+}
+
+/** @throws Ring2Error when it does not come true in time. */
+export async function eventually(
+  probe: () => boolean | Promise<boolean>,
+  millis: number,
+  expected: string,
+): Promise<void> {
+  const until = performance.now() + millis
+  while (!(await probe())) {
+    if (performance.now() > until) {
+      throw new Ring2Error('RING2_E_INTERNAL_EXPORTER', {
+        expected,
+        actual: `nothing in ${millis / 1000} s`,
+      })
+    }
+    await sleep(demoLimits.pollMillis)
+  }
+}
