@@ -14,6 +14,7 @@ const checks: readonly (readonly [string, string, readonly string[]])[] = [
     process.execPath,
     ['exporter/telemetry/generate.ts', '--check'],
   ],
+  ['dashboards and alert rules', process.execPath, ['dashboards/generate.ts', '--check']],
 ]
 
 let failed = 0

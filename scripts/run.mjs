@@ -34,7 +34,7 @@ const programs = {
   bench: [['bench/run.ts']],
   check: [['scripts/check.ts']],
   sanitize: [['scripts/sanitize.ts']],
-  gen: [['native/gen/generate.ts'], ['exporter/telemetry/generate.ts']],
+  gen: [['native/gen/generate.ts'], ['exporter/telemetry/generate.ts'], ['dashboards/generate.ts']],
   setup: [],
   native: [],
   stack: [['scripts/stack.ts']],

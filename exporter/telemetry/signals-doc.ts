@@ -60,8 +60,9 @@ when a request has more, statistics are taken in this order:`
 const thresholdsText = `## Objective and thresholds
 
 Dashboards colour by these and alert rules compare with them; \`docs/runbooks/\` has a page per alert.
-The objective is that ${serviceLevelObjective * 100} % of the valid requests are good. An alert on the error budget needs at
-least ${burnGuard.badRequestsMin} bad and ${burnGuard.validRequestsMin} valid requests in its long window.
+The objective is that ${serviceLevelObjective * 100} % of the valid requests are good. An alert on
+the error budget needs at least ${burnGuard.badRequestsMin} bad and ${burnGuard.validRequestsMin}
+valid requests in its long window.
 `
 
 /** The whole document. */

@@ -1,0 +1,65 @@
+/** Alerts on the exporter itself: what it cannot store, cannot send, or that it is gone. */
+import { metrics, openMetricsLabel } from '../../exporter/telemetry/registry.ts'
+import { thresholds } from '../../exporter/telemetry/thresholds.ts'
+import { aggregate, type Grouping, grew, increase, select } from '../promql.ts'
+import type { Alert } from './alert.ts'
+
+const byExporter: readonly Grouping[] = ['service_name', 'host_name']
+const exporter = '{{ $labels.service_name }} on {{ $labels.host_name }}'
+const window = '15m'
+
+const alive = select(metrics.requestActive)
+
+export const pipelineAlerts: readonly Alert[] = [
+  {
+    name: 'Ring2StoreFailing',
+    group: 'ring2-pipeline',
+    severity: 'ticket',
+    expression:
+      `${aggregate('sum', byExporter, increase(metrics.storeFailures, {}, window))} >= ` +
+      `${thresholds.storeFailures.critical}`,
+    summary: `${exporter} cannot write to its store`,
+    description:
+      '{{ $value | humanize }} writes to the store failed in the last 15 minutes. The data waits in the ring and ' +
+      'is written again; when the ring is full, records are lost.',
+    panel: { dashboard: 'pipeline', title: 'Failed writes' },
+  },
+  {
+    name: 'Ring2SpansLost',
+    group: 'ring2-pipeline',
+    severity: 'ticket',
+    expression: grew(metrics.exportLostSpans, [...byExporter, 'error.type'], {}, window),
+    summary: `${exporter} loses spans: {{ $labels.error_type }}`,
+    description:
+      '{{ $value | humanize }} spans were lost in the last 15 minutes, by the reason {{ $labels.error_type }}. ' +
+      'Metrics and stored tensors do not depend on them.',
+    panel: { dashboard: 'pipeline', title: 'Spans lost' },
+  },
+  {
+    name: 'Ring2SamplesRefused',
+    group: 'ring2-pipeline',
+    severity: 'ticket',
+    expression: grew(metrics.refusedSamples, ['gen_ai.request.model'], {}, window),
+    summary: `{{ $labels.${openMetricsLabel('gen_ai.request.model')} }} has too many series`,
+    description:
+      '{{ $value | humanize }} samples found no room in the metrics in the last 15 minutes, because their model has ' +
+      'more series than the exporter keeps. What is shown of it is not all.',
+    panel: { dashboard: 'pipeline', title: 'Samples that found no room' },
+    variable: 'gen_ai_request_model',
+  },
+  {
+    name: 'Ring2ExporterDown',
+    group: 'ring2-pipeline',
+    severity: 'ticket',
+    // Its own metric that is always there: gone is what was there within hours and is not any more.
+    expression:
+      `${aggregate('count', byExporter, `last_over_time(${alive}[6h])`)} unless ` +
+      `${aggregate('count', byExporter, alive)}`,
+    forDuration: '5m',
+    summary: `${exporter} is gone`,
+    description:
+      'It sent metrics within the last 6 hours and sends none now. Models go on unharmed; their rings fill, and then ' +
+      'captures are lost. No other alert can be raised for this exporter.',
+    panel: { dashboard: 'pipeline', title: 'Requests that run' },
+  },
+]
