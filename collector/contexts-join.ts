@@ -188,7 +188,8 @@ export function createContextJoin(options: ContextJoinOptions): ContextJoin {
   return {
     begin(info, producer) {
       if (info.traceOrigin === 'request') return info
-      const kept = find(info, producer, 0, Number.POSITIVE_INFINITY)
+      // Nothing came while it ran: it has run for less than no time.
+      const kept = find(info, producer, Number.NEGATIVE_INFINITY, Number.POSITIVE_INFINITY)
       if (kept === null) return info
       kept.usedBy.set(producer.boot, info.key)
       return adopt(info, kept.context)

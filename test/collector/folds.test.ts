@@ -1,6 +1,6 @@
 import { expect, onTestFinished, test } from 'vitest'
 import { identify } from '../../collector/bodies.ts'
-import { createFoldBook } from '../../collector/folds.ts'
+import { createFoldBook, OTHER_MODELS } from '../../collector/folds.ts'
 import { signals } from '../../collector/layout.gen.ts'
 import { collectorLimits } from '../../collector/limits.ts'
 import type { HistogramPoint, RequestInfo } from '../../collector/records.ts'
@@ -180,4 +180,68 @@ test('a request has one key everywhere, and the oldest is forgotten beyond the b
     folds.keyOf(request(`other ${index}`))
   }
   expect(folds.keyOf(request('first'))).not.toBe(key)
+})
+
+test("exemplars name a request's new trace, those taken before too", () => {
+  const fixture = createDrainFixture()
+  fixture.producer.model()
+  writeRequest(fixture.producer, 1, 3, 2)
+  drainAll(fixture.open())
+  const before = request('request-1')
+  expect(norms(fixture, 0).map(({ exemplar }) => exemplar?.traceId)).toEqual([
+    before.traceId,
+    before.traceId,
+  ])
+  const after = { ...before, traceId: 'c'.repeat(32), spanId: 'd'.repeat(16) }
+  fixture.folds.moved(before, after)
+  for (const { exemplar } of norms(fixture, 0)) {
+    expect(exemplar).toMatchObject({ traceId: after.traceId, spanId: after.spanId })
+  }
+  // A request that nobody has heard of changes nothing.
+  fixture.folds.moved(request('other'), before)
+  expect(norms(fixture, 0)[0]?.exemplar?.traceId).toBe(after.traceId)
+})
+
+test('exemplars carry the request id, and whether their trace is sampled', () => {
+  for (const [flags, sampled] of [
+    ['00', false],
+    ['01', true],
+    ['03', true],
+  ] as const) {
+    const fixture = createDrainFixture({ name: `flags-${flags}` })
+    const { producer } = fixture
+    const traceparent = `00-${'c'.repeat(32)}-${'d'.repeat(16)}-${flags}`
+    producer.model()
+    producer.request({ key: 1, request_id: 'r-1', traceparent })
+    producer.step({ step: 0, columns: 1, rows: [{ key: 1, start: 0, end: 1 }] })
+    const values = float32([3, 4, 0, 0])
+    producer.tensor({ hook: 'resid_pre', layer: 0, step: 0, dims: [1, 1, 4] }, values)
+    drainAll(fixture.open())
+    const exemplar = { requestId: 'r-1', traceId: 'c'.repeat(32), value: 5, sampled }
+    expect(norms(fixture, 0)[0]?.exemplar).toMatchObject(exemplar)
+  }
+})
+
+test('samples of series beyond the bound are counted as refused, and nothing is reported twice', () => {
+  const folds = book()
+  const fold = folds.of('m')
+  const samples = new Float64Array([1, 2])
+  for (let layer = 0; layer < 16_384 + 3; layer += 1) {
+    fold.record({ signal: 1, hook: 0, layer, phase: 0 }, samples, 0, 0)
+  }
+  const [points] = folds.read()
+  expect(points?.histograms).toHaveLength(16_384)
+  expect(points?.refused).toBe(6)
+  expect(points?.elements).toEqual([])
+})
+
+test('models beyond the bound share one fold', () => {
+  const folds = book()
+  const own = Array.from({ length: collectorLimits.modelsMax }, (_, i) => folds.of(`m${i}`))
+  expect(new Set(own).size).toBe(collectorLimits.modelsMax)
+  expect(folds.of('one more')).toBe(folds.of('another'))
+  expect(folds.of('m0')).toBe(own[0])
+  const names = folds.read().map(({ model }) => model)
+  expect(names).toHaveLength(collectorLimits.modelsMax + 1)
+  expect(names.at(-1)).toBe(OTHER_MODELS)
 })
