@@ -2,13 +2,14 @@
 
 Prints one JSON document: {"families": [{name, type, unit, help, samples: [{name, labels, value,
 exemplar: {labels, value, timestamp} | null}]}]}. It fails with the parser's error when the page is
-not OpenMetrics.
+not OpenMetrics. With --text the page is Prometheus text 0.0.4, and so is the parser.
 """
 
 import json
 import sys
 
-from prometheus_client.openmetrics.parser import text_string_to_metric_families
+from prometheus_client import parser as text_parser
+from prometheus_client.openmetrics import parser as open_parser
 
 
 def exemplar_of(sample):
@@ -21,7 +22,8 @@ def exemplar_of(sample):
 
 def main() -> None:
     families = []
-    for family in text_string_to_metric_families(sys.stdin.read()):
+    parser = text_parser if "--text" in sys.argv else open_parser
+    for family in parser.text_string_to_metric_families(sys.stdin.read()):
         samples = [
             {"name": s.name, "labels": s.labels, "value": s.value, "exemplar": exemplar_of(s)}
             for s in family.samples

@@ -36,8 +36,8 @@ function pageOf(histograms: readonly HistogramPoint[], accept?: string): Metrics
 }
 
 /** What Python's strict parser reads; it throws on anything that is no OpenMetrics. */
-function parse({ body }: MetricsPage): Map<string, Family> {
-  const result = spawnSync(python, [parser], { input: body, encoding: 'utf8' })
+function parse({ body }: MetricsPage, flags: readonly string[] = []): Map<string, Family> {
+  const result = spawnSync(python, [parser, ...flags], { input: body, encoding: 'utf8' })
   if (result.status !== 0) throw new Error(result.stderr)
   const { families } = JSON.parse(result.stdout) as { families: Family[] }
   return new Map(families.map((family) => [family.name, family]))
@@ -167,5 +167,68 @@ describe('the /metrics page', () => {
     const samples = samplesOf(parse(pageOf([empty])), 'ring2_tensor_l2_norm')
     const counts = samples.filter(({ name }) => !name.endsWith('_created'))
     expect(counts.every(({ value }) => value === 0)).toBe(true)
+  })
+
+  it('says of every counter and histogram when it began', () => {
+    const families = parse(pageOf([histogramOf([1, 2, 3], 4)]))
+    const createdOf = (name: string) =>
+      samplesOf(families, name).filter((sample) => sample.name === `${name}_created`)
+    expect(createdOf('ring2_tensor_l2_norm').map(({ value }) => value)).toEqual([
+      START_MICROS / 1e6,
+    ])
+    // A segment's counters began with the segment, before this exporter.
+    expect(createdOf('ring2_capture_records')).toMatchObject([
+      { labels: { ring2_segment: 'chat' }, value: (START_MICROS - 60_000_000) / 1e6 },
+    ])
+    for (const { name, type, samples } of families.values()) {
+      const created = samples.filter((sample) => sample.name.endsWith('_created'))
+      const totals = samples.filter((sample) => /_(total|count)$/.test(sample.name))
+      expect([name, created.length]).toEqual([name, type === 'gauge' ? 0 : totals.length])
+    }
+  })
+
+  it('has exemplars of at most 128 characters, as OpenMetrics asks', () => {
+    const { body } = pageOf([histogramOf([1, 2, 3], 4, { exemplar: exemplarOf(3) })])
+    const [, labels = ''] = /# \{(trace_id[^}]*)\}/.exec(body) ?? []
+    const characters = labels.replaceAll(/[="]|,/g, '')
+    expect(characters).toContain(TRACE)
+    expect(characters.length).toBeLessThanOrEqual(128)
+  })
+
+  it('ends with EOF, and is OpenMetrics unless plain text is preferred', () => {
+    for (const accept of [
+      undefined,
+      '*/*',
+      'text/html',
+      'application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.3,*/*;q=0.1',
+      'text/plain;q=0.2, application/openmetrics-text;q=0.9',
+    ]) {
+      const { body, contentType } = pageOf([], accept)
+      expect(contentType).toContain('application/openmetrics-text; version=1.0.0')
+      expect(body.endsWith('\n# EOF\n')).toBe(true)
+    }
+    for (const accept of [
+      'text/plain;version=0.0.4',
+      'text/plain;version=0.0.4;q=0.5,*/*;q=0.1',
+      'application/openmetrics-text;q=0.1, text/plain;q=0.9',
+    ]) {
+      expect(pageOf([], accept).contentType).toContain('text/plain; version=0.0.4')
+    }
+  })
+
+  it('is plain text without exemplars for scrapers that know no OpenMetrics', () => {
+    const accept = 'text/plain;version=0.0.4'
+    const open = pageOf([histogramOf([1, 2, 3], 4, { exemplar: exemplarOf(3) })])
+    const plain = pageOf([histogramOf([1, 2, 3], 4, { exemplar: exemplarOf(3) })], accept)
+    const families = parse(plain, ['--text'])
+    const values = (page: Map<string, Family>) =>
+      [...page.values()]
+        .flatMap(({ samples }) => samples)
+        .filter(({ name }) => !name.endsWith('_created'))
+        .map(({ name, labels, value }) => `${name}${JSON.stringify(labels)} ${value}`)
+    expect(values(families)).toEqual(values(parse(open)))
+    expect(plain.body).not.toMatch(/# (EOF|UNIT)| # \{/)
+    expect(families.get('ring2_capture_io_bytes')?.type).toBe('counter')
+    expect(families.get('ring2_tensor_l2_norm')?.type).toBe('histogram')
   })
 })
