@@ -5,8 +5,10 @@ const MIB = 1024 * 1024
 /** Spans on their way to the Collector. The queue's bounds are configuration (`limits.span…`). */
 export const spanLimits = {
   /** Spans and estimated bytes of one export; the receiving side takes 4 MiB by default. */
-  batchSpansMax: 512,
+  batchSpansMax: 2048,
   batchBytesMax: 1 * MIB,
+  /** Findings that become events; a rule gives at most one per statistic. */
+  findingsMax: 32,
   /** Reasons listed on one event. */
   reasonsMax: 32,
   /** Longest text put on a span; a longer one is cut. */

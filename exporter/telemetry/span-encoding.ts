@@ -54,6 +54,13 @@ export function encodeSpans(
   isDouble: (name: string) => boolean,
 ): Buffer<ArrayBuffer> {
   const writer = createProtobufWriter(spans.length * SPAN_BYTES)
+  // The same names come with every span.
+  const known = new Map<string, boolean>()
+  const isDoubleKnown = (name: string): boolean => {
+    const answer = known.get(name) ?? isDouble(name)
+    known.set(name, answer)
+    return answer
+  }
   let opened: number[] = []
   const closeAll = (): void => {
     while (opened.length > 0) writer.close(opened.pop() ?? 0)
@@ -69,7 +76,7 @@ export function encodeSpans(
     }
     previous = span
     const start = writer.open(SCOPE_SPANS.spans)
-    writeSpan(writer, span, isDouble)
+    writeSpan(writer, span, isDoubleKnown)
     writer.close(start)
   }
   closeAll()
