@@ -265,6 +265,7 @@ export const statistics: ReadonlyMap<number, string> = new Map([
   [19, 'kurtosis_max'],
   [20, 'abs_median'],
   [21, 'outlier_ratio'],
+  [22, 'massive_count'],
   [23, 'near_zero_share'],
   [24, 'zero_share'],
   [25, 'l2_no_first_mean'],

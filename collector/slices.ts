@@ -7,9 +7,12 @@ import { type Words, words } from './words.ts'
 const hookNames = new Map(hooks.map((hook) => [hook.id, hook.name]))
 
 /** `l2_mean` → `l2Mean`, by ring2_stat. */
-const statisticKeys: readonly (keyof SliceStatistics)[] = Array.from(statistics.values(), (name) =>
-  name.replaceAll(/_([a-z0-9])/g, (_, letter: string) => letter.toUpperCase()),
-) as (keyof SliceStatistics)[]
+const statisticKeys = Array.from(statistics, ([id, name]): [number, keyof SliceStatistics] => [
+  id,
+  name.replaceAll(/_([a-z0-9])/g, (_, letter: string) =>
+    letter.toUpperCase(),
+  ) as keyof SliceStatistics,
+])
 
 export interface Slices {
   readonly bytes: Uint8Array
@@ -102,7 +105,7 @@ export function createSlices(capacity: number): Slices {
 function readStatistics(all: Words, base: number): SliceStatistics {
   const halves = [all.u32(base + layout.defined), all.u32(base + layout.defined + 4)]
   const values: Partial<Record<keyof SliceStatistics, number>> = {}
-  for (const [index, key] of statisticKeys.entries()) {
+  for (const [index, key] of statisticKeys) {
     const half = halves[index >>> 5] ?? 0
     if ((half & (1 << (index & 31))) !== 0) values[key] = all.f64(base + layout.stats + index * 8)
   }

@@ -247,7 +247,7 @@ function layoutTypeScript(layout: Layout): string {
     return `/** Byte offsets of \`${name}\`. */\nexport const ${camel(name.replace('ring2_', ''))} = {\n  bytes: ${struct.bytes},\n${fields.join('\n')}\n} as const`
   })
   const list = (name: string, header: string, enumeration: string, prefix: string) => {
-    const values = enumValues(header, enumeration).filter(([n]) => !n.endsWith('_COUNT'))
+    const values = enumValues(header, enumeration).filter(([n]) => n !== `${prefix}COUNT`)
     const entries = values.map(
       ([n, value]) => `  [${value}, '${n.replace(prefix, '').toLowerCase()}'],`,
     )
