@@ -26,8 +26,6 @@ export const metricLimits = {
   requestBytesMax: 2 * MIB,
   /** Requests become smaller when the Collector finds them too large, but not below this. */
   requestBytesMin: 64 * 1024,
-  /** Characters of a Collector's message about rejected points that a log line shows. */
-  messageCharactersMax: 400,
 } as const
 
 /** Tries, of spans and of metrics. */
@@ -42,7 +40,7 @@ export const deliveryLimits = {
    * some five minutes, in which a busy Collector recovers.
    */
   exhaustedTriesMax: 20,
-  /** Characters of an error that a log line shows. */
+  /** Characters of an error, or of a Collector's message, that a log line shows. */
   errorCharactersMax: 400,
 } as const
 

@@ -8,7 +8,8 @@
 
 import type { Attributes } from '@opentelemetry/api'
 import { skewMicros, windowOf } from '../../collector/contexts.ts'
-import type { PhaseSummary, RequestSummary } from '../../collector/records.ts'
+import type { Finding, PhaseSummary, RequestSummary } from '../../collector/records.ts'
+import { findingText } from '../finding-text.ts'
 import { spanLimits } from './limits.ts'
 import { spanAttributes as names, statisticOrder } from './span-registry.ts'
 
@@ -18,7 +19,9 @@ export function requestAttributes(summary: RequestSummary, tensorsUrl: string): 
     [names.model]: shorten(summary.model.name),
     [names.requestId]: shorten(summary.request.requestId),
     [names.verdict]: summary.verdict,
-    [names.anomaly]: summary.verdict === 'nonfinite',
+    [names.anomaly]: summary.findings.length > 0,
+    [names.baseline]: summary.baseline,
+    ...missingAttributes(summary),
     [names.completeness]: summary.completeness.state,
     [names.recordsExpected]: summary.completeness.expected,
     [names.recordsSeen]: summary.completeness.seen,
@@ -67,6 +70,33 @@ export function phaseAttributes(summary: RequestSummary, phase: PhaseSummary): A
   }
 }
 
+function missingAttributes(summary: RequestSummary): Attributes {
+  const { missingEvidence } = summary
+  return missingEvidence.length === 0 ? {} : { [names.missingEvidence]: listed(missingEvidence) }
+}
+
+export function findingAttributes(finding: Finding): Attributes {
+  return {
+    [names.findingVerdict]: finding.verdict,
+    [names.findingStatistic]: finding.statistic,
+    [names.findingValue]: finding.value,
+    [names.findingBound]: finding.bound,
+    [names.findingDirection]: finding.direction,
+    ...(finding.layer === null ? {} : { [names.findingLayer]: finding.layer }),
+  }
+}
+
+export function evaluationAttributes(summary: RequestSummary): Attributes {
+  const reasons = [...summary.findings.map(findingText), ...summary.missingEvidence]
+  return {
+    [names.evaluationName]: names.verdict,
+    [names.evaluationLabel]: summary.verdict,
+    ...(reasons.length === 0
+      ? {}
+      : { [names.evaluationExplanation]: shorten(listed(reasons).join('; ')) }),
+  }
+}
+
 export function nonfiniteAttributes(summary: RequestSummary): Attributes {
   return {
     [names.nan]: summary.nan,
@@ -77,13 +107,18 @@ export function nonfiniteAttributes(summary: RequestSummary): Attributes {
 
 export function incompleteAttributes(summary: RequestSummary): Attributes {
   const { reasons, expected, seen } = summary.completeness
-  const listed = reasons.slice(0, spanLimits.reasonsMax).map(shorten)
-  const more = reasons.length - listed.length
   return {
-    [names.reasons]: more > 0 ? [...listed, `and ${more} more`] : listed,
+    [names.reasons]: listed(reasons),
     [names.recordsExpected]: expected,
     [names.recordsSeen]: seen,
   }
+}
+
+/** As many reasons as a span carries, and how many more there are. */
+function listed(reasons: readonly string[]): string[] {
+  const shown = reasons.slice(0, spanLimits.reasonsMax).map(shorten)
+  const more = reasons.length - shown.length
+  return more > 0 ? [...shown, `and ${more} more`] : shown
 }
 
 /** One statistic, of one hook, ready to be put on a span. */

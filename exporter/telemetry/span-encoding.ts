@@ -112,14 +112,11 @@ function writeSpan(
   writer.varint(SPAN.kind, span.kind + 1)
   writeTime(writer, SPAN.start, span.startTime)
   writeTime(writer, SPAN.end, span.endTime)
-  for (const key in span.attributes) {
-    const numbers = isDouble(key) ? 'double' : 'int'
-    writeAttribute(writer, SPAN.attributes, key, span.attributes[key] as OtlpValue, numbers)
-  }
+  writeAttributes(writer, SPAN.attributes, span.attributes, isDouble)
   writeCount(writer, SPAN.droppedAttributes, span.droppedAttributesCount)
-  for (const event of span.events) writeEvent(writer, event)
+  for (const event of span.events) writeEvent(writer, event, isDouble)
   writeCount(writer, SPAN.droppedEvents, span.droppedEventsCount)
-  for (const link of span.links) writeLink(writer, link)
+  for (const link of span.links) writeLink(writer, link, isDouble)
   writeCount(writer, SPAN.droppedLinks, span.droppedLinksCount)
   const status = writer.open(SPAN.status)
   if (span.status.message) writer.text(STATUS.message, span.status.message)
@@ -128,34 +125,42 @@ function writeSpan(
   writer.fixed32(SPAN.flags, flagsOf(traceFlags, parent?.isRemote))
 }
 
-function writeEvent(writer: ProtobufWriter, event: TimedEvent): void {
+function writeEvent(
+  writer: ProtobufWriter,
+  event: TimedEvent,
+  isDouble: (name: string) => boolean,
+): void {
   const start = writer.open(SPAN.events)
   writeTime(writer, EVENT.time, event.time)
   writer.text(EVENT.name, event.name)
-  writeAttributes(writer, EVENT.attributes, event.attributes)
+  writeAttributes(writer, EVENT.attributes, event.attributes, isDouble)
   writeCount(writer, EVENT.dropped, event.droppedAttributesCount)
   writer.close(start)
 }
 
-function writeLink(writer: ProtobufWriter, link: Link): void {
+function writeLink(writer: ProtobufWriter, link: Link, isDouble: (name: string) => boolean): void {
   const start = writer.open(SPAN.links)
   writer.hex(LINK.traceId, link.context.traceId)
   writer.hex(LINK.spanId, link.context.spanId)
   const { traceState } = link.context
   if (traceState !== undefined) writer.text(LINK.traceState, traceState.serialize())
-  writeAttributes(writer, LINK.attributes, link.attributes)
+  writeAttributes(writer, LINK.attributes, link.attributes, isDouble)
   writeCount(writer, LINK.dropped, link.droppedAttributesCount)
   writer.fixed32(LINK.flags, flagsOf(link.context.traceFlags, link.context.isRemote))
   writer.close(start)
 }
 
-/** Attributes of events and links; a number that is whole is an integer. */
+/** A number that is whole is an integer, unless its attribute says otherwise. */
 function writeAttributes(
   writer: ProtobufWriter,
   field: number,
   attributes: Attributes | undefined,
+  isDouble: (name: string) => boolean,
 ): void {
-  for (const key in attributes) writeAttribute(writer, field, key, attributes[key] as OtlpValue)
+  for (const key in attributes) {
+    const numbers = isDouble(key) ? 'double' : 'int'
+    writeAttribute(writer, field, key, attributes[key] as OtlpValue, numbers)
+  }
 }
 
 function writeCount(writer: ProtobufWriter, field: number, count: number | undefined): void {

@@ -6,6 +6,7 @@
  */
 
 import { hooks } from '../../collector/hooks.gen.ts'
+import { verdicts } from '../../collector/records.ts'
 
 export const spanNames = {
   request: 'ring2 request',
@@ -22,6 +23,8 @@ export const spanHelp: Readonly<Record<keyof typeof spanNames, string>> = {
 export const eventNames = {
   nonfinite: 'ring2.nonfinite',
   incomplete: 'ring2.incomplete',
+  finding: 'ring2.finding',
+  evaluation: 'gen_ai.evaluation.result',
 } as const
 
 /** Of the span link to the span that was sent before the request's trace context came. */
@@ -32,6 +35,8 @@ export const linkHelp =
 export const eventHelp: Readonly<Record<keyof typeof eventNames, string>> = {
   nonfinite: 'The request had NaN or infinite values; carries their counts.',
   incomplete: 'Something that the request called for is missing or unknown; carries the reasons.',
+  finding: 'A rule that the request broke: which statistic, how far, in which layer.',
+  evaluation: "The verdict in the words of OpenTelemetry's semantic conventions for generative AI.",
 }
 
 /** Attribute names of spans and events, by a short name for code. */
@@ -39,6 +44,17 @@ export const spanAttributes = {
   model: 'gen_ai.request.model',
   requestId: 'ring2.request.id',
   verdict: 'ring2.verdict',
+  baseline: 'ring2.verdict.baseline',
+  missingEvidence: 'ring2.verdict.missing_evidence',
+  findingVerdict: 'ring2.finding.verdict',
+  findingStatistic: 'ring2.finding.statistic',
+  findingValue: 'ring2.finding.value',
+  findingBound: 'ring2.finding.bound',
+  findingDirection: 'ring2.finding.direction',
+  findingLayer: 'ring2.finding.layer',
+  evaluationName: 'gen_ai.evaluation.name',
+  evaluationLabel: 'gen_ai.evaluation.score.label',
+  evaluationExplanation: 'gen_ai.evaluation.explanation',
   completeness: 'ring2.completeness',
   recordsExpected: 'ring2.records.expected',
   recordsSeen: 'ring2.records.seen',
@@ -75,11 +91,44 @@ interface SpanAttributeDefinition {
 
 const request = '`ring2 request`'
 const phases = '`ring2 prefill`, `ring2 decode`'
+const finding = '`ring2.finding`'
+const evaluation = '`gen_ai.evaluation.result`'
 
 export const spanAttributeHelp: Readonly<Record<SpanAttribute, SpanAttributeDefinition>> = {
   model: { type: 'string', on: 'all', help: 'model name' },
   requestId: { type: 'string', on: 'all', help: "the caller's request id" },
-  verdict: { type: 'string', on: request, help: '`ok`, `nonfinite` or `unknown`' },
+  verdict: {
+    type: 'string',
+    on: request,
+    help: verdicts.map((verdict) => `\`${verdict}\``).join(', '),
+  },
+  baseline: {
+    type: 'string',
+    on: request,
+    help: 'which bounds it was judged by: `calibrated` or `default`',
+  },
+  missingEvidence: {
+    type: 'string[]',
+    on: request,
+    help: 'what was missing to call it ok, in words; left out when nothing was',
+  },
+  findingVerdict: { type: 'string', on: finding, help: 'the verdict that the rule gives' },
+  findingStatistic: { type: 'string', on: finding, help: '`<hook>.<statistic>`' },
+  findingValue: { type: 'double', on: finding, help: 'what was measured' },
+  findingBound: { type: 'double', on: finding, help: 'the bound that the value passed' },
+  findingDirection: { type: 'string', on: finding, help: '`above` or `below`' },
+  findingLayer: {
+    type: 'int',
+    on: finding,
+    help: 'the layer furthest beyond its bound; left out for global hooks',
+  },
+  evaluationName: { type: 'string', on: evaluation, help: '`ring2.verdict`' },
+  evaluationLabel: { type: 'string', on: evaluation, help: 'the verdict' },
+  evaluationExplanation: {
+    type: 'string',
+    on: evaluation,
+    help: 'findings and missing evidence, in words; left out when there are none',
+  },
   completeness: {
     type: 'string',
     on: request,
@@ -95,7 +144,7 @@ export const spanAttributeHelp: Readonly<Record<SpanAttribute, SpanAttributeDefi
   anomaly: {
     type: 'boolean',
     on: request,
-    help: 'whether the verdict is `nonfinite`; for tail sampling',
+    help: 'whether any rule was broken; for tail sampling',
   },
   nan: { type: 'int', on: `${request}, \`ring2.nonfinite\``, help: 'NaN elements' },
   positiveInfinity: { type: 'int', on: `${request}, \`ring2.nonfinite\``, help: '+Inf elements' },
@@ -171,6 +220,8 @@ const hookNames: ReadonlySet<string> = new Set(hooks.map(({ name }) => name))
  * values are.
  */
 export function isStatistic(attribute: string): boolean {
+  if (attribute === spanAttributes.findingValue) return true
+  if (attribute === spanAttributes.findingBound) return true
   const [prefix, hook, ...statistic] = attribute.split('.')
   if (prefix !== 'ring2' || hook === undefined || !hookNames.has(hook)) return false
   return statistic.length > 0 && statistic.at(-1) !== 'layers'
@@ -181,20 +232,58 @@ export function isStatistic(attribute: string): boolean {
  * is not listed comes last. All of them are in the store.
  */
 export const statisticOrder: readonly string[] = [
+  // What verdicts are made of, and what one looks at first.
   'l2_mean',
   'entropy_normalized_mean',
+  'entropy_no_sink_mean',
   'sink_mass',
   'entropy_mean',
   'top1_probability_mean',
   'margin_mean',
+  'surprisal_mean',
+  'repetition',
+  'loop_period',
+  'tokens_tracked',
+  'token_cosine_mean',
+  'rank_residual',
+  'layer_growth_mean',
+  'l2_no_first_mean',
+  // What tells where and how.
   'l2_max',
   'abs_max',
+  'layer_cosine_mean',
+  'contribution_mean',
+  'participation_ratio',
+  'collapsed_head_share',
+  'head_entropy_min',
+  'outlier_ratio',
+  'abs_median',
+  'massive_count',
+  'kurtosis_max',
+  'lookback_ratio',
+  'recency_mass',
   'sink_score',
-  'entropy_no_sink_mean',
-  'mean',
-  'variance',
+  'router_entropy_mean',
+  'expert_entropy_mean',
+  'token_outlier',
+  'channel_outlier',
+  'first_token_ratio',
+  'varentropy_mean',
   'entropy_min',
   'entropy_max',
+  // What repeats one of the above.
+  'sink_mass_4',
+  'top_key_mass',
+  'previous_token_mass',
+  'self_mass',
+  'row_sum_error',
+  'layer_cosine_min',
+  'kurtosis_mean',
+  'near_zero_share',
+  'zero_share',
+  'margin_probability_mean',
+  'mean',
+  'variance',
   'lse_mean',
   'logit_max_mean',
   'rms_mean',

@@ -24,7 +24,10 @@ import { placeInside, windowOf } from '../../collector/contexts.ts'
 import { deriveSpanId } from '../../collector/ids.ts'
 import type { PhaseSummary, RequestSummary } from '../../collector/records.ts'
 import { hrTimeOf } from './hr-time.ts'
+import { spanLimits } from './limits.ts'
 import {
+  evaluationAttributes,
+  findingAttributes,
   incompleteAttributes,
   nonfiniteAttributes,
   phaseAttributes,
@@ -137,11 +140,20 @@ function parentContext(summary: RequestSummary): Context {
   })
 }
 
+/**
+ * The span's status stays unset, whatever the verdict: the model did answer, and an error here would
+ * enter the error rates that others compute from spans. What to sample by is `ring2.anomaly`.
+ */
 function addEvents(span: Span, summary: RequestSummary, atMicros: number): void {
+  const time = hrTimeOf(atMicros)
   if (summary.nan + summary.posInf + summary.negInf > 0) {
-    span.addEvent(eventNames.nonfinite, nonfiniteAttributes(summary), hrTimeOf(atMicros))
+    span.addEvent(eventNames.nonfinite, nonfiniteAttributes(summary), time)
   }
   if (summary.completeness.state !== 'complete') {
-    span.addEvent(eventNames.incomplete, incompleteAttributes(summary), hrTimeOf(atMicros))
+    span.addEvent(eventNames.incomplete, incompleteAttributes(summary), time)
   }
+  for (const finding of summary.findings.slice(0, spanLimits.findingsMax)) {
+    span.addEvent(eventNames.finding, findingAttributes(finding), time)
+  }
+  span.addEvent(eventNames.evaluation, evaluationAttributes(summary), time)
 }

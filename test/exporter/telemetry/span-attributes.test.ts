@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest'
 import { statistics } from '../../../collector/layout.gen.ts'
+import type { Finding } from '../../../collector/records.ts'
 import {
   incompleteAttributes,
   requestAttributes,
@@ -12,6 +13,15 @@ import {
 import { requestSummary } from './fixtures.ts'
 
 const URL = 'http://127.0.0.1:9464/v1/traces/x'
+
+const looping: Finding = {
+  verdict: 'looping',
+  statistic: 'token_ids.loop_period',
+  value: 7,
+  bound: 0,
+  direction: 'above',
+  layer: null,
+}
 
 describe('requestAttributes', () => {
   it('gives identity, verdict, completeness, tokens and the link to the tensors', () => {
@@ -32,10 +42,23 @@ describe('requestAttributes', () => {
     })
   })
 
-  it('marks a request with values that are no numbers as an anomaly', () => {
-    const attributes = requestAttributes(requestSummary({ verdict: 'nonfinite', nan: 3 }), URL)
+  it('marks a request that broke any rule as an anomaly, and none that is only unknown', () => {
+    const broken = requestSummary({ verdict: 'looping', findings: [looping], nan: 3 })
+    const attributes = requestAttributes(broken, URL)
     expect(attributes['ring2.anomaly']).toBe(true)
     expect(attributes['ring2.nonfinite.nan']).toBe(3)
+    const unknown = requestSummary({ verdict: 'unknown', missingEvidence: ['too short'] })
+    expect(requestAttributes(unknown, URL)['ring2.anomaly']).toBe(false)
+  })
+
+  it('says by which bounds it was judged and what was missing', () => {
+    const missingEvidence = Array.from({ length: 40 }, (_, index) => `reason ${index}`)
+    const changes = { verdict: 'unknown' as const, baseline: 'calibrated' as const }
+    const attributes = requestAttributes(requestSummary({ ...changes, missingEvidence }), URL)
+    expect(attributes['ring2.verdict.baseline']).toBe('calibrated')
+    expect(attributes['ring2.verdict.missing_evidence']).toHaveLength(33)
+    const whole = requestAttributes(requestSummary(), URL)
+    expect(whole).not.toHaveProperty('ring2.verdict.missing_evidence')
   })
 
   it('leaves layers without a value out, and names the layers that are there', () => {

@@ -1,6 +1,6 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
 import { deriveSpanId, deriveTraceId } from '../../../collector/ids.ts'
-import type { RequestSummary } from '../../../collector/records.ts'
+import type { Finding, RequestSummary } from '../../../collector/records.ts'
 import { loadConfig } from '../../../exporter/config.ts'
 import { emptySnapshot } from '../../../exporter/telemetry/metric-points.ts'
 import { startTelemetry, type Telemetry } from '../../../exporter/telemetry/sdk.ts'
@@ -120,6 +120,67 @@ describe('the span tree', () => {
     const { phases } = requestSummary()
     const spans = await exported([requestSummary({ phases: [...phases, ...phases] })])
     expect(new Set(spans.map((span) => span.spanId)).size).toBe(5)
+  })
+})
+
+describe('the verdict', () => {
+  it('is told by events inside the span: one per finding, and one in the standard words', async () => {
+    const findings: Finding[] = [
+      {
+        verdict: 'collapsed',
+        statistic: 'pattern.entropy_no_sink_mean',
+        value: 0.079,
+        bound: 0.1,
+        direction: 'below',
+        layer: 15,
+      },
+      {
+        verdict: 'looping',
+        statistic: 'token_ids.loop_period',
+        value: 7,
+        bound: 0,
+        direction: 'above',
+        layer: null,
+      },
+    ]
+    const request = named(
+      await exported([requestSummary({ verdict: 'collapsed', findings })]),
+      'ring2 request',
+    )
+    const events = request.events ?? []
+    for (const { timeUnixNano } of events) {
+      expect(BigInt(timeUnixNano ?? 0)).toBeGreaterThanOrEqual(BigInt(request.startTimeUnixNano))
+      expect(BigInt(timeUnixNano ?? 0)).toBeLessThanOrEqual(BigInt(request.endTimeUnixNano))
+    }
+    const found = events.filter(({ name }) => name === 'ring2.finding')
+    expect(found.map(({ attributes }) => plainAttributes(attributes))).toEqual([
+      {
+        'ring2.finding.verdict': 'collapsed',
+        'ring2.finding.statistic': 'pattern.entropy_no_sink_mean',
+        'ring2.finding.value': 0.079,
+        'ring2.finding.bound': 0.1,
+        'ring2.finding.direction': 'below',
+        'ring2.finding.layer': 15,
+      },
+      {
+        'ring2.finding.verdict': 'looping',
+        'ring2.finding.statistic': 'token_ids.loop_period',
+        'ring2.finding.value': 7,
+        'ring2.finding.bound': 0,
+        'ring2.finding.direction': 'above',
+      },
+    ])
+    const sent = new Map((found[1]?.attributes ?? []).map(({ key, value }) => [key, value]))
+    expect(sent.get('ring2.finding.value')).toEqual({ doubleValue: 7 })
+    const [evaluation] = events.filter(({ name }) => name === 'gen_ai.evaluation.result')
+    expect(plainAttributes(evaluation?.attributes)).toEqual({
+      'gen_ai.evaluation.name': 'ring2.verdict',
+      'gen_ai.evaluation.score.label': 'collapsed',
+      'gen_ai.evaluation.explanation':
+        'pattern.entropy_no_sink_mean 0.079 is below 0.1 in layer 15 (collapsed); ' +
+        'token_ids.loop_period 7 is above 0 (looping)',
+    })
+    expect(request.status?.code).toBeUndefined()
   })
 })
 
