@@ -2,10 +2,7 @@
  * Sends one serialized export of metrics by OTLP over gRPC, with OpenTelemetry's own transport: the
  * `OTEL_EXPORTER_OTLP_…` variables (endpoint, headers, compression, timeout, certificates) mean what
  * the specification says. It neither queues nor retries, and takes one export at a time.
- *
- * What an answer means: OTLP specification, "OTLP/gRPC Response". A status OK is acceptance, so an
- * answer whose body cannot be read counts as one: sending again would at best be refused as a
- * duplicate. It is logged once.
+ * What an answer means is partial-success.ts's matter.
  */
 
 import {
@@ -17,10 +14,9 @@ import {
   type ISerializer,
   ProtobufMetricsSerializer,
 } from '@opentelemetry/otlp-transformer'
-import { errorText } from '../errors.ts'
 import type { Logger } from '../logging.ts'
-import { metricLimits } from './limits.ts'
 import type { EncodedRequest } from './metric-encoding.ts'
+import { createAnswerReader, type PartialSuccess } from './partial-success.ts'
 import type { Receipt } from './retry-delivery.ts'
 
 export interface MetricSender {
@@ -37,26 +33,11 @@ export function createMetricSender(
   target: { readonly url?: string },
   logger: Logger,
 ): MetricSender {
-  let rejected = 0
-  let saidUnreadable = false
-  let lastMessage = ''
+  const answers = createAnswerReader('metrics', decodeAnswer, logger)
   const serializer: ISerializer<EncodedRequest, IExportMetricsServiceResponse> = {
     serializeRequest: ({ bytes }) => bytes,
     deserializeResponse: (data) => {
-      const response = readResponse(data)
-      if (response instanceof Error) {
-        if (!saidUnreadable) logger.warn({ cause: response.message }, unreadable)
-        saidUnreadable = true
-      }
-      const { partialSuccess } = response instanceof Error ? {} : response
-      rejected = partialSuccess?.rejectedDataPoints ?? 0
-      const message = partialSuccess?.errorMessage ?? ''
-      const text = message.slice(0, metricLimits.messageCharactersMax)
-      // The same message comes with every export while its cause lasts.
-      if (text !== lastMessage && (text !== '' || rejected > 0)) {
-        logger.warn({ rejected, reason: text }, 'the Collector took only a part of the metrics')
-      }
-      lastMessage = text
+      answers.read(data)
       // Empty: what it says has been logged, and the transport would log it once more.
       return {}
     },
@@ -73,9 +54,9 @@ export function createMetricSender(
   return {
     send: (request) =>
       new Promise((resolve) => {
-        rejected = 0
         delegate.export(request, (result) => {
           const failed = result.error ?? new Error('no reason given')
+          const rejected = answers.take()
           resolve(result.code === 0 ? { error: null, rejected } : { error: failed, rejected: 0 })
         })
       }),
@@ -83,13 +64,10 @@ export function createMetricSender(
   }
 }
 
-const unreadable =
-  'the Collector answered OK with a body that is no OTLP; the metrics count as taken'
-
-function readResponse(data: Uint8Array): IExportMetricsServiceResponse | Error {
-  try {
-    return ProtobufMetricsSerializer.deserializeResponse(data)
-  } catch (error) {
-    return error instanceof Error ? error : new Error(errorText(error))
+function decodeAnswer(data: Uint8Array): PartialSuccess {
+  const { partialSuccess } = ProtobufMetricsSerializer.deserializeResponse(data)
+  return {
+    rejected: Number(partialSuccess?.rejectedDataPoints ?? 0),
+    message: partialSuccess?.errorMessage ?? '',
   }
 }

@@ -3,14 +3,15 @@
  * tried again is retry-delivery.ts's matter; this one knows spans, and how many go together.
  */
 
-import type { ReadableSpan, SpanExporter } from '@opentelemetry/sdk-trace'
+import type { ReadableSpan } from '@opentelemetry/sdk-trace'
 import type { Logger } from '../logging.ts'
 import { spanLimits } from './limits.ts'
 import { createDelivery, type DeliveryStatus, type Receipt } from './retry-delivery.ts'
+import type { PartialSpanExporter } from './span-exporter.ts'
 import { createSpanQueue } from './span-queue.ts'
 
 export interface RetryingExporterOptions {
-  readonly exporter: SpanExporter
+  readonly exporter: PartialSpanExporter
   readonly logger: Logger
   readonly spansMax: number
   readonly bytesMax: number
@@ -75,14 +76,15 @@ export function createRetryingExporter(options: RetryingExporterOptions): Retryi
 }
 
 async function exportOnce(
-  exporter: SpanExporter,
+  exporter: PartialSpanExporter,
   batch: readonly ReadableSpan[],
 ): Promise<Receipt> {
   // Attributes of the resource that are found asynchronously must be there before the first span.
   await batch[0]?.resource.waitForAsyncAttributes?.()
   return new Promise((resolve, reject) => {
     exporter.export([...batch], (result) => {
-      if (result.code === 0) resolve({ error: null, rejected: 0 })
+      const rejected = exporter.takeRejected?.() ?? 0
+      if (result.code === 0) resolve({ error: null, rejected })
       else reject(result.error ?? new Error('no reason given'))
     })
   })

@@ -180,7 +180,7 @@ function createSenders(config: Config, logger: Logger, decision: OtlpDecision) {
   if (decision.metrics) checkTemporality(process.env, logger)
   try {
     return {
-      spanExporter: decision.spans ? createSpanExporter(target) : null,
+      spanExporter: decision.spans ? createSpanExporter(target, logger) : null,
       metricSender: decision.metrics ? createMetricSender(target, logger) : null,
     }
   } catch (cause) {
