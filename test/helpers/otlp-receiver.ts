@@ -39,6 +39,7 @@ export interface OtlpSpan {
   readonly endTimeUnixNano: string
   readonly attributes?: readonly OtlpAttribute[]
   readonly droppedAttributesCount?: number
+  readonly links?: readonly { readonly traceId: string; readonly spanId: string }[]
   readonly status?: { readonly code?: string }
   readonly events?: readonly {
     readonly name: string
