@@ -17,8 +17,11 @@ export const brokenConversations: readonly (readonly string[])[] = [
   ['Why is the sky blue?', 'Name three primary colours.', 'Who wrote the play Hamlet?'],
 ]
 
-/** A layer in the middle; with half the noise SmolLM2 still answers in sentences. */
-export const demoFault: Fault = { layer: 15, noise: 1, seed: 0 }
+/**
+ * A layer in the middle. With a quarter of the noise SmolLM2 still answers in sentences; with this much
+ * the norm of the residual stream grows seventeenfold in that layer, where healthy layers stay below two.
+ */
+export const demoFault: Fault = { layer: 15, noise: 2, seed: 0 }
 
 export function messagesOf(question: string): { role: string; content: string }[] {
   return [
