@@ -47,8 +47,8 @@ interface KeptExemplar {
 
 interface ModelFold {
   readonly fold: NativeFold
-  /** Last exemplar of a series: kept until a newer one comes. */
-  readonly exemplars: Map<string, KeptExemplar>
+  /** Last exemplar of each series, kept until a newer one comes. Series are only ever added. */
+  readonly exemplars: KeptExemplar[]
 }
 
 export function createFoldBook(): FoldBook {
@@ -61,7 +61,7 @@ export function createFoldBook(): FoldBook {
     const known = folds.get(model)
     if (known !== undefined) return known
     if (folds.size >= collectorLimits.modelsMax && model !== OTHER_MODELS) return fold(OTHER_MODELS)
-    const made = { fold: createFold(), exemplars: new Map() }
+    const made = { fold: createFold(), exemplars: [] }
     folds.set(model, made)
     return made
   }
@@ -122,9 +122,12 @@ function readModel(
     model,
     // What native code refused is its one entry of no hook.
     refused: elements.find((entry) => entry.hook === '')?.elements ?? 0,
-    histograms: Array.from({ length: read }, (_, index) =>
-      readPoint(pointWords, index * pointLayout.bytes, exemplars, requests),
-    ),
+    histograms: Array.from({ length: read }, (_, index) => {
+      const base = index * pointLayout.bytes
+      const request = requests.get(pointWords.u64(base + pointLayout.exemplarKey))
+      if (request !== undefined) exemplars[index] = readExemplar(pointWords, base, request)
+      return readPoint(pointWords, base, exemplars[index])
+    }),
     elements: elements.filter((entry) => entry.hook !== ''),
   }
 }
@@ -132,39 +135,40 @@ function readModel(
 function readPoint(
   source: Words,
   base: number,
-  exemplars: Map<string, KeptExemplar>,
-  requests: ReadonlyMap<number, NamedRequest>,
+  exemplar: KeptExemplar | undefined,
 ): HistogramPoint {
-  const at = (field: number): number => base + field
+  const isPrefill = source.u32(base + pointLayout.phase) === constants.phasePrefill
+  const last = base + pointLayout.buckets + 8 * source.u32(base + pointLayout.bucketCount)
+  // An array without a place that was ever empty crosses threads three times as fast.
+  const buckets: number[] = []
+  for (let bucket = base + pointLayout.buckets; bucket < last; bucket += 8) {
+    buckets.push(source.u64(bucket))
+  }
   const histogram = {
-    signal: source.u32(at(pointLayout.signal)),
-    hook: hookNames.get(source.u32(at(pointLayout.hook))) ?? '',
-    layer: source.i32(at(pointLayout.layer)),
-    phase: (source.u32(at(pointLayout.phase)) === constants.phasePrefill
-      ? 'prefill'
-      : 'decode') as Phase,
-    count: source.u64(at(pointLayout.count)),
-    zeroCount: source.u64(at(pointLayout.zeroCount)),
-    sum: source.f64(at(pointLayout.sum)),
-    min: source.f64(at(pointLayout.min)),
-    max: source.f64(at(pointLayout.max)),
-    scale: source.i32(at(pointLayout.scale)),
-    offset: source.i32(at(pointLayout.offset)),
-    buckets: Array.from({ length: source.u32(at(pointLayout.bucketCount)) }, (_, index) =>
-      source.u64(at(pointLayout.buckets) + index * 8),
-    ),
+    signal: source.u32(base + pointLayout.signal),
+    hook: hookNames.get(source.u32(base + pointLayout.hook)) ?? '',
+    layer: source.i32(base + pointLayout.layer),
+    phase: (isPrefill ? 'prefill' : 'decode') as Phase,
+    count: source.u64(base + pointLayout.count),
+    zeroCount: source.u64(base + pointLayout.zeroCount),
+    sum: source.f64(base + pointLayout.sum),
+    min: source.f64(base + pointLayout.min),
+    max: source.f64(base + pointLayout.max),
+    scale: source.i32(base + pointLayout.scale),
+    offset: source.i32(base + pointLayout.offset),
+    buckets,
   }
-  const name = `${histogram.signal}/${histogram.hook}/${histogram.layer}/${histogram.phase}`
-  const request = requests.get(source.u64(at(pointLayout.exemplarKey)))
-  if (request !== undefined) {
-    exemplars.set(name, {
-      value: source.f64(at(pointLayout.exemplarValue)),
-      request,
-      atMicros: source.micros(at(pointLayout.exemplarRealtimeNs)),
-    })
+  return exemplar === undefined
+    ? histogram
+    : Object.assign(histogram, { exemplar: exemplarPoint(exemplar) })
+}
+
+function readExemplar(source: Words, base: number, request: NamedRequest): KeptExemplar {
+  return {
+    value: source.f64(base + pointLayout.exemplarValue),
+    request,
+    atMicros: source.micros(base + pointLayout.exemplarRealtimeNs),
   }
-  const exemplar = exemplars.get(name)
-  return exemplar === undefined ? histogram : { ...histogram, exemplar: exemplarPoint(exemplar) }
 }
 
 function exemplarPoint({ value, request, atMicros }: KeptExemplar): ExemplarPoint {

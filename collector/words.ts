@@ -30,8 +30,11 @@ function clamp(value: number): number {
 
 export function words(bytes: Uint8Array): Words {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
-  const u64 = (offset: number): number =>
-    clamp(view.getUint32(offset + 4, true) * HIGH + view.getUint32(offset, true))
+  const u64 = (offset: number): number => {
+    const low = view.getUint32(offset, true)
+    const high = view.getUint32(offset + 4, true)
+    return high === 0 ? low : clamp(high * HIGH + low)
+  }
   return {
     bytes,
     u16: (offset) => view.getUint16(offset, true),

@@ -17,6 +17,8 @@ const CONTINUE = 0x80
 const VARINT_BYTES_MAX = 10
 /** UTF-8 bytes of one UTF-16 unit, at most. */
 const UTF8_BYTES_MAX = 3
+/** Longest text that is written byte by byte. */
+const ASCII_LENGTH_MAX = 40
 
 export interface ProtobufWriter {
   /** Bytes written so far. */
@@ -136,7 +138,7 @@ export function createProtobufWriter(initialBytes = 4096): ProtobufWriter {
     text: (field, value) => {
       const start = open(field)
       room(value.length * UTF8_BYTES_MAX)
-      at += buffer.write(value, at, 'utf8')
+      at += putAscii(buffer, at, value) || buffer.write(value, at, 'utf8')
       close(start)
     },
     hex: (field, digits) => {
@@ -162,6 +164,21 @@ export function createProtobufWriter(initialBytes = 4096): ProtobufWriter {
     },
     finish: () => Buffer.from(buffer.subarray(0, at)),
   }
+}
+
+/**
+ * Short texts of ASCII without the way into native code, which costs more than they do.
+ *
+ * @returns the bytes written; 0 when the text is none of these.
+ */
+function putAscii(buffer: Buffer, at: number, text: string): number {
+  if (text.length > ASCII_LENGTH_MAX) return 0
+  for (let index = 0; index < text.length; index += 1) {
+    const code = text.charCodeAt(index)
+    if (code >= CONTINUE) return 0
+    buffer[at + index] = code
+  }
+  return text.length
 }
 
 function varintBytes(value: number): number {
