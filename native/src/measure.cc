@@ -96,6 +96,12 @@ void measure_values(const SliceContext &context) {
       // Without a STEP nobody knows how many keys a query sees.
       unattributed ? measure_counts(context) : measure_attention(context);
       return;
+    case RING2_HOOK_ROUTER_LOGITS:
+      measure_router_logits(context);
+      return;
+    case RING2_HOOK_TOPK_WEIGHTS:
+      measure_expert_weights(context);
+      return;
     default:
       measure_moments(context);
   }
@@ -111,6 +117,7 @@ void fold_slice_counts(ring2_fold *fold, const ring2_slice &slice) {
   counts.neg_inf = slice.neg_inf_count;
   counts.invalid_rows = slice.invalid_rows;
   counts.skipped_rows = slice.skipped_rows;
+  counts.massive = static_cast<uint64_t>(slice.stats[RING2_STAT_MASSIVE_COUNT]);
   fold_counts(fold, counts);
 }
 

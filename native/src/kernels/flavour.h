@@ -7,6 +7,7 @@
 #include "attention_shape_block.h"
 #include "logits_block.h"
 #include "moments_block.h"
+#include "outliers_block.h"
 #include "pair_block.h"
 #include "pair_gram_block.h"
 
@@ -22,6 +23,10 @@ const Kernels RING2_FLAVOUR = {
      attention_places_float64},
     {sum_elements<Float32>, sum_elements<Float16>, sum_elements<Bfloat16>, sum_float64},
     {add_columns<Float32>, add_columns<Float16>, add_columns<Bfloat16>, add_columns_float64},
+    {central_moments<Float32>, central_moments<Float16>, central_moments<Bfloat16>,
+     central_float64},
+    {count_above<Float32>, count_above<Float16>, count_above<Bfloat16>, count_above_float64},
+    {add_squares<Float32>, add_squares<Float16>, add_squares<Bfloat16>, add_squares_float64},
     {pair_rows<Float32>, pair_rows<Float16>, pair_rows<Bfloat16>, pair_float64},
     {add_rows<Float32>, add_rows<Float16>, add_rows<Bfloat16>, add_rows_float64},
     {centred_row<Float32>, centred_row<Float16>, centred_row<Bfloat16>, centred_float64},

@@ -121,4 +121,32 @@ void add_columns_float64(const uint8_t *row, size_t, size_t count, float *column
   for (size_t i = 0; i < count; ++i) columns[i] += static_cast<float>(element(row, i));
 }
 
+void central_float64(const uint8_t *row, size_t width, double scale, double center,
+                     CentralMoments *moments) {
+  *moments = CentralMoments{};
+  for (size_t i = 0; i < width; ++i) {
+    const double distance = element(row, i) * scale - center;
+    const double square = distance * distance;
+    moments->second += square;
+    moments->fourth += square * square;
+  }
+}
+
+void count_above_float64(const uint8_t *data, size_t count, const uint64_t *pivots,
+                         size_t pivot_count, uint64_t *above) {
+  for (size_t i = 0; i < count; ++i) {
+    uint64_t code;
+    std::memcpy(&code, data + i * sizeof code, sizeof code);
+    code &= 0x7fffffffffffffffu;
+    for (size_t pivot = 0; pivot < pivot_count; ++pivot) above[pivot] += code > pivots[pivot];
+  }
+}
+
+void add_squares_float64(const uint8_t *row, size_t count, float *columns) {
+  for (size_t i = 0; i < count; ++i) {
+    const double value = element(row, i);
+    columns[i] += static_cast<float>(value * value);
+  }
+}
+
 }  // namespace ring2

@@ -86,6 +86,12 @@ struct GramSums {
   double squares;  // of every element of G
 };
 
+// Sums over a row of the second and fourth powers of scale * x - center.
+struct CentralMoments {
+  double second, fourth;
+};
+constexpr size_t kPivotsMax = 15;
+
 struct BlockShape {
   size_t stride_bytes;  // from one row to the next
   size_t rows;          // at most kBlockRowsMax
@@ -114,6 +120,15 @@ struct Kernels {
   // There are kColumnsStep columns, or a multiple; those past `count` keep their values.
   void (*add_columns[kElementTypes])(const uint8_t *row, size_t width, size_t count,
                                      float *columns);
+  // A row of any width whose scaled elements and their fourth powers are ordinary numbers.
+  void (*central[kElementTypes])(const uint8_t *row, size_t width, double scale, double center,
+                                 CentralMoments *moments);
+  // Adds to above[i] how many elements have a code above pivots[i] (elements.h), NaN and infinities
+  // included. 1, 2 or kPivotsMax pivots, finite.
+  void (*count_above[kElementTypes])(const uint8_t *data, size_t count, const uint64_t *pivots,
+                                     size_t pivot_count, uint64_t *above);
+  // Adds the squares of `count` elements, which fit in float32, to as many columns.
+  void (*add_squares[kElementTypes])(const uint8_t *row, size_t count, float *columns);
   // Two rows of any width.
   void (*pair[kElementTypes])(const uint8_t *first, const uint8_t *second, size_t width,
                               PairSums *sums);
@@ -141,6 +156,11 @@ void attention_float64(const uint8_t *data, size_t keys, size_t visible, Attenti
 void attention_places_float64(const uint8_t *row, size_t position, AttentionPlaces *places);
 double sum_float64(const uint8_t *data, size_t count);
 void add_columns_float64(const uint8_t *row, size_t width, size_t count, float *columns);
+void central_float64(const uint8_t *row, size_t width, double scale, double center,
+                     CentralMoments *moments);
+void count_above_float64(const uint8_t *data, size_t count, const uint64_t *pivots,
+                         size_t pivot_count, uint64_t *above);
+void add_squares_float64(const uint8_t *row, size_t count, float *columns);
 void pair_float64(const uint8_t *first, const uint8_t *second, size_t width, PairSums *sums);
 void add_rows_float64(const uint8_t *const *rows, const float *scales, size_t count, size_t width,
                       float *sum, float *scaled);

@@ -43,6 +43,14 @@ RING2_INLINE Floats halves_to_floats(const uint8_t *from) {
 }
 #endif
 
+RING2_INLINE uint64_t sum_words(Words v) {
+  uint32_t words[kLanes];
+  __builtin_memcpy(words, &v, sizeof v);
+  uint64_t sum = 0;
+  for (size_t lane = 0; lane < kLanes; ++lane) sum += words[lane];
+  return sum;
+}
+
 // Each loader: Magnitudes is a vector of the largest |x| seen as an integer; Codes of the largest
 // raw code, where NaN, every negative number and -0 are above the infinity. any_from_infinity: a
 // code is the infinity or above when adding what lifts the infinity to the top bit sets that bit,
@@ -65,6 +73,11 @@ struct Float32 {
     const Ints b = load<Ints>(at + kVectorBytes) & mask;
     *largest = larger(*largest, larger(a, b));
   }
+  RING2_INLINE Magnitudes magnitude(const uint8_t *at) { return load<Ints>(at) & 0x7fffffff; }
+  RING2_INLINE Magnitudes broadcast_code(uint64_t code) {
+    return Ints{} + static_cast<int32_t>(code);
+  }
+  RING2_INLINE uint64_t sum_counts(Magnitudes counts) { return sum_words(bits<Words>(counts)); }
   RING2_INLINE void codes(Codes *largest, const uint8_t *at) {
     *largest = larger(*largest, larger(load<Words>(at), load<Words>(at + kVectorBytes)));
   }
@@ -83,6 +96,17 @@ struct Bits16 {
   RING2_INLINE uint32_t code(const uint8_t *at) { return load<uint16_t>(at); }
   RING2_INLINE void magnitudes(Magnitudes *largest, const uint8_t *at) {
     *largest = larger(*largest, load<SignedShorts>(at) & static_cast<int16_t>(0x7fff));
+  }
+  RING2_INLINE Magnitudes magnitude(const uint8_t *at) {
+    return load<SignedShorts>(at) & static_cast<int16_t>(0x7fff);
+  }
+  RING2_INLINE Magnitudes broadcast_code(uint64_t code) {
+    return SignedShorts{} + static_cast<int16_t>(code);
+  }
+  // Counts that are not negative: two of them side by side make one word.
+  RING2_INLINE uint64_t sum_counts(Magnitudes counts) {
+    const Words pairs = bits<Words>(counts);
+    return sum_words((pairs & 0xffffu) + (pairs >> 16));
   }
   RING2_INLINE void codes(Codes *largest, const uint8_t *at) {
     *largest = larger(*largest, load<Shorts>(at));

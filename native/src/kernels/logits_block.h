@@ -40,24 +40,16 @@ template <typename T>
 void softmax_block(const uint8_t *data, size_t count, LogitsBlock *block) {
   const float top = static_cast<float>(block->maximum);
   const Floats maximum = broadcast(top);
-  SoftmaxSums even, odd;
+  // One set of sums: AVX2 has no registers for two, and an exponential takes longer than a sum.
+  SoftmaxSums sums;
   const uint8_t *at = data;
   size_t left = count;
-  for (; left >= 2 * kStep; left -= 2 * kStep, at += 2 * kStepBytes<T>) {
-    SoftmaxSums::step(&even, T::pair(at), maximum);
-    SoftmaxSums::step(&odd, T::pair(at + kStepBytes<T>), maximum);
+  for (; left >= kStep; left -= kStep, at += kStepBytes<T>) {
+    SoftmaxSums::step(&sums, T::pair(at), maximum);
   }
-  if (left >= kStep) {
-    SoftmaxSums::step(&even, T::pair(at), maximum);
-    left -= kStep;
-    at += kStepBytes<T>;
-  }
-  block->weight = static_cast<double>(
-      sum_lanes((even.weight_a + even.weight_b) + (odd.weight_a + odd.weight_b)));
-  block->weighted = static_cast<double>(
-      sum_lanes((even.weighted_a + even.weighted_b) + (odd.weighted_a + odd.weighted_b)));
-  block->squared = static_cast<double>(
-      sum_lanes((even.squared_a + even.squared_b) + (odd.squared_a + odd.squared_b)));
+  block->weight = static_cast<double>(sum_lanes(sums.weight_a + sums.weight_b));
+  block->weighted = static_cast<double>(sum_lanes(sums.weighted_a + sums.weighted_b));
+  block->squared = static_cast<double>(sum_lanes(sums.squared_a + sums.squared_b));
   for (; left > 0; --left, at += T::kBytes) {
     const Floats t = larger(broadcast(T::value(at)) - maximum, broadcast(kExponentFloor));
     const double e = static_cast<double>(exp_clamped(t)[0]);

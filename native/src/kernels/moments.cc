@@ -1,19 +1,42 @@
 // Moments and row norms of a slice: any float hook.
-#include <algorithm>
 #include <cmath>
 #include <limits>
 
+#include "key_value.h"
+#include "moments_run.h"
+#include "outliers.h"
 #include "ring2_hooks.h"
-#include "slice.h"
 
 namespace ring2 {
 namespace {
 
 constexpr double kLargest = std::numeric_limits<double>::max();
 
+constexpr uint32_t kOutlierHooks = 1u << RING2_HOOK_RESID_PRE | 1u << RING2_HOOK_RESID_MID |
+                                   1u << RING2_HOOK_RESID_FINAL | 1u << RING2_HOOK_EMBED |
+                                   1u << RING2_HOOK_ATTN_OUT | 1u << RING2_HOOK_MLP_OUT;
+
+bool has_outliers(const SliceContext &context) {
+  const uint32_t hook = context.slice->hook;
+  return hook < 32 && (kOutlierHooks >> hook & 1) != 0 &&
+         wants_group(context, RING2_GROUP_OUTLIERS);
+}
+
+template <typename Viewer>
+void measure_for(const SliceContext &context, Viewer *viewer) {
+  const RowWalk walk = walk_of(*context.slice, context.element_bytes, true);
+  MomentsRun<Viewer> run(context, context.slice->hook != RING2_HOOK_ATTN_SCORES, *viewer);
+  run.run(walk);
+  run.moments.publish(context.slice);
+  run.norms.publish(context.slice);
+  viewer->publish(walk, run.moments);
+}
+
+}  // namespace
+
 // Masked attention scores are -Inf or near the type's lowest number, sometimes both in one row (the
 // mask is added in the type itself): at half of it and below, a score counts as masked.
-double mask_at(const SliceContext &context) {
+double masked_at(const SliceContext &context) {
   const bool masked = context.slice->hook == RING2_HOOK_ATTN_SCORES;
   if (!masked) return -std::numeric_limits<double>::infinity();
   switch (context.type) {
@@ -27,80 +50,6 @@ double mask_at(const SliceContext &context) {
       return static_cast<double>(std::numeric_limits<float>::lowest()) / 2;
   }
 }
-
-void count_block(const MomentsBlock &block, ring2_slice *slice) {
-  slice->nan_count += block.nan;
-  slice->pos_inf_count += block.pos_inf;
-  slice->neg_inf_count += block.neg_inf;
-}
-
-struct MomentsRun {
-  const SliceContext &context;
-  double mask;
-  SliceMoments moments;
-  RowNorms norms;
-  RowSquares squares;
-
-  MomentsRun(const SliceContext &measured, bool folded)
-      : context(measured), mask(mask_at(measured)), norms(measured, folded) {}
-
-  MomentsBlock block(const uint8_t *data, const BlockShape &shape) {
-    MomentsBlock result;
-    context.kernels->moments[context.type](data, shape, mask, &result, &squares);
-    count_block(result, context.slice);
-    moments.merge(result);
-    return result;
-  }
-
-  // Rows so narrow that a block holds several.
-  void narrow(const uint8_t *data, const RowWalk &walk) {
-    const uint64_t row_bytes = walk.width * context.element_bytes;
-    const uint64_t fitting = std::min<uint64_t>(kBlockElements / walk.width, kBlockRowsMax);
-    for (uint64_t row = 0; row < walk.rows; row += fitting) {
-      const uint64_t rows = std::min(fitting, walk.rows - row);
-      const uint8_t *at = data + row * walk.stride_bytes;
-      if (walk.stride_bytes == row_bytes) {
-        add_to_crc(context, at, rows * row_bytes);
-      } else {
-        for (uint64_t i = 0; i < rows; ++i) {
-          add_to_crc(context, at + i * walk.stride_bytes, row_bytes);
-        }
-      }
-      block(at, {walk.stride_bytes, rows, walk.width});
-      if (squares.all_used) {
-        norms.add_whole(squares.of_row, walk.width, rows);
-      } else {
-        context.slice->skipped_rows += norms.add(squares.of_row, squares.used, rows);
-      }
-    }
-  }
-
-  void wide(const uint8_t *data, const RowWalk &walk) {
-    for (uint64_t row = 0; row < walk.rows; ++row) {
-      const uint8_t *at = data + row * walk.stride_bytes;
-      double sum_squares = 0;
-      uint32_t used = 0;
-      for (uint64_t done = 0; done < walk.width; done += kBlockElements) {
-        const uint64_t count = std::min<uint64_t>(kBlockElements, walk.width - done);
-        const uint8_t *part = at + done * context.element_bytes;
-        add_to_crc(context, part, count * context.element_bytes);
-        used += static_cast<uint32_t>(block(part, {count * context.element_bytes, 1, count}).used);
-        sum_squares += squares.of_row[0];
-      }
-      context.slice->skipped_rows += norms.add(&sum_squares, &used, 1);
-    }
-  }
-
-  void run() {
-    const RowWalk walk = walk_of(*context.slice, context.element_bytes, true);
-    for (uint64_t outer = 0; outer < walk.outer_count(); ++outer) {
-      const uint8_t *data = walk.outer(context.data, outer);
-      walk.width > kBlockElements ? wide(data, walk) : narrow(data, walk);
-    }
-  }
-};
-
-}  // namespace
 
 RowWalk walk_of(const ring2_slice &slice, uint32_t element_bytes, bool join_axes) {
   const uint32_t last = slice.ndim - 1;
@@ -197,15 +146,22 @@ void measure_bytes(const SliceContext &context) {
 }
 
 void measure_moments(const SliceContext &context) {
-  MomentsRun run(context, context.slice->hook != RING2_HOOK_ATTN_SCORES);
-  run.run();
-  run.moments.publish(context.slice);
-  run.norms.publish(context.slice);
+  if (has_outliers(context)) {
+    OutlierRows outliers(context);
+    measure_for(context, &outliers);
+  } else if (has_key_value(context)) {
+    KeyValueRows rows(context);
+    measure_for(context, &rows);
+  } else {
+    NobodyElse nobody;
+    measure_for(context, &nobody);
+  }
 }
 
 void measure_counts(const SliceContext &context) {
-  MomentsRun run(context, false);
-  run.run();
+  NobodyElse nobody;
+  MomentsRun<NobodyElse> run(context, false, nobody);
+  run.run(walk_of(*context.slice, context.element_bytes, true));
 }
 
 }  // namespace ring2

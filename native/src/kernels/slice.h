@@ -156,6 +156,8 @@ void measure_moments(const SliceContext &context);
 void measure_counts(const SliceContext &context);  // elements that are not finite, and no values
 void measure_logits(const SliceContext &context);
 void measure_attention(const SliceContext &context);
+void measure_router_logits(const SliceContext &context);
+void measure_expert_weights(const SliceContext &context);
 
 }  // namespace ring2
 #endif

@@ -25,7 +25,7 @@ def test_moments_equal_numpy(shape, dtype):
     random = np.random.default_rng(abs(hash((shape, dtype))) % 2**32)
     encoded = native.encode(random.normal(0.3, 2, shape), dtype)
     expected, skipped = reference.moments(native.decode(encoded, dtype))
-    measured = native.measure(encoded, dtype)
+    measured = native.measure(encoded, dtype, groups=0)
     assert measured.elements == encoded.size
     assert measured.skipped_rows == skipped == 0
     assert_same(measured.values(), expected, 1e-6)
@@ -41,7 +41,7 @@ def test_elements_that_are_not_finite_are_counted_and_left_out(dtype):
     values[kinds == 2] = -np.inf
     values[7] = np.nan
     encoded = native.encode(values, dtype)
-    measured = native.measure(encoded, dtype)
+    measured = native.measure(encoded, dtype, groups=0)
     expected, skipped = reference.moments(native.decode(encoded, dtype))
     assert measured.nan_count == np.isnan(values).sum()
     assert measured.pos_inf_count == (values == np.inf).sum()
@@ -57,15 +57,15 @@ def test_squares_outside_float32_neither_overflow_nor_vanish(dtype, scale):
     values[2] *= 1e-4
     encoded = native.encode(values, dtype)
     expected, _ = reference.moments(native.decode(encoded, dtype))
-    assert_same(native.measure(encoded, dtype).values(), expected, scale * 1e-6)
+    assert_same(native.measure(encoded, dtype, groups=0).values(), expected, scale * 1e-6)
 
 
 def test_a_tiny_row_beside_a_large_one_keeps_its_norm():
     values = np.ones((2, 64), dtype=np.float32)
     values[0] = 1e-25
-    measured = native.measure(values, native.FLOAT32)
+    measured = native.measure(values, native.FLOAT32, groups=0)
     assert_allclose(measured.values()["l2_mean"], (8 + 8e-25) / 2, rtol=1e-6)
-    small = native.measure(np.stack([values[0], values[0]]), native.FLOAT32)
+    small = native.measure(np.stack([values[0], values[0]]), native.FLOAT32, groups=0)
     assert_allclose(small.values()["l2_max"], 8e-25, rtol=1e-6)
 
 
@@ -74,15 +74,16 @@ def test_variance_survives_a_mean_far_from_zero(dtype):
     values = 100 + np.random.default_rng(2).normal(size=(3, 5000))
     encoded = native.encode(values, dtype)
     expected, _ = reference.moments(native.decode(encoded, dtype))
-    assert_same(native.measure(encoded, dtype).values(), expected, 0)
+    assert_same(native.measure(encoded, dtype, groups=0).values(), expected, 0)
 
 
 @pytest.mark.parametrize("dtype", FLOATS)
 def test_strided_slices_equal_their_dense_copies(dtype):
     whole = native.encode(np.random.default_rng(3).normal(size=(4, 9, 3, 70)), dtype)
     for part in (whole[1:3, 2:7, :, :65], whole[:, ::2], whole[2, :, 1, 3:]):
-        strided = native.measure(part, dtype, action=native.ACTION_TENSOR)
-        dense = native.measure(np.ascontiguousarray(part), dtype, action=native.ACTION_TENSOR)
+        kept = {"groups": 0, "action": native.ACTION_TENSOR}
+        strided = native.measure(part, dtype, **kept)
+        dense = native.measure(np.ascontiguousarray(part), dtype, **kept)
         expected, _ = reference.moments(native.decode(part, dtype))
         assert_same(strided.values(), expected, 1e-6)
         assert_same(dense.values(), expected, 1e-6)
