@@ -31,7 +31,7 @@ export function onScale(value: number, scale: Scale): number {
 }
 
 function fromScale(value: number, scale: Scale): number {
-  if (scale === 'linear') return value
+  if (scale === 'linear') return Math.max(0, value)
   return scale === 'log' ? Math.exp(value) : 1 / (1 + Math.exp(-value))
 }
 

@@ -11,7 +11,7 @@ export {
   parseBaselines,
   sameIdentity,
 } from './baseline.ts'
-export { boundsOf, learnQuantiles } from './baseline-bounds.ts'
+export { createLearner, type Learner, type Learnt, type LeftOut } from './baseline-learn.ts'
 export {
   type CallerContext,
   placeInside,

@@ -22,7 +22,7 @@ export type VerdictRule = (typeof verdictRules)[number]
 /**
  * On which scale a statistic is widened: `log` for what is positive and spans decades, `share` (the
  * log odds) for what lies between 0 and 1, so that a widened bound stays a possible value; `linear`
- * for what often is exactly 0.
+ * for what often is exactly 0, and never below.
  */
 export type Scale = 'log' | 'share' | 'linear'
 
@@ -171,10 +171,11 @@ export const verdictLimits = {
    * before: three dots at the end of a long answer are none.
    */
   loopRepetitionMin: 0.2,
-  /** Without a period, repetition counts when the model was sure of it: entropy in nat. */
-  loopEntropyMax: 2,
-  /** 4-grams need so many tokens. */
-  repetitionTokensMin: 4,
+  /**
+   * Without a period, repetition counts when the model was sure of it: entropy in nat. It is
+   * perplexity 3, that of a fully looping generation (Welleck 2020).
+   */
+  loopEntropyMax: 1.1,
   /** Characters of a reason from elsewhere that is quoted. */
   reasonCharactersMax: 300,
 } as const

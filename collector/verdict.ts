@@ -126,7 +126,7 @@ function judgeLoops(
   findings: Finding[],
   missing: string[],
 ): void {
-  const { loopTokensMin, loopRepetitionMin, loopEntropyMax, repetitionTokensMin } = verdictLimits
+  const { loopTokensMin, loopRepetitionMin, loopEntropyMax } = verdictLimits
   const generated = generatedTokens(evidence)
   if (generated < 1) {
     missing.push('no generated token was processed: there is nothing to find loops in')
@@ -136,14 +136,13 @@ function judgeLoops(
   if (tracked !== generated) {
     missing.push(`token_ids: ${tracked} of ${generated} generated tokens were followed`)
   }
-  const period = globalOf(evidence, 'token_ids.loop_period')
-  if (period === null) missing.push('token_ids.loop_period has no value')
-  const repetition = globalOf(evidence, 'token_ids.repetition')
-  if (repetition === null) {
-    if (generated >= repetitionTokensMin) missing.push('token_ids.repetition has no value')
-    return
-  }
+  // Too short for a loop by definition: that all tokens were followed is evidence enough.
   if (generated < loopTokensMin) return
+  const period = globalOf(evidence, 'token_ids.loop_period')
+  const repetition = globalOf(evidence, 'token_ids.repetition')
+  if (period === null) missing.push('token_ids.loop_period has no value')
+  if (repetition === null) missing.push('token_ids.repetition has no value')
+  if (repetition === null) return
   if (period !== null && period > 0 && repetition >= loopRepetitionMin) {
     const bound = 0
     const direction = 'above'

@@ -65,6 +65,9 @@ export const catalogLimits = {
   seriesMax: 100_000,
   /** Requests listed of one trace. */
   traceRequestsMax: 10_000,
+  /** Requests whose spans a start sends because an earlier one could not, and their greatest age. */
+  unsentRequestsMax: 10_000,
+  unsentMicrosMax: 86_400_000_000,
 } as const
 
 /** Answers of the reader and the API. */
@@ -96,8 +99,22 @@ export const httpLimits = {
 
 /** An orderly stop: how long each part of it may take. */
 export const serviceLimits = {
+  /** How often it is written down which requests' spans have been sent. */
+  sentWriteMillis: 1000,
+  /** Requests of an earlier start that are announced in one go. */
+  unsentAtOnce: 100,
   stopUploadMillis: 30_000,
   stopTelemetryMillis: 10_000,
   /** How often the file of baselines is looked at. */
   baselinePollMillis: 1000,
+} as const
+
+/** Learning baselines. */
+export const calibrateLimits = {
+  /** Fewer requests than this can be asked for with --min-requests, down to `requestsMin`. */
+  requestsDefault: 30,
+  requestsMin: 2,
+  /** Newest requests read at most: each takes some KiB of memory. */
+  requestsMax: 20_000,
+  pageRequests: 500,
 } as const

@@ -1,5 +1,6 @@
 /** The command line: `ring2-exporter`. */
 import { Command, CommanderError } from 'commander'
+import { calibrateCommand } from './cli/calibrate.ts'
 import { catalogCommand } from './cli/catalog.ts'
 import { checkCommand } from './cli/check.ts'
 import { completionCommand } from './cli/complete.ts'
@@ -24,6 +25,7 @@ checkCommand(program.command('check'))
 ringsCommand(program.command('rings'))
 lsCommand(program.command('ls'))
 fetchCommand(program.command('fetch'))
+calibrateCommand(program.command('calibrate'))
 catalogCommand(program.command('catalog'))
 completionCommand(program.command('completion'), program)
 

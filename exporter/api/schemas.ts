@@ -143,6 +143,18 @@ const phase = Type.Object(
   strict,
 )
 
+const finding = Type.Object(
+  {
+    verdict: Type.String(),
+    statistic: Type.String({ description: 'hook.statistic' }),
+    value: Type.Number(),
+    bound: Type.Number({ description: 'the bound that the value passed' }),
+    direction: Type.String({ description: 'above or below' }),
+    layer: nullable(Type.Integer({ description: 'null when the statistic is not of one layer' })),
+  },
+  strict,
+)
+
 const details = Type.Object(
   {
     parent_span_id: nullable(Type.String()),
@@ -157,6 +169,11 @@ const details = Type.Object(
       },
       strict,
     ),
+    findings: Type.Array(finding, { description: 'rules that the request broke, worst first' }),
+    missing_evidence: Type.Array(Type.String(), {
+      description: 'in words, what was missing to call it ok',
+    }),
+    baseline: Type.String({ description: 'calibrated or default: the bounds it was judged by' }),
     nonfinite: Type.Object(
       { nan: Type.Integer(), pos_inf: Type.Integer(), neg_inf: Type.Integer() },
       strict,

@@ -3,7 +3,7 @@
  * pairs. Pure functions; the shapes are those of schemas.ts.
  */
 
-import type { RequestSummary } from '../../collector/records.ts'
+import type { Finding, RequestSummary } from '../../collector/records.ts'
 import type { CatalogSeries } from '../tensors/catalog.ts'
 import type { CatalogRequest } from '../tensors/catalog-list.ts'
 import type { TensorRowPlace } from '../tensors/reader.ts'
@@ -77,9 +77,17 @@ function detailsView(text: string | null) {
       steps: one.steps,
     })),
     completeness: summary.completeness,
+    // Summaries of stores that are older than verdicts by rules have none of these.
+    findings: (summary.findings ?? []).map(findingView),
+    missing_evidence: summary.missingEvidence ?? [],
+    baseline: summary.baseline ?? 'default',
     nonfinite: { nan: summary.nan, pos_inf: summary.posInf, neg_inf: summary.negInf },
     statistics: { layers: summary.layerSeries, globals: summary.globals },
   }
+}
+
+function findingView({ verdict, statistic, value, bound, direction, layer }: Finding) {
+  return { verdict, statistic, value, bound, direction, layer }
 }
 
 interface HeldTensor {

@@ -1,4 +1,6 @@
 /** `ring2-exporter ls TRACE_ID`: a trace's requests, and which tensors each has, by the catalogue. */
+import type { RequestSummary } from '../../collector/records.ts'
+import { findingText } from '../finding-text.ts'
 import type { Catalog, CatalogSeries } from '../tensors/catalog.ts'
 import type { CatalogRequest } from '../tensors/catalog-list.ts'
 import { unknownTrace } from '../tensors/series-choice.ts'
@@ -43,6 +45,23 @@ function hooksOf(series: readonly CatalogSeries[]): HeldHook[] {
       },
     ]
   })
+}
+
+/** What the rules said of each request: findings, and what was missing to call it ok. */
+export function verdictLines(held: readonly HeldRequest[]): string[] {
+  return held.flatMap(({ request }) => {
+    const { findings = [], missingEvidence = [], baseline = 'default' } = verdictOf(request)
+    return [
+      `${request.request_id}  ${request.verdict} (${baseline} bounds)`,
+      ...findings.map((finding) => `  ${findingText(finding)}`),
+      ...missingEvidence.map((reason) => `  missing: ${reason}`),
+    ]
+  })
+}
+
+/** A request that has not ended, or an older store's, has none of it. */
+function verdictOf({ summary }: CatalogRequest): Partial<RequestSummary> {
+  return summary === null ? {} : JSON.parse(summary)
 }
 
 export function heldTable(held: readonly HeldRequest[]): string {

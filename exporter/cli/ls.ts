@@ -7,7 +7,7 @@ import type { CatalogRequest } from '../tensors/catalog-list.ts'
 import { openTensors } from '../tensors/open.ts'
 import { parseLimit, parseSince, parseTraceId, parseVerdict } from '../tensors/selection.ts'
 import { type ConfigOptions, configFrom, withConfig } from './config-option.ts'
-import { heldOf, heldTable } from './ls-trace.ts'
+import { heldOf, heldTable, verdictLines } from './ls-trace.ts'
 import { exitCodes, print, printJson, tell } from './outcome.ts'
 import { bytesText, styles, table } from './table.ts'
 
@@ -69,7 +69,10 @@ async function lsTrace(given: string, options: LsOptions): Promise<number> {
     if (options.json === true) {
       const requests = held.map(({ request, hooks }) => ({ ...asDocument(request), hooks }))
       printJson({ trace_id: traceId, requests })
-    } else print(heldTable(held))
+    } else {
+      print(heldTable(held))
+      print(['', ...verdictLines(held)].join('\n'))
+    }
     return exitCodes.done
   } finally {
     catalog.close()

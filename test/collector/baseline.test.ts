@@ -111,14 +111,15 @@ describe('learnt quantiles', () => {
   })
 
   test('beyond 1/n are the extremes, widened by a quarter of the range per decade', () => {
-    const values = Array.from({ length: 11 }, (_, index) => index)
+    const values = Array.from({ length: 11 }, (_, index) => 100 + index)
     const learnt = learnQuantiles(values, 'linear')
     const out = (share: number) => 0.25 * 10 * Math.log10(1 / (share * 11))
-    expect(learnt.p1).toBeCloseTo(-out(0.01), 9)
-    expect(learnt.p0_1).toBeCloseTo(-out(0.001), 9)
-    expect(learnt.p99).toBeCloseTo(10 + out(0.01), 9)
-    expect(learnt.p99_9).toBeCloseTo(10 + out(0.001), 9)
-    expect(learnt.p50).toBe(5)
+    expect(learnt.p1).toBeCloseTo(100 - out(0.01), 9)
+    expect(learnt.p0_1).toBeCloseTo(100 - out(0.001), 9)
+    expect(learnt.p99).toBeCloseTo(110 + out(0.01), 9)
+    expect(learnt.p99_9).toBeCloseTo(110 + out(0.001), 9)
+    expect(learnt.p50).toBe(105)
+    expect(learnQuantiles([0, 1], 'linear').p0_1).toBe(0)
   })
 
   test('are fewer decades out, and no further than the extremes, with more requests', () => {

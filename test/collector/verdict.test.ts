@@ -139,7 +139,7 @@ describe('a request', () => {
 describe('what is missing', () => {
   test.each<[string, Partial<VerdictEvidence>]>([
     ['a complete capture', { completeness: { ...healthy().completeness, state: 'unknown' } }],
-    ['a layer', { layerSeries: { ...healthy().layerSeries, 'pattern.sink_mass': [0.1, null] } }],
+    ['a layer', { layerSeries: { ...healthy().layerSeries, 'pattern.sink_mass': [0.05, null] } }],
     ['a number', { globals: { ...healthy().globals, 'final_logits.entropy_mean': Number.NaN } }],
     ['tokens', { globals: { ...healthy().globals, 'token_ids.tokens_tracked': 39 } }],
     ['the answer', { tokens: 20 }],
