@@ -89,6 +89,14 @@ const benchmarks: readonly Benchmark[] = [
     arguments: ['bench/parquet.ts'],
   },
   {
+    name: 'telemetry',
+    about:
+      'Samples folded into exponential histograms by one core, and whole exports (fold to acknowledged by a receiver in another process), against the JavaScript SDK of OpenTelemetry, in CPU time. Ratios of samples are ours over theirs, by rate; ratios of exports are our CPU time over theirs, below 1 ours is cheaper. Ours crosses a thread and carries exemplars; theirs does neither.',
+    budget: 'at least 50 Msample/s; at most 50 ms of CPU for 2000 series',
+    program: process.execPath,
+    arguments: ['bench/telemetry.ts'],
+  },
+  {
     name: 'spans',
     about:
       'Spans of requests with their statistics, from summary to a real Collector that answered, one process each. A ratio is ours over the other, by rate; the second figure is how many arrive when more are ended at once than the other has room for.',

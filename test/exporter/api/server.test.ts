@@ -22,6 +22,16 @@ test('rings and metrics are what the service gives', async () => {
   expect(metrics.body).toBe('ring2_up 1\n')
 })
 
+test('/metrics is in the format that the scraper accepts', async () => {
+  const { app } = await openServer({
+    metrics: (accept) => ({ contentType: 'text/plain', body: `for ${accept}` }),
+  })
+  const headers = { accept: 'text/plain;version=0.0.4' }
+  const page = await app.inject({ method: 'GET', url: '/metrics', headers })
+  expect(page.body).toBe('for text/plain;version=0.0.4')
+  expect(page.headers.vary).toBe('accept')
+})
+
 test('the page at / explains the routes and may load nothing', async () => {
   const { app } = await openServer()
   const page = await get(app, '/')
