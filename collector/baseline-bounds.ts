@@ -6,7 +6,7 @@
  * statistics at once.
  */
 import type { LearntQuantiles } from './baseline.ts'
-import type { JudgedStatistic, Scale } from './verdict-rules.ts'
+import type { JudgedStatistic, Scale, Side } from './verdict-rules.ts'
 
 /** Null: not bounded on that side. */
 export interface Bounds {
@@ -35,10 +35,21 @@ function fromScale(value: number, scale: Scale): number {
   return scale === 'log' ? Math.exp(value) : 1 / (1 + Math.exp(-value))
 }
 
-/** @param values one per request, finite, at least one. */
-export function learnQuantiles(values: readonly number[], scale: Scale): LearntQuantiles {
-  const sorted = values.map((value) => onScale(value, scale)).sort((a, b) => a - b)
-  const at = (share: number): number => fromScale(quantile(sorted, share), scale)
+/**
+ * @param values one per request, finite, at least one.
+ * @param below scale of the quantiles up to the median; `above` of those beyond it.
+ */
+export function learnQuantiles(
+  values: readonly number[],
+  below: Scale,
+  above: Scale = below,
+): LearntQuantiles {
+  const sorted = [...values].sort((a, b) => a - b)
+  const at = (share: number): number => {
+    const scale = share <= 0.5 ? below : above
+    const scaled = sorted.map((value) => onScale(value, scale))
+    return fromScale(quantile(scaled, share), scale)
+  }
   return {
     n: values.length,
     p0_1: at(0.001),
@@ -66,12 +77,15 @@ function quantile(sorted: readonly number[], share: number): number {
   return low + (place - below) * (high - low)
 }
 
-export function boundsOf(quantiles: LearntQuantiles, statistic: JudgedStatistic): Bounds {
-  const { scale, marginMin, below, above } = statistic
-  const at = (value: number): number => onScale(value, scale)
-  const margin = Math.max(marginMin, MARGIN_SHARE * (at(quantiles.p99) - at(quantiles.p1)))
+export function boundsOf(quantiles: LearntQuantiles, { below, above }: JudgedStatistic): Bounds {
   return {
-    low: below === null ? null : fromScale(at(quantiles.p0_1) - margin, scale),
-    high: above === null ? null : fromScale(at(quantiles.p99_9) + margin, scale),
+    low: below === null ? null : moved(quantiles, quantiles.p0_1, below, -1),
+    high: above === null ? null : moved(quantiles, quantiles.p99_9, above, 1),
   }
+}
+
+function moved({ p1, p99 }: LearntQuantiles, from: number, side: Side, direction: -1 | 1): number {
+  const at = (value: number): number => onScale(value, side.scale)
+  const margin = Math.max(side.marginMin, MARGIN_SHARE * (at(p99) - at(p1)))
+  return fromScale(at(from) + direction * margin, side.scale)
 }

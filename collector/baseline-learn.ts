@@ -113,7 +113,7 @@ function learnBounds(evidence: readonly VerdictEvidence[], requestsMin: number):
     const learn = (values: readonly (number | null | undefined)[]): LearntQuantiles | null => {
       const known = values.filter((value): value is number => Number.isFinite(value))
       // What too few requests have is left to the built-in bounds.
-      return known.length < requestsMin ? null : learnQuantiles(known, judged.scale)
+      return known.length < requestsMin ? null : learnJudged(known, judged)
     }
     const global = learn(fitting.map((one) => one.globals[name]))
     if (global !== null) globals[name] = global
@@ -126,10 +126,16 @@ function learnBounds(evidence: readonly VerdictEvidence[], requestsMin: number):
   return { globals, layers }
 }
 
+function learnJudged(values: readonly number[], { below, above }: JudgedStatistic) {
+  const side = below ?? above
+  if (side === null) throw new Error('a judged statistic has at least one side')
+  return learnQuantiles(values, (below ?? side).scale, (above ?? side).scale)
+}
+
 /** Generated tokens from which on the statistic is judged. */
 function tokensMin({ above, below }: JudgedStatistic): number {
-  if (above === 'looping') return verdictLimits.loopTokensMin
-  return below === 'low_entropy' ? verdictLimits.entropyTokensMin : 0
+  if (above?.rule === 'looping') return verdictLimits.loopTokensMin
+  return below?.rule === 'low_entropy' ? verdictLimits.entropyTokensMin : 0
 }
 
 function countFindings(evidence: readonly VerdictEvidence[], learnt: LearntBounds) {

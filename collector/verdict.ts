@@ -167,7 +167,7 @@ function judgeStructure(
   let judged = 0
   for (const judgedStatistic of judgedStatistics) {
     const { hook, statistic, group } = judgedStatistic
-    if (judgedStatistic.below !== 'collapsed' && judgedStatistic.above !== 'collapsed') continue
+    if ((judgedStatistic.below ?? judgedStatistic.above)?.rule !== 'collapsed') continue
     if (group !== null && !groups.has(group)) continue
     let worst: { finding: Finding; distance: number } | null = null
     let absent = 0
@@ -199,8 +199,11 @@ function judgeStructure(
 /** Layers of a hook that must have a value of the statistic. */
 function expectedLayers(evidence: VerdictEvidence, statistic: JudgedStatistic): number[] {
   const { capture, layers } = evidence
-  const captured = capture[statistic.hook] ?? []
-  if (statistic.needsLayerBefore !== true) return [...captured]
+  const { fromLayer = 0 } = statistic
+  const captured = (capture[statistic.hook] ?? []).filter(
+    (layer) => layer < 0 || layer >= fromLayer,
+  )
+  if (statistic.needsLayerBefore !== true) return captured
   const stream = capture.resid_pre ?? []
   return captured.filter((layer) => stream.includes(layer < 0 ? layers - 1 : layer - 1))
 }
@@ -210,7 +213,8 @@ function boundsFor(statistic: JudgedStatistic, layer: number, learnt: LearntBoun
   const quantiles = layer < 0 ? learnt?.globals[name] : learnt?.layers[name]?.[layer]
   if (quantiles !== undefined && quantiles !== null) return boundsOf(quantiles, statistic)
   const covered = layer < 0 || layer >= (statistic.defaultsFromLayer ?? 0)
-  return covered ? { low: statistic.low, high: statistic.high } : { low: null, high: null }
+  if (!covered) return { low: null, high: null }
+  return { low: statistic.below?.bound ?? null, high: statistic.above?.bound ?? null }
 }
 
 function isBounded(statistic: JudgedStatistic, layer: number, learnt: LearntBounds | null) {
@@ -232,18 +236,18 @@ function outside(
     layer: layer < 0 ? null : layer,
   }
   if (statistic.below !== null && low !== null && value < low) {
-    return { ...facts, verdict: statistic.below, bound: low, direction: 'below' }
+    return { ...facts, verdict: statistic.below.rule, bound: low, direction: 'below' }
   }
   if (statistic.above !== null && high !== null && value > high) {
-    return { ...facts, verdict: statistic.above, bound: high, direction: 'above' }
+    return { ...facts, verdict: statistic.above.rule, bound: high, direction: 'above' }
   }
   return null
 }
 
 /** How far beyond its bound a value is, as a ratio: what tells the worst layer. */
 function distanceOf(statistic: JudgedStatistic, { value, bound, direction }: Finding): number {
-  const [from, to] = direction === 'above' ? [bound, value] : [value, bound]
-  return onScale(to, statistic.scale) - onScale(from, statistic.scale)
+  const scale = (direction === 'above' ? statistic.above : statistic.below)?.scale ?? 'linear'
+  return Math.abs(onScale(value, scale) - onScale(bound, scale))
 }
 
 function statisticOf(hook: string, statistic: string): JudgedStatistic {

@@ -133,6 +133,13 @@ describe('learnt quantiles', () => {
     expect(learn(1001).p99_9).toBeLessThanOrEqual(1)
   })
 
+  test('may be on one scale below the median and on another above it', () => {
+    const values = [0.4, 1, 1.5, 2, 2.7]
+    const both = learnQuantiles(values, 'log', 'linear')
+    expect(both.p0_1).toBe(learnQuantiles(values, 'log').p0_1)
+    expect(both.p99_9).toBe(learnQuantiles(values, 'linear').p99_9)
+  })
+
   test('of shares stay shares, and of what is positive positive', () => {
     const share = learnQuantiles([0.001, 0.5, 0.999], 'share')
     expect(share.p0_1).toBeGreaterThan(0)

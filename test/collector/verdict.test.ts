@@ -80,7 +80,7 @@ describe('a request', () => {
 
   test.each([
     ['low_entropy', { 'final_logits.entropy_mean': 0.0005 }, 'below', 0.001],
-    ['high_entropy', { 'final_logits.entropy_mean': 7 }, 'above', 6],
+    ['high_entropy', { 'final_logits.entropy_mean': 7 }, 'above', 3.5],
   ] as const)('is %s beyond the built-in bounds', (verdict, globals, direction, bound) => {
     const judgement = of(withGlobals(globals))
     expect(judgement.verdict).toBe(verdict)
@@ -122,6 +122,14 @@ describe('a request', () => {
 
   test('may grow twentyfold where it leaves the embedding', () => {
     expect(of(withSeries({ 'resid_pre.layer_growth_mean': [null, 20] })).verdict).toBe('ok')
+  })
+
+  test('is not judged by the direction of its embeddings: they tell of the text alone', () => {
+    const series = {
+      'resid_pre.token_cosine_mean': [0.9999, 0.5],
+      'resid_pre.rank_residual': [0, 0.5],
+    }
+    expect(of(withSeries(series)).verdict).toBe('ok')
   })
 
   test('is named by its worst finding', () => {
