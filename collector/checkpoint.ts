@@ -18,7 +18,7 @@ import {
 } from 'node:fs'
 import { join } from 'node:path'
 import { Ring2Error } from './errors.ts'
-import type { Outcome, ProducerInfo, RequestSummary } from './records.ts'
+import type { Outcome, ProducerInfo } from './records.ts'
 import type { StoredRegistry } from './requests.ts'
 
 const version = 1
@@ -39,8 +39,6 @@ export interface Checkpoint {
   /** STEP bodies (base64) whose tensors may lie at or beyond `position`. */
   readonly steps: readonly string[]
   readonly registry: StoredRegistry
-  /** Requests that ended lately: whoever listens may have died before passing them on. */
-  readonly ended: readonly RequestSummary[]
 }
 
 export function checkpointPath(directory: string, producer: ProducerInfo): string {

@@ -42,8 +42,8 @@ export interface ContextCounts {
 export interface ContextJoin {
   /** A request begins: in the trace of a context that came before it, if one did. */
   begin(info: RequestInfo, producer: ProducerInfo): RequestInfo
-  /** A request has ended; `again` when that was reported before, by an earlier exporter. */
-  end(summary: RequestSummary, again: boolean): void
+  /** A request has ended. */
+  end(summary: RequestSummary): void
   add(context: CallerContext): void
   /** Counts what was to be a context and is none. */
   reject(fault: ContextFault, count: number): void
@@ -73,7 +73,6 @@ interface Kept {
 
 interface Waiting {
   readonly summary: RequestSummary
-  readonly again: boolean
   readonly names: readonly string[]
   readonly untilMillis: number
 }
@@ -116,33 +115,30 @@ export function createContextJoin(options: ContextJoinOptions): ContextJoin {
     faults[fault] = (faults[fault] ?? 0) + count
   }
 
-  function handOn({ summary, again }: Pick<Waiting, 'summary' | 'again'>): void {
+  function handOn(summary: RequestSummary): void {
     const { request } = summary
-    if (!again) {
-      requests[request.traceOrigin] += 1
-      const { contextFault, parentWindow } = request
-      if (contextFault !== undefined) reject(contextFault, 1)
-      if (parentWindow !== undefined) {
-        const distance = Math.abs(skewMicros(windowOf(summary), parentWindow))
-        if (distance > collectorLimits.clockSkewMicros) skewed += 1
-      }
+    requests[request.traceOrigin] += 1
+    const { contextFault, parentWindow } = request
+    if (contextFault !== undefined) reject(contextFault, 1)
+    if (parentWindow !== undefined) {
+      const distance = Math.abs(skewMicros(windowOf(summary), parentWindow))
+      if (distance > collectorLimits.clockSkewMicros) skewed += 1
     }
     options.onReady(summary)
   }
 
-  function take(waiting: Omit<Waiting, 'names' | 'untilMillis'>, kept: Kept): void {
-    const { summary, again } = waiting
+  function take(summary: RequestSummary, kept: Kept): void {
     kept.usedBy.set(summary.producer.boot, summary.request.key)
     const adopted = adoptStored(summary, kept.context)
     if (adopted.request.traceId !== summary.request.traceId) {
       options.onMoved(adopted, summary.request)
     }
-    handOn({ summary: adopted, again })
+    handOn(adopted)
   }
 
   function goOnWithout(waiting: Waiting): void {
     held.remove(waiting)
-    handOn(waiting)
+    handOn(waiting.summary)
     sent.add({ ...waiting, untilMillis: now() + collectorLimits.contextLateMillis })
     if (sent.size > collectorLimits.contextLateMax) dropOldest(sent)
   }
@@ -194,19 +190,19 @@ export function createContextJoin(options: ContextJoinOptions): ContextJoin {
       kept.usedBy.set(producer.boot, info.key)
       return adopt(info, kept.context)
     },
-    end(summary, again) {
+    end(summary) {
       const { request, producer } = summary
       const { traceOrigin } = request
       const window = windowOf(summary)
       const millis = (window.endedAtMicros - window.startedAtMicros) / 1000
       const kept = find(request, producer, millis, window.endedAtMicros)
       if (traceOrigin === 'request' || traceOrigin === 'tap') {
-        handOn({ summary: withWindow(summary, kept?.context ?? null), again })
-      } else if (kept !== null) take({ summary, again }, kept)
-      else if (traceOrigin === 'request_id' || options.waitMillis === 0) handOn({ summary, again })
+        handOn(withWindow(summary, kept?.context ?? null))
+      } else if (kept !== null) take(summary, kept)
+      else if (traceOrigin === 'request_id' || options.waitMillis === 0) handOn(summary)
       else {
         const names = joinNames(request.requestId)
-        held.add({ summary, again, names, untilMillis: now() + options.waitMillis })
+        held.add({ summary, names, untilMillis: now() + options.waitMillis })
         if (held.size > collectorLimits.contextWaitingMax) {
           const oldest = held.oldest()
           if (oldest !== undefined) goOnWithout(oldest)
@@ -219,7 +215,7 @@ export function createContextJoin(options: ContextJoinOptions): ContextJoin {
       const kept = keep(context)
       for (const waiting of chooseHeld(context, held)) {
         held.remove(waiting)
-        take(waiting, kept)
+        take(waiting.summary, kept)
       }
       for (const waiting of chooseLate(context, sent, kept)) takeLate(waiting, kept)
     },

@@ -40,8 +40,8 @@ export interface DrainOptions {
   readonly requestIdleMicros: number
   /** Gives a request that begins the best trace context there is; without it, it keeps its own. */
   onBegin?(request: RequestInfo, producer: ProducerInfo): RequestInfo
-  /** `again`: a request that a checkpoint says ended shortly before a crash. */
-  onEnd(summary: RequestSummary, again: boolean): void
+  /** Before the summary is safe; after a crash it comes again, unless the sink has it. */
+  onEnd(summary: RequestSummary): void
   /** A model has announced itself, or is known from a checkpoint. */
   onModel?(model: ModelInfo): void
   onEvent(event: DrainEvent): void

@@ -21,8 +21,7 @@ import { hooks } from './hooks.gen.ts'
 import { constants, drainResult, segmentInfo } from './layout.gen.ts'
 import { collectorLimits } from './limits.ts'
 import { createTrack, openConsumer } from './native.ts'
-import { createRecentRequests } from './recent-requests.ts'
-import type { Outcome, ProducerInfo, RequestSummary } from './records.ts'
+import type { Outcome, ProducerInfo } from './records.ts'
 import { foldRequest } from './request-samples.ts'
 import { type ActiveRequest, createRegistry } from './requests.ts'
 import { decodeSegmentInfo, producerName, readSegmentInfo, type SegmentInfo } from './segments.ts'
@@ -44,7 +43,6 @@ export function openDrain(options: DrainOptions): SegmentDrain {
       .filter((hook) => options.actions[hook.id] === constants.actionDrop)
       .map((hook) => hook.name),
   )
-  const recent = createRecentRequests()
   const track = createTrack()
   const registry = createRegistry({
     producer,
@@ -56,7 +54,7 @@ export function openDrain(options: DrainOptions): SegmentDrain {
       foldRequest(options.folds, summary)
       track.end(options.folds.keyOf(summary.request))
       options.sink.finish(summary)
-      announce(summary, false)
+      options.onEnd(summary)
     },
   })
   const state = {
@@ -103,7 +101,6 @@ export function openDrain(options: DrainOptions): SegmentDrain {
     }
     registry.restore(checkpoint.registry)
     learnModel()
-    for (const summary of checkpoint.ended) announce(summary, true)
     if (checkpoint.position > state.position) {
       consumer.seek(checkpoint.position)
       state.position = state.released = checkpoint.position
@@ -118,11 +115,6 @@ export function openDrain(options: DrainOptions): SegmentDrain {
   function learnModel(): void {
     const model = registry.model()
     if (model.name !== unknownModel.name) options.onModel?.(model)
-  }
-
-  function announce(summary: RequestSummary, again: boolean): void {
-    recent.add(summary)
-    options.onEnd(summary, again)
   }
 
   function readInfo(): { metaTail: number } {
@@ -339,7 +331,6 @@ export function openDrain(options: DrainOptions): SegmentDrain {
         files: state.files,
         steps: state.steps.map((step) => Buffer.from(step).toString('base64')),
         registry: registry.store(),
-        ended: recent.list(),
       },
       options.fsync,
     )

@@ -13,9 +13,6 @@ export const collectorLimits = {
   exemplarRequestsMax: 16_384,
   /** Steps kept in a checkpoint, for tensors that come after a restart; as many as native code keeps. */
   checkpointStepsMax: 256,
-  /** Ended requests kept in a checkpoint, and for how long: they are announced again after a crash. */
-  checkpointEndedMax: 64,
-  checkpointEndedMillis: 10_000,
   /** Trace contexts kept for requests that have not come yet, and for how long. */
   contextsMax: 16_384,
   contextMillis: 600_000,

@@ -14,6 +14,7 @@ import type { Logger } from './logging.ts'
 import type { ContextBatch } from './pipeline/messages.ts'
 import { type Pipeline, startPipeline } from './pipeline/pipeline.ts'
 import { ringsDocument } from './rings.ts'
+import { createSentRequests } from './sent-requests.ts'
 import type { StoreLocation } from './store/location.ts'
 import { openStore } from './store/open-store.ts'
 import { createUploader, type Uploader } from './store/uploader.ts'
@@ -51,12 +52,14 @@ export async function startService(options: ServiceOptions): Promise<Service> {
   const { public_url: publicUrl } = config.api
   const baseUrl = (): string => publicUrl?.replace(/\/+$/, '') ?? running.url
 
+  const sent = createSentRequests(catalog, logger)
   const telemetry = startTelemetry({
     config,
     logger,
     version,
     snapshot: () => running.pipeline?.latest() ?? emptySnapshot(Date.now() * 1000),
     apiUrl: baseUrl,
+    onSent: (key) => sent.add(key),
   })
   const baselines = watchBaselines({
     path: config.verdict.baselines,
@@ -102,6 +105,7 @@ export async function startService(options: ServiceOptions): Promise<Service> {
   const { url, pipeline } = running
   // It may have changed while the worker started.
   pipeline.setBaselines(baselines.book())
+  sent.start(telemetry.status().otlp.spans ? telemetry.spans : null)
   logger.info({ url, store: config.store.url, native: native.version, isa: native.isa }, 'ready')
 
   return {
@@ -118,6 +122,7 @@ export async function startService(options: ServiceOptions): Promise<Service> {
       const delivered = await telemetry.flush(serviceLimits.stopTelemetryMillis)
       await telemetry.shutdown(serviceLimits.stopTelemetryMillis)
       await server.close()
+      sent.stop()
       catalog.close()
       logger.info('stopped')
       return unflushed.length === 0 && left === 0 && delivered

@@ -38,7 +38,9 @@ port.on('message', (command: WorkerCommand) => {
 })
 
 async function run(): Promise<void> {
-  let discoverAt = 0
+  // What an earlier exporter had prepared is in the catalogue once this is ready.
+  segments.discover()
+  let discoverAt = performance.now() + pipelineLimits.discoverMillis
   report({ type: 'ready' })
   while (stopping === null) {
     const now = performance.now()

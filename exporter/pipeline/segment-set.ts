@@ -108,10 +108,9 @@ export function createSegmentSet(options: WorkerOptions, events: SegmentSetEvent
         stateDirectory: options.location.spool,
         onBegin: contexts.begin,
         onModel: (model) => requests.know(model.name),
-        onEnd(summary, again) {
-          // Its span has the same ids again, which is harmless; a counter would count it twice.
-          if (!again) requests.count(summary)
-          contexts.end(summary, again)
+        onEnd(summary) {
+          requests.count(summary)
+          contexts.end(summary)
         },
         onEvent: events.onEvent,
       })
@@ -139,7 +138,7 @@ export function createSegmentSet(options: WorkerOptions, events: SegmentSetEvent
       verdicts,
       onEnd(summary) {
         requests.count(summary)
-        contexts.end(summary, false)
+        contexts.end(summary)
       },
       onEvent: events.onEvent,
     })

@@ -15,6 +15,8 @@ export interface RetryingExporterOptions {
   readonly logger: Logger
   readonly spansMax: number
   readonly bytesMax: number
+  /** Spans that the Collector took, or refused for good. */
+  onLeft?(spans: readonly ReadableSpan[]): void
   /** Pauses between tries; a test makes them short. */
   readonly retryMillisMin?: number
   readonly retryMillisMax?: number
@@ -35,6 +37,7 @@ export function createRetryingExporter(options: RetryingExporterOptions): Retryi
   const queue = createSpanQueue(spansMax, bytesMax)
   /** Halved while the Collector finds batches too large. */
   let batchSpansMax: number = spanLimits.batchSpansMax
+  let inFlight: ReadableSpan[] = []
   const delivery = createDelivery<readonly ReadableSpan[]>({
     ...rest,
     what: 'spans',
@@ -45,8 +48,14 @@ export function createRetryingExporter(options: RetryingExporterOptions): Retryi
       get bytes() {
         return queue.bytes
       },
-      take: () => queue.take(batchSpansMax, spanLimits.batchBytesMax),
-      settle: queue.settle,
+      take: () => {
+        inFlight = queue.take(batchSpansMax, spanLimits.batchBytesMax)
+        return inFlight
+      },
+      settle: (leave) => {
+        queue.settle(leave)
+        if (leave) options.onLeft?.(inFlight)
+      },
       clear: queue.clear,
     },
     itemsOf: (batch) => batch.length,

@@ -16,6 +16,7 @@ import { Ring2Error } from '../../collector/errors.ts'
 import type { Config } from '../config.ts'
 import { errorText } from '../errors.ts'
 import type { Logger } from '../logging.ts'
+import type { RequestKey } from '../tensors/catalog-sent.ts'
 import { shutdownLimits } from './limits.ts'
 import { type CurrentFamilies, createMetricExporter } from './metric-exporter.ts'
 import { collectFamilies } from './metric-families.ts'
@@ -29,6 +30,7 @@ import type { DeliveryStatus } from './retry-delivery.ts'
 import { createRetryingExporter, type RetryingExporter } from './retrying-exporter.ts'
 import { forwardDiagnostics } from './sdk-diagnostics.ts'
 import { createSpanExporter } from './span-exporter.ts'
+import { createSpanReceipts, type SpanReceipts } from './span-receipts.ts'
 import { createGivenIds, createSpanSink, type GivenIds, type SpanSink } from './span-sink.ts'
 import { within } from './within.ts'
 
@@ -41,6 +43,8 @@ export interface TelemetryOptions {
   readonly version: string
   /** Base URL of the API, for links on spans; made from the configuration when left out. */
   readonly apiUrl?: () => string
+  /** The spans of a request have been sent, or will never be. */
+  onSent?(key: RequestKey): void
 }
 
 export interface TelemetryStatus {
@@ -108,6 +112,7 @@ function startExports(
   const { config, logger, version } = options
   const { spanExporter, metricSender } = createSenders(config, logger, decision)
   const resource = detectedResource(config, version, process.env)
+  const receipts = createSpanReceipts(config.limits.spans_max, (key) => options.onSent?.(key))
   const spans =
     spanExporter === null
       ? null
@@ -116,8 +121,9 @@ function startExports(
           logger,
           spansMax: config.limits.spans_max,
           bytesMax: config.limits.span_bytes_max,
+          onLeft: receipts.left,
         })
-  const traces = spans === null ? null : startTraces(options, spans, resource)
+  const traces = spans === null ? null : startTraces(options, spans, receipts, resource)
   forwardDiagnostics(logger)
   const metricExporter =
     metricSender === null
@@ -154,14 +160,19 @@ function startExports(
 }
 
 /** The SDK makes the spans, and the queue takes them; metrics are none of its matter. */
-function startTraces(options: TelemetryOptions, spans: RetryingExporter, resource: Resource) {
+function startTraces(
+  options: TelemetryOptions,
+  spans: RetryingExporter,
+  receipts: SpanReceipts,
+  resource: Resource,
+) {
   const { config, version } = options
   const ids = createGivenIds()
   const sdk = new NodeSDK({
     resource,
     autoDetectResources: false,
     idGenerator: ids,
-    spanProcessors: [queueingProcessor(spans)],
+    spanProcessors: [queueingProcessor(spans, receipts)],
     metricReaders: [],
     logRecordProcessors: [],
     textMapPropagator: null,
@@ -171,7 +182,8 @@ function startTraces(options: TelemetryOptions, spans: RetryingExporter, resourc
   checkOwnTracer(tracer, ids)
   const baseUrl = options.apiUrl ?? (() => apiUrl(config.api))
   const tensorsUrl = (traceId: string) => `${baseUrl()}/v1/traces/${traceId}`
-  return { sink: createSpanSink(tracer, ids, tensorsUrl), shutdown: () => sdk.shutdown() }
+  const sink = receipts.watch(createSpanSink(tracer, ids, tensorsUrl))
+  return { sink, shutdown: () => sdk.shutdown() }
 }
 
 function createSenders(config: Config, logger: Logger, decision: OtlpDecision) {
@@ -193,10 +205,13 @@ function createSenders(config: Config, logger: Logger, decision: OtlpDecision) {
   }
 }
 
-function queueingProcessor(spans: RetryingExporter): SpanProcessor {
+function queueingProcessor(spans: RetryingExporter, receipts: SpanReceipts): SpanProcessor {
   return {
     onStart: () => undefined,
-    onEnd: (span) => spans.enqueue(span),
+    onEnd: (span) => {
+      receipts.made(span)
+      spans.enqueue(span)
+    },
     forceFlush: async () => undefined,
     shutdown: async () => undefined,
   }

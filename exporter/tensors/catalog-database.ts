@@ -3,7 +3,7 @@
  *
  * SQLite in WAL mode: a drain worker and the main thread open it at the same time, one writes while
  * others read, and a second writer waits for the first. It holds nothing that the Parquet files do
- * not hold, so losing it costs a rebuild and no data.
+ * not hold, but for what catalog-sent.ts says, so losing it costs a rebuild and no data.
  */
 
 import { mkdirSync, renameSync, rmSync } from 'node:fs'
@@ -11,6 +11,7 @@ import { dirname } from 'node:path'
 import { DatabaseSync } from 'node:sqlite'
 import { errorText, Ring2Error, systemCode } from '../errors.ts'
 import { catalogLimits } from '../limits.ts'
+import { sentTable } from './catalog-sent.ts'
 
 const CATALOG_VERSION = 2
 const REBUILD_ACTION = 'Run `ring2-exporter catalog rebuild`; the Parquet files hold everything.'
@@ -75,7 +76,7 @@ CREATE TABLE IF NOT EXISTS aliases (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS aliases_by_request
   ON aliases (stored_trace_id, request_id, producer);
-`
+${sentTable}`
 
 /** Opens the database, and creates it with its folder when it is not there. */
 export function openDatabase(path: string): DatabaseSync {
@@ -95,7 +96,7 @@ function prepareDatabase(database: DatabaseSync, path: string): void {
   database.exec('PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA foreign_keys = ON')
   const version = Number(database.prepare('PRAGMA user_version').get()?.user_version ?? 0)
   if (version === CATALOG_VERSION) return
-  // Version 1 lacks a table and is else the same.
+  // Version 1 lacks two tables and is else the same.
   if (version !== 0 && version !== 1) {
     throw new Ring2Error('RING2_E_STORE', {
       expected: `catalogue version ${CATALOG_VERSION} in ${path}`,

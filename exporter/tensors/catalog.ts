@@ -9,6 +9,7 @@
  */
 
 import type { DatabaseSync, SQLInputValue, SQLOutputValue } from 'node:sqlite'
+import type { RequestSummary } from '../../collector/records.ts'
 import { Ring2Error } from '../errors.ts'
 import { catalogLimits } from '../limits.ts'
 import { catalogError, openDatabase } from './catalog-database.ts'
@@ -19,6 +20,14 @@ import {
   nextCursor,
   type RequestPage,
 } from './catalog-list.ts'
+import {
+  markSent,
+  type RequestKey,
+  readSummary,
+  readUnsent,
+  stopTracking,
+  type Unsent,
+} from './catalog-sent.ts'
 import type { FileDescription, RequestEntry, SeriesRange } from './description.ts'
 
 export interface CatalogFile {
@@ -51,6 +60,13 @@ export interface Catalog {
   requests(traceId: string): CatalogRequest[]
   series(filter: SeriesFilter): CatalogSeries[]
   list(filter: ListFilter): RequestPage
+  /** The spans of these requests need not be sent again. */
+  markSent(keys: readonly RequestKey[], atMicros: number): void
+  /** Requests whose spans were never sent; from now on they are tracked. */
+  unsent(atMicros: number): Unsent
+  /** Spans are not sent: nothing is tracked. */
+  stopTracking(): void
+  summary(key: RequestKey): RequestSummary | null
   close(): void
 }
 
@@ -138,6 +154,11 @@ export function openCatalog(path: string): Catalog {
     requests: (traceId) => guard('read', () => readRequests(database, traceId)),
     series: (filter) => guard('read', () => readSeries(database, filter)),
     list: (filter) => guard('read', () => readPage(database, filter)),
+    markSent: (keys, atMicros) =>
+      guard('write', () => transaction(() => markSent(database, keys, atMicros))),
+    unsent: (atMicros) => guard('write', () => readUnsent(database, atMicros)),
+    stopTracking: () => guard('write', () => stopTracking(database)),
+    summary: (key) => guard('read', () => readSummary(database, key)),
     close: () => database.close(),
   }
 }

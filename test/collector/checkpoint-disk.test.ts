@@ -14,7 +14,6 @@ const facts = {
   files: [],
   steps: [],
   registry: { model: unknownModel, requests: [] },
-  ended: [],
 }
 const limitBytes = 64 * 1024
 

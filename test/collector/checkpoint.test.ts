@@ -19,7 +19,6 @@ const facts = {
   files: ['chat-00c0ffee/a.parquet', 'chat-00c0ffee/b.parquet'],
   steps: [Buffer.from([1, 2, 3]).toString('base64')],
   registry: { model: unknownModel, requests: [] },
-  ended: [],
 }
 
 test.each([[true], [false]])('what is written is read again (fsync %s)', (fsync) => {

@@ -84,7 +84,7 @@ test('an engine names a request by its external id, and its internal one has eig
 test('a request without context waits for the span that names it, and becomes its child', () => {
   const { join, ready, moved, pass } = fixture()
   const request = info('chatcmpl-1-0a1b2c3d')
-  join.end(ended(request), false)
+  join.end(ended(request))
   pass(waitMillis - 1)
   expect(ready).toEqual([])
   expect(join.counts().waiting).toBe(1)
@@ -112,7 +112,7 @@ test('a request without context waits for the span that names it, and becomes it
 test('without a span in time it goes on alone; a later one sends it again, linked', () => {
   const { join, ready, moved, pass } = fixture()
   const request = info('r-1')
-  join.end(ended(request), false)
+  join.end(ended(request))
   pass(waitMillis)
   expect(ready.map((one) => one.request)).toEqual([request])
   pass(60_000)
@@ -132,8 +132,8 @@ test('without a span in time it goes on alone; a later one sends it again, linke
 
 test('what is minutes late is forgotten, and so is a span whose times do not fit', () => {
   const { join, ready, pass } = fixture()
-  join.end(ended(info('r-1')), false)
-  join.end(ended(info('r-2', 2)), false)
+  join.end(ended(info('r-1')))
+  join.end(ended(info('r-2', 2)))
   pass(waitMillis)
   const hourLater = { startedAtMicros: startMicros + 3600 * second }
   join.add(context('r-2', { ...hourLater, endedAtMicros: hourLater.startedAtMicros + second }))
@@ -151,7 +151,7 @@ test('a span that came first gives the request its trace before anything is stor
   expect(begun.storedTraceId).toBeUndefined()
   // The same REQUEST record once more, as after a restart.
   expect(join.begin(info('r-1-00000000'), producer())).toEqual(begun)
-  join.end(ended(begun), false)
+  join.end(ended(begun))
   expect(ready.map((one) => one.request)).toEqual([begun])
   expect(moved).toEqual([])
 })
@@ -169,7 +169,7 @@ test('a span that came while the request ran is found at its end', () => {
     }),
   )
   pass(500)
-  join.end(ended(request), false)
+  join.end(ended(request))
   expect(ready[0]?.request).toMatchObject({ traceId: trace, storedTraceId: request.traceId })
   expect(join.counts().skewed).toBe(1)
 })
@@ -177,7 +177,7 @@ test('a span that came while the request ran is found at its end', () => {
 test('an id that is used again waits for its own span', () => {
   const { join, ready, pass } = fixture()
   const first = info('r-1')
-  join.end(ended(first), false)
+  join.end(ended(first))
   join.add(context('r-1'))
   pass(1000)
   const again = join.begin(
@@ -185,7 +185,7 @@ test('an id that is used again waits for its own span', () => {
     producer(),
   )
   expect(again.traceOrigin).toBe('derived')
-  join.end(ended({ ...again, requestId: 'r-1~2' }), false)
+  join.end(ended({ ...again, requestId: 'r-1~2' }))
   expect(ready).toHaveLength(1)
   const own = { startedAtMicros: startMicros + 5 * second, endedAtMicros: startMicros + 7 * second }
   join.add(context('r-1', { ...own, traceId: 'e'.repeat(32) }))
@@ -198,8 +198,8 @@ test('an id that is used again waits for its own span', () => {
 test('of two requests of one id, a span takes the one that ran when it did', () => {
   const { join, ready } = fixture()
   const later = { ...info('r-1'), startedAtMicros: startMicros + 5 * second }
-  join.end(ended(info('r-1'), 'run-1'), false)
-  join.end(ended(later, 'run-2'), false)
+  join.end(ended(info('r-1'), 'run-1'))
+  join.end(ended(later, 'run-2'))
   const own = { startedAtMicros: startMicros + 4 * second, endedAtMicros: startMicros + 7 * second }
   join.add(context('r-1', own))
   expect(ready.map((one) => one.producer.boot)).toEqual(['run-2'])
@@ -207,8 +207,8 @@ test('of two requests of one id, a span takes the one that ran when it did', () 
 
 test('every rank of a request becomes a child of its span', () => {
   const { join, ready } = fixture()
-  join.end(ended(info('r-1'), 'rank-0'), false)
-  join.end(ended(info('r-1'), 'rank-1'), false)
+  join.end(ended(info('r-1'), 'rank-0'))
+  join.end(ended(info('r-1'), 'rank-1'))
   join.add(context('r-1'))
   expect(ready.map((one) => one.request.traceId)).toEqual([trace, trace])
   expect(join.counts().requests.tap).toBe(2)
@@ -216,8 +216,8 @@ test('every rank of a request becomes a child of its span', () => {
 
 test('a request of just the id that a span names comes before one that is longer', () => {
   const { join, ready } = fixture()
-  join.end(ended(info('r-1-deadbeef')), false)
-  join.end(ended(info('r-1', 2)), false)
+  join.end(ended(info('r-1-deadbeef')))
+  join.end(ended(info('r-1', 2)))
   join.add(context('r-1'))
   expect(ready.map((one) => one.request.requestId)).toEqual(['r-1'])
 })
@@ -229,15 +229,15 @@ test('a REQUEST record with context wins; the tap wins over the form of an id', 
   join.add(context('r-1'))
   join.add(context(formed.requestId))
   expect(join.begin(own, producer())).toEqual(own)
-  join.end(ended(own), false)
-  join.end(ended(formed), false)
+  join.end(ended(own))
+  join.end(ended(formed))
   expect(ready.map(({ request }) => [request.traceId, request.traceOrigin])).toEqual([
     ['a'.repeat(32), 'request'],
     [trace, 'tap'],
   ])
   expect(moved.map(({ before }) => before.traceId)).toEqual(['e'.repeat(32)])
   // Without a span it does not wait: its id says where it belongs.
-  join.end(ended(info(`${'e'.repeat(32)}-${'0'.repeat(15)}1`, 3)), false)
+  join.end(ended(info(`${'e'.repeat(32)}-${'0'.repeat(15)}1`, 3)))
   expect(ready[2]?.request.traceOrigin).toBe('request_id')
 })
 
@@ -245,7 +245,7 @@ test("the window of the parent is learnt from its span, whatever gave the reques
   const { join, ready } = fixture()
   const own = info('r-1', 1, `00-${trace}-${span}-01`)
   join.add(context('r-1'))
-  join.end(ended(own), false)
+  join.end(ended(own))
   expect(ready[0]?.request).toMatchObject({
     traceOrigin: 'request',
     parentWindow: { startedAtMicros: startMicros - 1000 },
@@ -254,23 +254,23 @@ test("the window of the parent is learnt from its span, whatever gave the reques
 
 test('without a tap nothing waits', () => {
   const { join, ready } = fixture(0)
-  join.end(ended(info('r-1')), false)
+  join.end(ended(info('r-1')))
   expect(ready).toHaveLength(1)
 })
 
-test('at a stop everything that waits goes on; nothing is counted twice after a crash', () => {
+test('at a stop everything that waits goes on', () => {
   const { join, ready } = fixture()
-  join.end(ended(info('r-1')), true)
-  join.end(ended(info('r-2', 2)), false)
+  join.end(ended(info('r-1')))
+  join.end(ended(info('r-2', 2)))
   join.release()
   expect(ready).toHaveLength(2)
-  expect(join.counts()).toMatchObject({ requests: { derived: 1 }, waiting: 0 })
+  expect(join.counts()).toMatchObject({ requests: { derived: 2 }, waiting: 0 })
 })
 
 test('beyond the bounds the oldest requests go on and the oldest contexts are forgotten', () => {
   const { join, ready } = fixture()
   for (let key = 1; key <= collectorLimits.contextWaitingMax + 1; key += 1) {
-    join.end(ended(info(`r-${key}`, key)), false)
+    join.end(ended(info(`r-${key}`, key)))
   }
   expect(ready.map((one) => one.request.requestId)).toEqual(['r-1'])
   expect(join.counts().waiting).toBe(collectorLimits.contextWaitingMax)
@@ -294,7 +294,7 @@ test('a malformed traceparent is counted by its reason, and the next source is t
   for (const [index, [traceparent, fault]] of bad.entries()) {
     const request = info(`r-${index}`, index + 1, traceparent)
     expect(request).toMatchObject({ contextFault: fault, traceOrigin: 'derived' })
-    join.end(ended(request), false)
+    join.end(ended(request))
   }
   expect(ready).toHaveLength(bad.length)
   expect(join.counts().faults).toEqual({

@@ -125,8 +125,6 @@ export interface DrainFixture {
   readonly directory: string
   readonly folds: FoldBook
   readonly ended: RequestSummary[]
-  /** Those of `ended` that were announced again after a crash. */
-  readonly again: RequestSummary[]
   readonly events: DrainEvent[]
   open(change?: Partial<DrainOptions>): SegmentDrain
 }
@@ -141,7 +139,6 @@ export function createDrainFixture(options: Partial<ProducerOptions> = {}): Drai
   onTestFinished(() => folds.destroy())
   const slices = createSlices(4096)
   const ended: RequestSummary[] = []
-  const again: RequestSummary[] = []
   const events: DrainEvent[] = []
   return {
     producer,
@@ -150,7 +147,6 @@ export function createDrainFixture(options: Partial<ProducerOptions> = {}): Drai
     directory,
     folds,
     ended,
-    again,
     events,
     open(change = {}) {
       const drain = openDrain({
@@ -170,7 +166,7 @@ export function createDrainFixture(options: Partial<ProducerOptions> = {}): Drai
         flushBytes: 1 << 30,
         requestsMax: 100,
         requestIdleMicros: 3_600_000_000,
-        onEnd: (summary, repeated) => void (repeated ? again : ended).push(summary),
+        onEnd: (summary) => void ended.push(summary),
         onEvent: (event) => void events.push(event),
         ...change,
       })

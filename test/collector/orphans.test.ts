@@ -33,7 +33,6 @@ function leftover() {
     files: ['chat-a'],
     steps: [],
     registry: registry.store(),
-    ended: [],
   }
   expect(writeCheckpoint(state, producer, facts, false).status).toBe('success')
   const ended: RequestSummary[] = []
