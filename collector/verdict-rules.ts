@@ -56,6 +56,8 @@ export interface JudgedStatistic {
 const NORM_MARGIN = Math.log(1.25)
 /** 0.5 becomes 0.38 or 0.62: shares of attention follow the length of the prompt. */
 const SHARE_MARGIN = 0.5
+/** 0.5 becomes 0.12 or 0.88: a layer without a sink has 1/n on the first of n keys. */
+const SINK_MARGIN = 2
 
 const collapsed = (bound: number | null, scale: Scale): Side => ({
   rule: 'collapsed',
@@ -134,8 +136,8 @@ export const judgedStatistics: readonly JudgedStatistic[] = [
     statistic: 'sink_mass',
     group: null,
     // A strong sink is normal, and some layers of every model have none.
-    below: collapsed(null, 'share'),
-    above: collapsed(null, 'share'),
+    below: { ...collapsed(null, 'share'), marginMin: SINK_MARGIN },
+    above: { ...collapsed(null, 'share'), marginMin: SINK_MARGIN },
   },
 ]
 
