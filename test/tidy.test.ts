@@ -45,6 +45,21 @@ describe('Imports', () => {
     expect(upward).toEqual([])
   })
 
+  test('of dashboards reach the registry of signals, and nothing reaches dashboards', () => {
+    const allowed = new Set([
+      'collector/records.ts',
+      'exporter/telemetry/registry.ts',
+      'exporter/telemetry/thresholds.ts',
+    ])
+    const outside = source('dashboards/')
+      .flatMap(importsOf)
+      .filter(({ to }) => /^(collector|exporter|test|bench|native)\//.test(to) && !allowed.has(to))
+    const inward = [...source('collector/'), ...source('exporter/')]
+      .flatMap(importsOf)
+      .filter(({ to }) => to.startsWith('dashboards/'))
+    expect([...outside, ...inward]).toEqual([])
+  })
+
   test('of the exporter reach the collector by its public names', () => {
     const allowed = new Set([
       'collector/index.ts',
@@ -52,6 +67,7 @@ describe('Imports', () => {
       'collector/statistic-groups.ts',
       'collector/verdict-rules.ts',
       'collector/errors.ts',
+      'collector/contexts.ts',
       'collector/ids.ts',
       'collector/errors.gen.ts',
       'collector/hooks.gen.ts',
@@ -66,6 +82,8 @@ describe('Imports', () => {
 
   test.each([
     ['koffi', ['collector/native.ts']],
+    ['@grafana/', ['dashboards/']],
+    ['@prometheus-io/', ['dashboards/expression.ts']],
     ['@opentelemetry/', ['exporter/telemetry/']],
     ['hyparquet', ['exporter/tensors/']],
     ['fastify', ['exporter/api/']],
@@ -75,7 +93,7 @@ describe('Imports', () => {
     ['pino', ['exporter/logging.ts', 'exporter/api/']],
     ['commander', ['exporter/main.ts', 'exporter/cli/']],
   ])('of %s pass through one door', (name, doors) => {
-    const others = [...source('collector/'), ...source('exporter/')]
+    const others = [...source('collector/'), ...source('exporter/'), ...source('dashboards/')]
       .flatMap(importsOf)
       .filter(({ to }) => to === name || (to.startsWith(name) && /[/-]/.test(to)))
       .filter(({ from }) => !doors.some((door) => from.startsWith(door)))

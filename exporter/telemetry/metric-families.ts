@@ -5,7 +5,7 @@
  * functions; nothing here knows OpenTelemetry's types or a text format.
  */
 
-import type { ContextCounts } from '../../collector/contexts-join.ts'
+import type { ContextCounts } from '../../collector/index.ts'
 import { signals } from '../../collector/layout.gen.ts'
 import {
   contextFaults,

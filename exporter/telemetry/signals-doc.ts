@@ -11,6 +11,7 @@ import {
 import {
   eventHelp,
   eventNames,
+  linkHelp,
   seriesPatterns,
   spanAttributeHelp,
   spanAttributes,
@@ -96,6 +97,8 @@ export function generateSignalsDoc(): string {
     'Attributes that the caller gave the request follow, under their own names.\n',
     '### Events\n',
     nameTable('event', eventNames, eventHelp),
+    '### Links\n',
+    linkHelp,
   ]
     .join('\n')
     .trimEnd()
