@@ -1,9 +1,11 @@
 /** What the demo's client asks, and how the model is broken meanwhile. */
 import type { Fault } from './client.ts'
 
+/** Long enough for the statistics that need 65 tokens of prompt. */
 const system =
   'You are a careful assistant. Answer in one short sentence, in plain words, and never invent facts. ' +
-  'If a question cannot be answered for certain, say so and name what would be needed to answer it.'
+  'If a question cannot be answered for certain, say so and name what would be needed to answer it. ' +
+  'Use words that everybody knows.'
 
 /** Groups are sent one after the other, a group's requests at once. */
 export const conversations: readonly (readonly string[])[] = [

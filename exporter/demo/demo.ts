@@ -7,13 +7,21 @@
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import type { Notification } from './alerts.ts'
 import { brokenConversations, demoFault } from './conversations.ts'
 import { readTrace } from './jaeger.ts'
 import { type Parts, startExporter, startReceiver, startService, stopParts } from './parts.ts'
 import { receivedTrace } from './received.ts'
 import type { DemoDocument, Page } from './report.ts'
 import { healthyRequests } from './requests.ts'
-import { breakAndMend, readEvidence, settle, startWatched, type Watched } from './scenario.ts'
+import {
+  breakAndMend,
+  readEvidence,
+  type StackEvidence,
+  settle,
+  startWatched,
+  type Watched,
+} from './scenario.ts'
 import { requireStackBinaries } from './stack/binaries.ts'
 import { drawTree } from './trace-tree.ts'
 
@@ -91,20 +99,34 @@ async function showPlain(options: DemoOptions, parts: Parts, began: number) {
   return { document, page: { document, shown: last.traceId, traceLines, api, running: true } }
 }
 
-async function showWatched(options: DemoOptions, watched: Watched, began: number) {
+/** A demo that the servers watched, with what reached the webhook. */
+export interface WatchedDemo {
+  readonly document: DemoDocument & StackEvidence
+  readonly page: Page
+  readonly notification: Notification
+  /** When the model was healthy, in seconds of Unix time. */
+  readonly healthy: { readonly from: number; readonly to: number }
+}
+
+/** The healthy part, the broken part, and what the servers have of both. */
+export async function showWatched(
+  options: Pick<DemoOptions, 'store' | 'onProgress'>,
+  watched: Watched,
+  began: number,
+): Promise<WatchedDemo> {
   const { onProgress, store } = options
   const from = Date.now() / 1000
-  const { last: _, ...healthy } = await healthyRequests(watched.parts, watched, onProgress)
+  const { last: _, ...before } = await healthyRequests(watched.parts, watched, onProgress)
   onProgress('waiting until Prometheus has counted them …')
-  const to = await settle(watched, healthy.requests.length)
+  const healthy = { from, to: await settle(watched, before.requests.length) }
   onProgress(`adding noise to layer ${demoFault.layer}, and asking again …`)
   const broken = await breakAndMend(watched, demoFault, brokenConversations, onProgress)
   onProgress('reading back what the servers have …')
   const shown = broken.worst.traceId
-  const evidence = await readEvidence(watched, shown, { from, to })
-  const document: DemoDocument = {
-    ...healthy,
-    requests: [...healthy.requests, ...broken.requests],
+  const evidence = await readEvidence(watched, shown, healthy)
+  const document = {
+    ...before,
+    requests: [...before.requests, ...broken.requests],
     store,
     seconds: (performance.now() - began) / 1000,
     ...evidence,
@@ -112,5 +134,5 @@ async function showWatched(options: DemoOptions, watched: Watched, began: number
   const { urls } = watched.stack
   const traceLines = drawTree(await readTrace(urls.jaeger, shown))
   const page: Page = { document, shown, traceLines, api: watched.api, urls, running: true }
-  return { document, page }
+  return { document, page, notification: broken.notification, healthy }
 }
