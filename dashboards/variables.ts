@@ -98,7 +98,7 @@ function query(choice: Choice): Builder<VariableModel> {
     .label(choice.label)
     .description(choice.description)
     .datasource(datasource)
-    .query({ query: text, refId: choice.name })
+    .query(text)
     .definition(text)
     .refresh(VariableRefresh.OnTimeRangeChanged)
     .sort(choice.sort ?? VariableSort.AlphabeticalAsc)
