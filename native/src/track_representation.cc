@@ -19,6 +19,11 @@ constexpr uint32_t kWindowLayers = RING2_LAYERS_MAX + 1;  // the last one is res
 // the rows: the difference of two near numbers in float32 has lost too many digits.
 constexpr double kCentredShareMin = 1.0 / 64;
 
+// Longer rows leave the range of the float32 sums.
+constexpr double kNormMax = 1e30;
+
+bool is_usable(double squares) { return has_direction(squares) && squares <= kNormMax * kNormMax; }
+
 uint32_t padded(uint32_t width) {
   return (width + kRowSumsMultiple - 1) / kRowSumsMultiple * kRowSumsMultiple;
 }
@@ -100,7 +105,9 @@ StreamRows::StreamRows(const SliceContext &context, ElementType type, const Plac
   wanted_ = (context.slice->groups & RING2_GROUP_REPRESENTATION) != 0 &&
             stream.width <= kStreamWidthMax;
   prefill_ = context.slice->phase != RING2_PHASE_DECODE;
-  if (!wanted_ || !prefill_) return;
+  if (!prefill_) return;
+  wanted_ = wanted_ && stream.rows >= (stream.token_start == 0 ? 3 : 2);
+  if (!wanted_) return;
   StreamScratch &scratch = track->stream;
   scratch.part.start(stream.width);
   scratch.row_total.assign(padded(stream.width), 0);
@@ -110,9 +117,9 @@ StreamRows::StreamRows(const SliceContext &context, ElementType type, const Plac
 // Position 0 is left out: its norm and direction are its own (an attention sink).
 bool StreamRows::takes(uint64_t row, double squares) {
   if (stream_.token_start == 0 && row == 0) return false;
-  if (has_direction(squares)) return true;
+  if (is_usable(squares)) return true;
   ++left_out_;
-  if (std::isfinite(squares)) ++context_.slice->skipped_rows;
+  if (squares < kNormMin * kNormMin) ++context_.slice->skipped_rows;
   return false;
 }
 
@@ -190,7 +197,7 @@ double StreamRows::centred_squares(double count) {
     if (left_out_ > 0) {
       PairSums sums;
       context_.kernels->pair[type_](at, at, stream_.width, &sums);
-      if (!has_direction(sums.second)) continue;
+      if (!is_usable(sums.second)) continue;
     }
     squares += context_.kernels->centred[type_](at, stream_.width, scratch.mean.data());
   }

@@ -271,6 +271,17 @@ TEST(TrackRepresentation, WindowsOfAnIdleRequestAreGivenToOthers) {
   EXPECT_EQ(tracked.track()->requests.size(), 1u);
 }
 
+TEST(TrackRepresentation, RowsBeyondTheRangeOfTheSumsAreLeftOut) {
+  Tracked tracked;
+  Rows rows = kGolden;
+  rows.push_back({3e38, 3e38});
+  rows.push_back({-1e31, 1e31});
+  const ring2_slice slice = prefill(tracked, rows, 1);
+  EXPECT_NEAR(stat(slice, RING2_STAT_TOKEN_COSINE_MEAN), .471404521, 1e-7);
+  EXPECT_NEAR(stat(slice, RING2_STAT_RANK_RESIDUAL), Likeness(kGolden).residual, 1e-7);
+  EXPECT_EQ(slice.skipped_rows, 0u);
+}
+
 TEST(TrackRepresentation, TooWideAStreamHasNoValue) {
   Tracked tracked;
   const Rows rows(3, std::vector<double>(ring2::kStreamWidthMax + 1, 1.0));
