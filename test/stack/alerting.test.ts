@@ -41,12 +41,18 @@ const rules = {
         {
           alert: 'TooMany',
           expr: 'sum by (gen_ai_request_model, ring2_layer) (histogram_count(ring2_test_alert)) > 2',
-          labels: { severity: 'page' },
+          labels: { severity: 'page', area: 'model' },
         },
         {
           alert: 'SomeThere',
           expr: 'sum by (gen_ai_request_model) (histogram_count(ring2_test_alert)) > 2',
-          labels: { severity: 'ticket' },
+          labels: { severity: 'ticket', area: 'capture' },
+        },
+        {
+          // Says nothing that the page of its area does not say.
+          alert: 'Inhibited',
+          expr: 'sum by (gen_ai_request_model) (histogram_count(ring2_test_alert)) > 2',
+          labels: { severity: 'ticket', area: 'model' },
         },
       ],
     },

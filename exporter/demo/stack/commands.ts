@@ -84,7 +84,7 @@ const commands: Readonly<Record<ServerName, (options: CommandOptions) => ServerC
       `--storage.tsdb.path=${join(dataFolder(options, 'prometheus'), 'data')}`,
       `--web.listen-address=${loopback(options.ports.prometheus)}`,
       '--web.enable-otlp-receiver',
-      '--enable-feature=exemplar-storage,otlp-deltatocumulative',
+      '--enable-feature=exemplar-storage,otlp-deltatocumulative,created-timestamp-zero-ingestion',
     ],
     environment: {},
     workingDirectory: dataFolder(options, 'prometheus'),
