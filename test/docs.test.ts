@@ -271,7 +271,7 @@ describe('Names', () => {
 
   test('of variables and constants are used by the code', () => {
     const code = tracked
-      .filter((path) => /\.(ts|mjs|js|cc|h|c|py|json|txt)$/.test(path))
+      .filter((path) => /\.(ts|mjs|js|cc|h|c|py|json|txt|yaml)$/.test(path))
       .map(read)
       .join('\n')
     const known = new Set([
