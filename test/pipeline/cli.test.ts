@@ -224,7 +224,8 @@ describe('ls of one trace', () => {
     const done = run(['ls', trace])
     expect(done).toMatchObject({ code: 0, stderr: '' })
     expect(done.stdout).toMatch(/^REQUEST +HOOK +LAYERS +DTYPE +BYTES\n/)
-    expect(done.stdout).toMatch(/\nrequest-1 +resid_pre +0-1 +float32 +160 B\n$/)
+    expect(done.stdout).toMatch(/\nrequest-1 +resid_pre +0-1 +float32 +160 B\n/)
+    expect(done.stdout).toMatch(/\n\nrequest-1 {2}ok \(default bounds\)\n$/)
     expect(JSON.parse(run(['ls', trace, '--json']).stdout)).toMatchObject({
       trace_id: trace,
       requests: [
@@ -234,6 +235,13 @@ describe('ls of one trace', () => {
         },
       ],
     })
+  })
+
+  test('says what was missing to call a request ok', () => {
+    const done = run(['ls', openTrace])
+    expect(done.stdout).toMatch(
+      /\nrequest-2 {2}unknown \(default bounds\)\n {2}missing: the capture is incomplete\n$/,
+    )
   })
 
   test.each<[string, readonly string[], number, string, string]>([
