@@ -55,17 +55,23 @@ export interface ExporterSettings {
   readonly endpoint: string
   /** Of the API; a free one when left out. */
   readonly port?: number
+  /** Seconds between two exports of metrics; the exporter's own when left out. */
+  readonly metricsSeconds?: number
 }
 
 /** Gives the address of its API. */
 export async function startExporter(parts: Parts, settings: ExporterSettings): Promise<string> {
   const config = join(parts.folder, 'ring2.yaml')
-  const { store, endpoint, port = 0 } = settings
+  const { store, endpoint, port = 0, metricsSeconds } = settings
   const document = {
     store: { url: store, flush_seconds: 0.5 },
     segments: { names: [parts.segment] },
     api: { port },
-    telemetry: { otlp: 'on', endpoint, metrics_interval_seconds: 2 },
+    telemetry: {
+      otlp: 'on',
+      endpoint,
+      ...(metricsSeconds === undefined ? {} : { metrics_interval_seconds: metricsSeconds }),
+    },
     log: { format: 'json' },
   }
   writeFileSync(config, stringify(document))

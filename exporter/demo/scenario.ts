@@ -73,7 +73,7 @@ export async function startWatched(options: WatchedOptions): Promise<Watched> {
     })
     const endpoint = stack.urls.otlpGrpc
     onProgress('starting the exporter …')
-    const api = await startExporter(parts, { store, endpoint, port })
+    const api = await startExporter(parts, { store, endpoint, port, metricsSeconds: 2 })
     onProgress('starting the chat service with SmolLM2-135M-Instruct …')
     const service = await startService(parts, { endpoint, allowFaults: true })
     return { parts, stack, webhook, api, service, stop }
