@@ -138,6 +138,11 @@ describe('calibrate', () => {
   })
 })
 
+interface Details {
+  readonly missing_evidence: readonly string[]
+  readonly baseline: string
+}
+
 describe('a service with a damaged file of baselines', () => {
   let exporter: Exporter
   let producer: TestProducer
@@ -153,7 +158,7 @@ describe('a service with a damaged file of baselines', () => {
     expect(await exporter.stop()).toBe(0)
   })
 
-  async function verdictOf(key: number): Promise<{ verdict: string; missing: string[] }> {
+  async function judged(key: number) {
     writeRequest(producer, key, 3, 2)
     const url = `${exporter.url}/v1/traces/${deriveTraceId(`request-${key}`)}`
     const details = await vi.waitUntil(
@@ -161,14 +166,15 @@ describe('a service with a damaged file of baselines', () => {
         const answer = await get(url)
         if (answer.status !== 200) return null
         const { requests } = answer.json<{
-          requests: { verdict: string; details: { missing_evidence: string[] } | null }[]
+          requests: { verdict: string; details: Details | null }[]
         }>()
         const [request] = requests
         return request?.details == null ? null : { ...request, ...request.details }
       },
       { timeout: 60_000, interval: 100 },
     )
-    return { verdict: details.verdict, missing: details.missing_evidence }
+    const { verdict, missing_evidence: missing, baseline } = details
+    return { verdict, missing, baseline }
   }
 
   const text = async (path: string): Promise<string> =>
@@ -191,7 +197,7 @@ describe('a service with a damaged file of baselines', () => {
     expect(line?.error).toMatchObject({ code: 'RING2_E_BASELINE' })
     expect((await get(`${exporter.url}/readyz`)).status).toBe(200)
     expect(await text('/readyz')).toContain('RING2_E_BASELINE')
-    const { verdict, missing } = await verdictOf(1)
+    const { verdict, missing } = await judged(1)
     expect(verdict).toBe('unknown')
     expect(missing.join()).toContain('RING2_E_BASELINE')
     expect(await page()).toMatch(
@@ -199,13 +205,17 @@ describe('a service with a damaged file of baselines', () => {
     )
   })
 
-  test('goes on as usual once it is mended, without a restart', async () => {
-    const document = { format: 'ring2-baselines', version: 1, baselines: [] }
+  test('goes on once it is mended, without a restart, with what was learnt of the model', async () => {
+    const tiny = { model: 'tiny', revision: 'r1', dtype: 'float32', engine: 'test' }
+    const at = new Date(0).toISOString()
+    const learnt = { requests: 30, learnt_at: at, first_request_at: at, last_request_at: at }
+    const baseline = { ...tiny, ...learnt, globals: {}, layers: {} }
+    const document = { format: 'ring2-baselines', version: 1, baselines: [baseline] }
     writeFileSync(file, JSON.stringify(document))
     await vi.waitUntil(async () => !(await text('/readyz')).includes('RING2_E_BASELINE'), {
       timeout: 60_000,
       interval: 100,
     })
-    expect((await verdictOf(2)).verdict).toBe('ok')
+    expect(await judged(2)).toEqual({ verdict: 'ok', missing: [], baseline: 'calibrated' })
   })
 })
