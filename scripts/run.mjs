@@ -11,6 +11,7 @@ import {
   ensurePackages,
   ensurePython,
   ensureStack,
+  ensureWatchers,
   fail,
   root,
   tools,
@@ -51,10 +52,10 @@ const steps = {
   'native-tests': () => ensureNative(true),
   python: ensurePython,
   model: ensureModel,
-  stack: (environment) => ensureStack(true, environment),
+  watchers: ensureWatchers,
   'stack-if-go': (environment) => ensureStack(false, environment),
 }
-if (command === 'demo' && rest.includes('--stack')) needs.demo.push('stack')
+if (command === 'demo' && rest.includes('--stack')) needs.demo.push('watchers')
 
 const environment = { ...process.env }
 for (const need of needs[command]) Object.assign(environment, steps[need](environment))

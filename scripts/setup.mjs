@@ -228,3 +228,12 @@ export function ensureStack(required, environment) {
   say('the tests against the real Collector, Jaeger, Prometheus and Alertmanager will not run')
   return {}
 }
+
+/** For the demo: the servers built from their modules or, without Go, the containers of compose.yaml. */
+export function ensureWatchers(environment) {
+  if (!process.env.RING2_STACK_DIR && !works('go', ['version']) && works('docker', ['info'])) {
+    say('no Go here: the Collector, Jaeger, Prometheus and Alertmanager will run by docker compose')
+    return {}
+  }
+  return ensureStack(true, environment)
+}

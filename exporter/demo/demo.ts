@@ -7,7 +7,7 @@
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import type { Notification } from './alerts.ts'
+import { composeIsThere } from './compose.ts'
 import { brokenConversations, demoFault } from './conversations.ts'
 import { readTrace } from './jaeger.ts'
 import { type Parts, startExporter, startReceiver, startService, stopParts } from './parts.ts'
@@ -20,9 +20,11 @@ import {
   type StackEvidence,
   settle,
   startWatched,
+  startWatchedByCompose,
   type Watched,
+  type WatchedOptions,
 } from './scenario.ts'
-import { requireStackBinaries } from './stack/binaries.ts'
+import { requireStackBinaries, stackBinaries } from './stack/binaries.ts'
 import { drawTree } from './trace-tree.ts'
 
 export interface DemoOptions {
@@ -63,7 +65,7 @@ export async function runDemo(options: DemoOptions): Promise<Demo> {
   }
   const show = async (): Promise<{ document: DemoDocument; page: Page }> => {
     if (!options.stack) return showPlain(options, parts, began)
-    watched = await startWatched({ ...options, parts, binaries: requireStackBinaries() })
+    watched = await startServersAndModel({ ...options, parts })
     return showWatched(options, watched, began)
   }
   try {
@@ -76,6 +78,13 @@ export async function runDemo(options: DemoOptions): Promise<Demo> {
     await stop(true)
     throw error
   }
+}
+
+/** The servers' own programs where they have been built, else containers, where docker runs. */
+async function startServersAndModel(options: WatchedOptions): Promise<Watched> {
+  const binaries = stackBinaries()
+  if (binaries === null && (await composeIsThere())) return startWatchedByCompose(options)
+  return startWatched(options, binaries ?? requireStackBinaries())
 }
 
 /** A Collector of one's own when one is configured, else a receiver that lives as long as the demo. */
@@ -99,11 +108,10 @@ async function showPlain(options: DemoOptions, parts: Parts, began: number) {
   return { document, page: { document, shown: last.traceId, traceLines, api, running: true } }
 }
 
-/** A demo that the servers watched, with what reached the webhook. */
+/** A demo that the servers watched. */
 export interface WatchedDemo {
   readonly document: DemoDocument & StackEvidence
   readonly page: Page
-  readonly notification: Notification
   /** When the model was healthy, in seconds of Unix time. */
   readonly healthy: { readonly from: number; readonly to: number }
 }
@@ -133,6 +141,9 @@ export async function showWatched(
   }
   const { urls } = watched.stack
   const traceLines = drawTree(await readTrace(urls.jaeger, shown))
-  const page: Page = { document, shown, traceLines, api: watched.api, urls, running: true }
-  return { document, page, notification: broken.notification, healthy }
+  const page: Page = {
+    ...{ document, shown, traceLines, urls, api: watched.api, running: true },
+    pages: watched.webhook === null,
+  }
+  return { document, page, healthy }
 }

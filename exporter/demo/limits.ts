@@ -7,6 +7,9 @@ export const demoLimits = {
   /** From the broken answers to the alert: export, evaluation, and Alertmanager's own waits. */
   alertMillis: 120_000,
   pollMillis: 100,
+  probeMillis: 2_000,
+  /** Of `docker compose up`, which tells of every layer it fetches. */
+  dockerOutputBytesMax: 64 << 20,
   requestMillis: 300_000,
   tokensPerAnswer: 24,
   logTailLines: 15,

@@ -69,6 +69,8 @@ export interface Page {
   readonly api: string
   /** Addresses of the servers that watched. */
   readonly urls?: StackUrls
+  /** Whether Jaeger and Prometheus have pages for people: containers do. */
+  readonly pages?: boolean
   /** Whether the processes go on. */
   readonly running: boolean
 }

@@ -16,6 +16,7 @@ import {
   wasSilent,
 } from './alerts.ts'
 import { type Answer, type Fault, injectFault, removeFault } from './client.ts'
+import { type Servers, startCompose } from './compose.ts'
 import { type JaegerEvidence, jaegerEvidence, waitForTrace } from './jaeger.ts'
 import { demoLimits } from './limits.ts'
 import { type Parts, startExporter, startService, stopParts } from './parts.ts'
@@ -24,10 +25,12 @@ import type { DemoRequest } from './report.ts'
 import { askAll } from './requests.ts'
 import { type Stack, startStack } from './stack/servers.ts'
 
-export interface Watched {
+/** The servers' own programs where `S` is Stack, containers else. */
+export interface Watched<S extends Servers = Servers> {
   readonly parts: Parts
-  readonly stack: Stack
-  readonly webhook: Webhook
+  readonly stack: S
+  /** At the end of an alert's way; null where containers could not reach it. */
+  readonly webhook: Webhook | null
   readonly api: string
   readonly service: string
   /** Ends everything, the model first; false when a process did not end in order. */
@@ -36,8 +39,6 @@ export interface Watched {
 
 export interface WatchedOptions {
   readonly parts: Parts
-  /** Folder with the servers' programs. */
-  readonly binaries: string
   readonly store: string
   onProgress(text: string): void
 }
@@ -48,35 +49,64 @@ export interface StackEvidence {
   readonly alerts: AlertsEvidence
 }
 
-/** Servers, exporter and chat service; none is left running when one does not start. */
-export async function startWatched(options: WatchedOptions): Promise<Watched> {
-  const { parts, binaries, store, onProgress } = options
+/**
+ * Servers of one's own, exporter and chat service; nothing is left running when one does not start.
+ *
+ * @param binaries folder with the servers' programs.
+ */
+export async function startWatched(
+  options: WatchedOptions,
+  binaries: string,
+): Promise<Watched<Stack> & { readonly webhook: Webhook }> {
+  options.onProgress('starting the Collector, Jaeger, Prometheus and Alertmanager …')
   const webhook = await startWebhook()
   // Known before the exporter runs, because the Collector's tap sends to it.
   const port = await freePort()
-  let stack: Stack | undefined
-  const stop = async (): Promise<boolean> => {
-    const codes = await stopParts(parts)
-    await stack?.stop()
-    await webhook.close()
-    return codes.every((code) => code === 0)
-  }
   try {
-    onProgress('starting the Collector, Jaeger, Prometheus and Alertmanager …')
-    stack = await startStack({
+    const stack = await startStack({
       binaries,
-      folder: join(parts.folder, 'stack'),
+      folder: join(options.parts.folder, 'stack'),
       webhookUrl: webhook.url,
       evaluationInterval: '1s',
       groupWait: '1s',
       environment: { RING2_TAP_ENDPOINT: `http://127.0.0.1:${port}/otlp` },
     })
-    const endpoint = stack.urls.otlpGrpc
+    const stop = async (): Promise<void> => {
+      await stack.stop()
+      await webhook.close()
+    }
+    return { ...(await startModel(options, { urls: stack.urls, stop }, port)), stack, webhook }
+  } catch (error) {
+    await webhook.close()
+    throw error
+  }
+}
+
+/** The same with the servers of compose.yaml; alerts are then read from Alertmanager only. */
+export async function startWatchedByCompose(options: WatchedOptions): Promise<Watched> {
+  options.onProgress('starting the Collector, Jaeger, Prometheus, Alertmanager and Grafana …')
+  const stack = await startCompose(`ring2-${options.parts.segment}`)
+  return { ...(await startModel(options, stack, 0)), stack, webhook: null }
+}
+
+/** Exporter and chat service; when one does not start, the servers end too. */
+async function startModel(
+  { parts, store, onProgress }: WatchedOptions,
+  servers: Servers,
+  port: number,
+): Promise<Omit<Watched, 'stack' | 'webhook'>> {
+  const stop = async (): Promise<boolean> => {
+    const codes = await stopParts(parts)
+    await servers.stop()
+    return codes.every((code) => code === 0)
+  }
+  try {
+    const endpoint = servers.urls.otlpGrpc
     onProgress('starting the exporter …')
     const api = await startExporter(parts, { store, endpoint, port, metricsSeconds: 2 })
     onProgress('starting the chat service with SmolLM2-135M-Instruct …')
     const service = await startService(parts, { endpoint, allowFaults: true })
-    return { parts, stack, webhook, api, service, stop }
+    return { parts, api, service, stop }
   } catch (error) {
     await stop()
     throw error
@@ -111,12 +141,11 @@ export async function settle({ stack }: Watched, requests: number): Promise<numb
   return Date.now() / 1000
 }
 
-/** What was asked while the model was broken, and how that reached the webhook. */
+/** What was asked while the model was broken. */
 export interface Broken {
   readonly requests: readonly DemoRequest[]
   /** The first whose verdict is bad. */
   readonly worst: Answer
-  readonly notification: Notification
 }
 
 /** Breaks one layer, asks, waits for a page about it, and mends the layer again. */
@@ -138,21 +167,22 @@ export async function breakAndMend(
       })
     }
     onProgress('waiting for the alert …')
-    let notification: Notification | undefined
-    const arrived = () => {
-      notification = pageFrom(watched.webhook)
-      return notification !== undefined
-    }
-    await eventually(arrived, demoLimits.alertMillis, 'a page at the webhook')
-    if (notification === undefined) throw new Error('an alert arrived and is gone')
-    return { requests, worst, notification }
+    await eventually(() => hasPaged(watched), demoLimits.alertMillis, 'somebody to be paged')
+    return { requests, worst }
   } finally {
     await removeFault(watched.service)
   }
 }
 
+/** Whether an alert that wakes somebody has come to its end: the webhook, or Alertmanager. */
+async function hasPaged({ stack, webhook }: Watched): Promise<boolean> {
+  if (webhook !== null) return pageOf(webhook) !== undefined
+  const fired = await alertsFired(stack.urls.alertmanager)
+  return fired.some(({ severity }) => severity === 'page')
+}
+
 /** The first message about an alert that somebody is woken for. */
-function pageFrom(webhook: Webhook): Notification | undefined {
+export function pageOf(webhook: Webhook): Notification | undefined {
   return webhook
     .received()
     .find(({ alerts }) =>

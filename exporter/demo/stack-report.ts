@@ -8,6 +8,13 @@ import type { StackUrls } from './stack/servers.ts'
 export const entropyQuery =
   'histogram_quantile(0.5, sum by (gen_ai_request_model) (rate(ring2_logits_entropy[1m])))'
 
+/** Where compose.yaml puts it. */
+const grafana = 'http://127.0.0.1:3000'
+
+const pagesHint =
+  'Jaeger and Prometheus, built from their modules, answer as JSON and have no pages; for those, and for the dashboards\n' +
+  'in Grafana, run the servers with `docker compose -f otel-config/compose.yaml up` (docs/stack.md).'
+
 export function stackLines(page: Page, urls: StackUrls): string[] {
   const { bold, dim, green, yellow } = styles()
   const { jaeger, prometheus, alerts } = page.document
@@ -33,27 +40,27 @@ export function stackLines(page: Page, urls: StackUrls): string[] {
   ]
 }
 
-function look({ shown, api }: Page, urls: StackUrls): string[] {
+function look({ shown, api, pages }: Page, urls: StackUrls): string[] {
   const { dim } = styles()
+  const trace = pages ? `${urls.jaeger}/trace/${shown}` : `${urls.jaeger}/api/traces/${shown}`
+  const entropy = pages
+    ? graphUrl(urls.prometheus, entropyQuery)
+    : queryUrl(urls.prometheus, entropyQuery)
   const places: readonly (readonly [string, string])[] = [
     [
-      `${urls.jaeger}/trace/${shown}`,
-      'the request that broke: verdict, event and statistics per layer on "ring2 request", and "fault.injected" on "llm.generate"',
+      trace,
+      'the request that broke: verdict, findings and statistics per layer on "ring2 request", and "fault.injected" on "llm.generate"',
     ],
-    [`${urls.jaeger}/api/traces/${shown}`, 'the same as JSON'],
     [
-      graphUrl(urls.prometheus, entropyQuery),
-      'median entropy of the next token: it jumps where layer and answers broke; exemplars lead to traces',
+      entropy,
+      'median entropy of the next token: it jumps where the layer broke; exemplars lead to traces',
     ],
-    [queryUrl(urls.prometheus, entropyQuery), 'the same as JSON: its value now'],
-    [`${urls.alertmanager}/#/alerts`, 'the alert, its labels and its runbook'],
+    [`${urls.alertmanager}/#/alerts`, 'the alerts, their labels and their runbooks'],
     [`${api}/v1/traces/${shown}`, 'verdict, statistics and stored tensors of that request'],
+    ...(pages ? [[`${grafana}/d/ring2-overview`, 'the dashboards, in Grafana'] as const] : []),
   ]
   return [
     ...places.flatMap(([url, what]) => [url, dim(`  ${what}`)]),
-    dim(
-      'Servers built from their modules have no pages of Jaeger’s and Prometheus’ own; those, and the dashboards in\n' +
-        'Grafana, come with `docker compose -f otel-config/compose.yaml up`.',
-    ),
+    ...(pages ? [] : [dim(pagesHint)]),
   ]
 }
