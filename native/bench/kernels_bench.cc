@@ -1,6 +1,7 @@
 // Speed of the statistics kernels, one core, against a plain read loop over the same bytes.
 //
-// Prints one JSON line for each figure: {name, unit, ours, peers, ratio}.
+// Prints one JSON line for each figure: {name, unit, ours, peers, ratio}. "+ group" in a name: with
+// one group of statistics (ring2_group) on; otherwise all of them are off.
 // usage: kernels_bench [megabytes] [pairs]
 #include <algorithm>
 #include <cmath>
@@ -80,8 +81,8 @@ ring2_slice slice_of(const Dtype &dtype, uint32_t hook, std::vector<uint32_t> di
   return slice;
 }
 
-void measure(const std::vector<uint8_t> &data, ring2_slice slice) {
-  if (ring2_measure_memory(data.data(), data.size(), nullptr, nullptr, &slice) != RING2_OK) {
+void measure(const uint8_t *data, ring2_slice slice) {
+  if (ring2_measure_memory(data, SIZE_MAX, nullptr, nullptr, &slice) != RING2_OK) {
     std::fprintf(stderr, "kernels_bench: %s\n", ring2_last_error());
     std::exit(1);
   }
@@ -101,7 +102,7 @@ void norms(size_t bytes, size_t pairs, uint32_t width, uint32_t action) {
     const char *what = action == RING2_ACTION_TENSOR ? "moments+crc " : "moments ";
     report({what + std::string(dtype.name) + " width " + std::to_string(width), "GB/s", amount,
             amount},
-           pairs, [&] { measure(data, slice); }, [&] { plain_read(data.data(), bytes); });
+           pairs, [&] { measure(data.data(), slice); }, [&] { plain_read(data.data(), bytes); });
   }
 }
 
@@ -115,12 +116,73 @@ void logits(size_t bytes, size_t pairs) {
     const double elements = static_cast<double>(rows) * kVocabulary / 1e9;
     report({"logits " + std::string(dtype.name), "Gelement/s", elements,
             static_cast<double>(bytes) / static_cast<double>(dtype.bytes) / 1e9},
-           pairs, [&] { measure(data, slice); }, [&] { plain_read(data.data(), bytes); });
+           pairs, [&] { measure(data.data(), slice); }, [&] { plain_read(data.data(), bytes); });
   }
 }
 
+void outliers(size_t bytes, size_t pairs, uint32_t rows, uint32_t width) {
+  std::normal_distribution<float> normal(0, 1);
+  for (const Dtype &dtype : kDtypes) {
+    const auto data = filled(bytes, dtype, [&] { return normal(generator); });
+    const size_t slice_bytes = std::min(bytes, size_t{rows} * width * dtype.bytes);
+    const uint32_t whole_rows = static_cast<uint32_t>(slice_bytes / width / dtype.bytes);
+    ring2_slice slice = slice_of(dtype, RING2_HOOK_RESID_PRE, {whole_rows, width});
+    slice.groups = RING2_GROUP_OUTLIERS;
+    const size_t slices = bytes / slice_bytes;
+    const double amount = static_cast<double>(slices * slice_bytes) / 1e9;
+    report({"moments + outliers " + std::string(dtype.name) + " " + std::to_string(slice.dims[0]) +
+                " x " + std::to_string(width),
+            "GB/s", amount, amount},
+           pairs,
+           [&] {
+             for (size_t i = 0; i < slices; ++i) measure(data.data() + i * slice_bytes, slice);
+           },
+           [&] { plain_read(data.data(), slices * slice_bytes); });
+  }
+}
+
+void key_values(size_t bytes, size_t pairs, uint32_t groups) {
+  constexpr uint32_t kHeads = 8, kWidth = 128, kTokens = 1024;
+  std::normal_distribution<float> normal(0, 1);
+  const Dtype &dtype = kDtypes[2];
+  const auto data = filled(bytes, dtype, [&] { return normal(generator); });
+  ring2_slice slice = slice_of(dtype, RING2_HOOK_K, {kTokens, kHeads, kWidth});
+  slice.groups = groups;
+  const size_t slice_bytes = size_t{kTokens} * kHeads * kWidth * dtype.bytes;
+  const size_t slices = bytes / slice_bytes;
+  const double amount = static_cast<double>(slices * slice_bytes) / 1e9;
+  report({groups != 0 ? "keys + kv bf16" : "keys bf16", "GB/s", amount, amount}, pairs,
+         [&] {
+           for (size_t i = 0; i < slices; ++i) measure(data.data() + i * slice_bytes, slice);
+         },
+         [&] { plain_read(data.data(), slices * slice_bytes); });
+}
+
+// A prefill: half of every row lies behind the query and is 0.
+void prefill_pattern(size_t bytes, size_t pairs, uint32_t tokens, uint32_t groups) {
+  const Dtype &dtype = kDtypes[2];
+  std::vector<uint8_t> data(bytes);
+  const size_t rows = bytes / dtype.bytes / tokens;
+  for (size_t row = 0; row < rows; ++row) {
+    const size_t visible = row % tokens + 1;
+    for (size_t key = 0; key < visible; ++key) {
+      store(data.data() + (row * tokens + key) * dtype.bytes, dtype,
+            1 / static_cast<float>(visible));
+    }
+  }
+  const uint32_t heads = static_cast<uint32_t>(rows / tokens);
+  ring2_slice slice = slice_of(dtype, RING2_HOOK_PATTERN, {heads, tokens, tokens});
+  slice.groups = groups;
+  const double elements = static_cast<double>(heads) * tokens * tokens / 1e9;
+  const std::string shape = " bf16 prefill " + std::to_string(tokens);
+  report({(groups != 0 ? "pattern + attention" : "pattern") + shape, "Gelement/s", elements,
+          elements},
+         pairs, [&] { measure(data.data(), slice); },
+         [&] { plain_read(data.data(), heads * size_t{tokens} * tokens * dtype.bytes); });
+}
+
 // Decode rows: every key is visible, so every element costs its logarithm.
-void pattern(size_t bytes, size_t pairs, uint32_t keys) {
+void pattern(size_t bytes, size_t pairs, uint32_t keys, uint32_t groups) {
   std::exponential_distribution<float> weight(1);
   for (const Dtype &dtype : kDtypes) {
     const auto data =
@@ -128,10 +190,14 @@ void pattern(size_t bytes, size_t pairs, uint32_t keys) {
     const uint32_t heads = static_cast<uint32_t>(bytes / dtype.bytes / keys);
     ring2_slice slice = slice_of(dtype, RING2_HOOK_PATTERN, {heads, 1, keys});
     slice.token_start = static_cast<int32_t>(keys) - 1;
+    slice.phase = RING2_PHASE_DECODE;
+    slice.prompt_tokens = static_cast<int32_t>(keys / 2);
+    slice.groups = groups;
+    const char *what = groups != 0 ? "pattern + attention " : "pattern ";
     const double elements = static_cast<double>(heads) * keys / 1e9;
-    report({"pattern " + std::string(dtype.name) + " keys " + std::to_string(keys), "Gelement/s",
+    report({what + std::string(dtype.name) + " keys " + std::to_string(keys), "Gelement/s",
             elements, static_cast<double>(bytes) / static_cast<double>(dtype.bytes) / 1e9},
-           pairs, [&] { measure(data, slice); }, [&] { plain_read(data.data(), bytes); });
+           pairs, [&] { measure(data.data(), slice); }, [&] { plain_read(data.data(), bytes); });
   }
 }
 
@@ -182,8 +248,17 @@ int main(int count, char **arguments) {
   norms(bytes, pairs, 64, RING2_ACTION_STATS);
   norms(bytes, pairs, 576, RING2_ACTION_TENSOR);
   logits(bytes, pairs);
-  pattern(bytes, pairs, 4096);
-  pattern(bytes, pairs, 128);
+  outliers(bytes, pairs, UINT32_MAX, 4096);
+  outliers(bytes, pairs, 512, 576);
+  outliers(bytes, pairs, 1, 576);
+  key_values(bytes, pairs, 0);
+  key_values(bytes, pairs, RING2_GROUP_KV);
+  for (const uint32_t groups : {0u, static_cast<uint32_t>(RING2_GROUP_ATTENTION)}) {
+    pattern(bytes, pairs, 4096, groups);
+    pattern(bytes, pairs, 128, groups);
+    prefill_pattern(bytes, pairs, 1024, groups);
+    prefill_pattern(bytes, pairs, 128, groups);
+  }
   folding(pairs);
   checksums(bytes, pairs);
   return 0;

@@ -2,8 +2,10 @@
 // with an unreadable page right behind the last element.
 #include <gtest/gtest.h>
 
+#include <numeric>
 #include <random>
 
+#include "kernels/elements.h"
 #include "kernels_helpers.h"
 #include "kernels_wide.h"
 
@@ -114,6 +116,12 @@ TEST_P(Flavour, LogitsEqualFloat64) {
         EXPECT_NEAR(block.maximum + std::log(block.weight), expected.lse, 2e-6);
         const double entropy = std::log(block.weight) - block.weighted / block.weight;
         EXPECT_NEAR(entropy, expected.entropy, 2e-6);
+        double squared = 0;
+        for (const double value : values) {
+          const double t = value - expected.maximum;
+          squared += t * t * std::exp(t);
+        }
+        EXPECT_NEAR(block.squared, squared, 3e-6 * squared);
         const auto top = std::max_element(values.begin(), values.end());
         EXPECT_EQ(block.top_index, static_cast<uint32_t>(top - values.begin()));
         std::vector<double> sorted = values;
@@ -145,6 +153,83 @@ TEST_P(Flavour, AttentionRowsEqualFloat64) {
         EXPECT_NEAR(sums.rest, rest, 5e-7);
         EXPECT_NEAR(sums.rest_p_log_p, p_log_p, 4e-6);
         EXPECT_EQ(sums.nan + sums.pos_inf + sums.neg_inf + sums.negative, 0u);
+      }
+    }
+  }
+}
+
+TEST_P(Flavour, PlacesAndColumnsOfAttentionEqualFloat64) {
+  for (const ElementType type : kTypes) {
+    for (const size_t keys : kWidths) {
+      SCOPED_TRACE(testing::Message() << ring2_test::name_of(type) << " " << keys);
+      const GuardedElements elements(type, probabilities(keys));
+      const std::vector<double> values = elements.values();
+      const auto sum = [&](size_t from, size_t to) {
+        return std::accumulate(values.begin() + static_cast<ptrdiff_t>(from),
+                               values.begin() + static_cast<ptrdiff_t>(to), 0.0);
+      };
+      ring2::AttentionPlaces places;
+      GetParam()->attention_places[type](elements.data(), keys - 1, &places);
+      EXPECT_NEAR(places.first_four, sum(0, std::min<size_t>(keys, 4)), 2e-7);
+      EXPECT_NEAR(places.recent, sum(keys - std::min<size_t>(keys, 16), keys), 2e-7);
+      EXPECT_EQ(places.self, values.back());
+      EXPECT_EQ(places.previous, keys > 1 ? values[keys - 2] : 0);
+      EXPECT_NEAR(GetParam()->sum[type](elements.data(), keys), sum(0, keys), 5e-7);
+      for (const size_t count : {keys, keys - keys / 3, size_t{1}}) {
+        std::vector<float> columns((keys + ring2::kColumnsStep - 1) / ring2::kColumnsStep *
+                                       ring2::kColumnsStep,
+                                   0.5f);
+        GetParam()->add_columns[type](elements.data(), keys, count, columns.data());
+        for (size_t key = 0; key < columns.size(); ++key) {
+          EXPECT_NEAR(columns[key], 0.5 + (key < count ? values[key] : 0), 1e-7);
+        }
+      }
+    }
+  }
+}
+
+TEST_P(Flavour, CentralMomentsAndSquaresOfColumnsEqualFloat64) {
+  for (const ElementType type : kTypes) {
+    for (const size_t width : kWidths) {
+      SCOPED_TRACE(testing::Message() << ring2_test::name_of(type) << " " << width);
+      const GuardedElements elements(type, normal_values(width, 30, 10));
+      const std::vector<double> values = elements.values();
+      ring2::CentralMoments moments;
+      GetParam()->central[type](elements.data(), width, 0.03125, 0.9375, &moments);
+      double second = 0, fourth = 0;
+      for (const double value : values) {
+        const double square = std::pow(value * 0.03125 - 0.9375, 2);
+        second += square;
+        fourth += square * square;
+      }
+      EXPECT_NEAR(moments.second, second, 3e-6 * second);
+      EXPECT_NEAR(moments.fourth, fourth, 5e-6 * fourth);
+      std::vector<float> columns(width, 1.0f);
+      GetParam()->add_squares[type](elements.data(), width, columns.data());
+      for (size_t i = 0; i < width; ++i) {
+        EXPECT_NEAR(columns[i], 1 + values[i] * values[i], 2e-7 * (1 + values[i] * values[i]));
+      }
+    }
+  }
+}
+
+TEST_P(Flavour, ElementsAboveAMagnitudeAreCountedExactly) {
+  for (const ElementType type : kTypes) {
+    for (const size_t width : {1u, 7u, 33u, 576u, 4097u, 300001u}) {
+      std::vector<double> input = normal_values(width, 0, 1);
+      if (width > 30) input[3] = kNaN, input[20] = -kInfinity, input[width - 1] = 0;
+      const GuardedElements elements(type, input);
+      const std::vector<double> values = elements.values();
+      const double limits[ring2::kPivotsMax] = {0, 0.125, 0.6875, 1, 3};
+      for (const size_t pivot_count : {size_t{1}, size_t{2}, ring2::kPivotsMax}) {
+        uint64_t pivots[ring2::kPivotsMax], above[ring2::kPivotsMax] = {};
+        for (size_t i = 0; i < pivot_count; ++i) pivots[i] = ring2::code_at_most(type, limits[i]);
+        GetParam()->count_above[type](elements.data(), width, pivots, pivot_count, above);
+        for (size_t i = 0; i < pivot_count; ++i) {
+          const auto is_above = [&](double x) { return !(std::fabs(x) <= limits[i]); };
+          EXPECT_EQ(above[i], static_cast<uint64_t>(
+                                  std::count_if(values.begin(), values.end(), is_above)));
+        }
       }
     }
   }

@@ -1,5 +1,5 @@
-// Where the mass of a pattern's row lies: sums over a few keys, over a stretch of keys, and over the
-// queries of each key. Rows are known to hold probabilities only.
+// Where the mass of a pattern's row lies: sums over a few keys, over a stretch of keys, and over
+// the queries of each key. Rows are known to hold probabilities only.
 #ifndef RING2_KERNELS_ATTENTION_SHAPE_BLOCK_H
 #define RING2_KERNELS_ATTENTION_SHAPE_BLOCK_H
 
@@ -12,13 +12,22 @@ namespace {
 // At most kBlockElements; what may be read begins at `begin`.
 template <typename T>
 RING2_INLINE float block_sum(const uint8_t *begin, const uint8_t *data, size_t count) {
-  Floats a = {}, b = {};
+  Floats a = {}, b = {}, c = {}, d = {};
   const uint8_t *at = data;
   size_t left = count;
-  for (; left >= kStep; left -= kStep, at += kStepBytes<T>) {
+  for (; left >= 2 * kStep; left -= 2 * kStep, at += 2 * kStepBytes<T>) {
+    const Pair x = T::pair(at), y = T::pair(at + kStepBytes<T>);
+    a += x.a;
+    b += x.b;
+    c += y.a;
+    d += y.b;
+  }
+  if (left >= kStep) {
     const Pair x = T::pair(at);
     a += x.a;
     b += x.b;
+    left -= kStep;
+    at += kStepBytes<T>;
   }
   if (left > 0) {
     alignas(64) uint8_t tail[kStepBytes<T>];
@@ -27,7 +36,7 @@ RING2_INLINE float block_sum(const uint8_t *begin, const uint8_t *data, size_t c
     a += x.a;
     b += x.b;
   }
-  return sum_lanes(a + b);
+  return sum_lanes((a + b) + (c + d));
 }
 
 template <typename T>

@@ -90,7 +90,7 @@ struct GramSums {
 struct CentralMoments {
   double second, fourth;
 };
-constexpr size_t kPivotsMax = 15;
+constexpr size_t kPivotsMax = 5;
 
 struct BlockShape {
   size_t stride_bytes;  // from one row to the next

@@ -18,7 +18,7 @@ constexpr double kLogitSafeMax = 0x1p100;
 
 struct SoftmaxSums {
   Floats weight_a = {}, weight_b = {}, weighted_a = {}, weighted_b = {};
-  Floats squared_a = {}, squared_b = {};
+  Floats squared = {};
 
   RING2_INLINE void step(SoftmaxSums *self, Pair x, Floats maximum) {
     const Floats t_a = larger(x.a - maximum, broadcast(kExponentFloor));
@@ -31,8 +31,8 @@ struct SoftmaxSums {
     const Floats weighted_b = t_b * e_b;
     self->weighted_a += weighted_a;
     self->weighted_b += weighted_b;
-    self->squared_a += t_a * weighted_a;
-    self->squared_b += t_b * weighted_b;
+    self->squared += t_a * weighted_a;
+    self->squared += t_b * weighted_b;
   }
 };
 
@@ -40,16 +40,23 @@ template <typename T>
 void softmax_block(const uint8_t *data, size_t count, LogitsBlock *block) {
   const float top = static_cast<float>(block->maximum);
   const Floats maximum = broadcast(top);
-  // One set of sums: AVX2 has no registers for two, and an exponential takes longer than a sum.
-  SoftmaxSums sums;
+  SoftmaxSums even, odd;
   const uint8_t *at = data;
   size_t left = count;
-  for (; left >= kStep; left -= kStep, at += kStepBytes<T>) {
-    SoftmaxSums::step(&sums, T::pair(at), maximum);
+  for (; left >= 2 * kStep; left -= 2 * kStep, at += 2 * kStepBytes<T>) {
+    SoftmaxSums::step(&even, T::pair(at), maximum);
+    SoftmaxSums::step(&odd, T::pair(at + kStepBytes<T>), maximum);
   }
-  block->weight = static_cast<double>(sum_lanes(sums.weight_a + sums.weight_b));
-  block->weighted = static_cast<double>(sum_lanes(sums.weighted_a + sums.weighted_b));
-  block->squared = static_cast<double>(sum_lanes(sums.squared_a + sums.squared_b));
+  if (left >= kStep) {
+    SoftmaxSums::step(&even, T::pair(at), maximum);
+    left -= kStep;
+    at += kStepBytes<T>;
+  }
+  block->weight = static_cast<double>(
+      sum_lanes((even.weight_a + even.weight_b) + (odd.weight_a + odd.weight_b)));
+  block->weighted = static_cast<double>(
+      sum_lanes((even.weighted_a + even.weighted_b) + (odd.weighted_a + odd.weighted_b)));
+  block->squared = static_cast<double>(sum_lanes(even.squared + odd.squared));
   for (; left > 0; --left, at += T::kBytes) {
     const Floats t = larger(broadcast(T::value(at)) - maximum, broadcast(kExponentFloor));
     const double e = static_cast<double>(exp_clamped(t)[0]);

@@ -11,9 +11,10 @@ namespace ring2 {
 uint64_t count_above(const SliceContext &context, const RowWalk &walk, uint64_t pivot);
 
 // The code of the lower median of |x| over the slice's finite elements, of which there are
-// `used` > 0, the largest with the code `largest`. `guess` speeds the search up when it is near.
+// `used` > 0, the largest with the code `largest`. `rms`, of the same elements, says where to look
+// first.
 uint64_t median_code(const SliceContext &context, const RowWalk &walk, uint64_t used,
-                     uint64_t largest, uint64_t guess);
+                     uint64_t largest, double rms);
 
 }  // namespace ring2
 #endif

@@ -110,10 +110,8 @@ void OutlierRows::publish_median(const RowWalk &walk, const SliceMoments &moment
   ring2_slice *slice = context_.slice;
   const ElementType type = context_.type;
   const uint64_t largest = code_at_most(type, moments.abs_max);
-  // Where the median mostly is; the search does not rely on it.
   const double rms = std::sqrt(squares_ / static_cast<double>(moments.used));
-  const uint64_t guess = code_at_most(type, std::fmin(rms, moments.abs_max) / 4);
-  const uint64_t code = median_code(context_, walk, moments.used, largest, guess);
+  const uint64_t code = median_code(context_, walk, moments.used, largest, rms);
   const double median = code_value(type, code);
   set_stat(slice, RING2_STAT_ABS_MEDIAN, median);
   if (median > 0 && moments.abs_max / median <= kLargest) {

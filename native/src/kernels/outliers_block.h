@@ -68,6 +68,7 @@ RING2_INLINE void count_stretch(const uint8_t *begin, const uint8_t *data, size_
   const uint8_t *at = data;
   size_t left = count;
   for (; left >= kStep; left -= kStep, at += kStepBytes<T>) {
+    prefetch_lines(at, kStepBytes<T>);
     for (size_t part = 0; part < kStepBytes<T>; part += kVectorBytes) {
       const typename T::Magnitudes codes = T::magnitude(at + part);
       for (size_t i = 0; i < kPivots; ++i) counts[i] -= codes > limits[i];
@@ -84,26 +85,24 @@ RING2_INLINE void count_stretch(const uint8_t *begin, const uint8_t *data, size_
   for (size_t i = 0; i < kPivots; ++i) above[i] += T::sum_counts(counts[i]);
 }
 
-// More pivots than registers hold are taken in groups over stretches that stay in the L1 cache.
-constexpr size_t kPivotGroup = 5;
-static_assert(kPivotsMax % kPivotGroup == 0, "pivots are counted in whole groups");
+template <typename T, size_t kPivots>
+RING2_INLINE void count_stretches(const uint8_t *data, size_t count, const uint64_t *pivots,
+                                  uint64_t *above) {
+  for (size_t done = 0; done < count; done += kCountStretch<T>) {
+    const size_t part = count - done < kCountStretch<T> ? count - done : kCountStretch<T>;
+    count_stretch<T, kPivots>(data, data + done * T::kBytes, part, pivots, above);
+  }
+}
 
 template <typename T>
 void count_above(const uint8_t *data, size_t count, const uint64_t *pivots, size_t pivot_count,
                  uint64_t *above) {
-  const size_t stretch = pivot_count == kPivotsMax ? kBlockElements : kCountStretch<T>;
-  for (size_t done = 0; done < count; done += stretch) {
-    const uint8_t *at = data + done * T::kBytes;
-    const size_t part = count - done < stretch ? count - done : stretch;
-    if (pivot_count == 1) {
-      count_stretch<T, 1>(data, at, part, pivots, above);
-    } else if (pivot_count == 2) {
-      count_stretch<T, 2>(data, at, part, pivots, above);
-    } else {
-      for (size_t i = 0; i < kPivotsMax; i += kPivotGroup) {
-        count_stretch<T, kPivotGroup>(data, at, part, pivots + i, above + i);
-      }
-    }
+  if (pivot_count == 1) {
+    count_stretches<T, 1>(data, count, pivots, above);
+  } else if (pivot_count == 2) {
+    count_stretches<T, 2>(data, count, pivots, above);
+  } else {
+    count_stretches<T, kPivotsMax>(data, count, pivots, above);
   }
 }
 

@@ -1,8 +1,8 @@
 // The softmax of one row, merged from blocks: with m the largest value so far and t = l - m,
 // weight Z = sum of e^t, weighted S = sum of t e^t, squared Q = sum of t^2 e^t.
 //
-// Merging rescales to the larger maximum (online softmax, Milakov and Gimelshein 2018); the weighted
-// sums are kept beside it in the same way.
+// Merging rescales to the larger maximum (online softmax, Milakov and Gimelshein 2018); the
+// weighted sums are kept beside it in the same way.
 #ifndef RING2_KERNELS_ROW_SOFTMAX_H
 #define RING2_KERNELS_ROW_SOFTMAX_H
 

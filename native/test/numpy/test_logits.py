@@ -23,8 +23,8 @@ def assert_same(measured, decoded):
     assert measured.skipped_rows == skipped
     assert values.keys() == expected.keys() | moments.keys()
     for name, value in expected.items():
-        assert_allclose(values[name], value, rtol=1e-5 if name == "varentropy_mean" else 2e-7, atol=1e-5,
-                        err_msg=name)
+        relative = 1e-5 if name == "varentropy_mean" else 2e-7
+        assert_allclose(values[name], value, rtol=relative, atol=1e-5, err_msg=name)
     for name, value in moments.items():
         absolute = 1e-5 if name == "mean" else 0
         assert_allclose(values[name], value, rtol=1e-5, atol=absolute, err_msg=name)
