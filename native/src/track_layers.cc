@@ -48,7 +48,7 @@ const Place *layer_before(const SliceContext &context, const ring2_track &track,
   if ((context.slice->groups & RING2_GROUP_LAYERS) == 0) return nullptr;
   if (!readable(track.ring, before) || !same_tokens(before, stream)) return nullptr;
   if (context.slice->hook != RING2_HOOK_RESID_FINAL) {
-    return before.layer == stream.layer - 1 ? &before : nullptr;
+    return int64_t{before.layer} + 1 == stream.layer ? &before : nullptr;
   }
   // How many layers the model has is not known here. With a gap in the captured layers the highest
   // of them is likely not the model's last.
