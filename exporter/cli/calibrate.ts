@@ -166,6 +166,8 @@ function quantileTable(baseline: Baseline, findings: Learnt['findings']): string
       of: series.filter((one) => one !== null),
     })),
   ]
+  const learnt = new Set(rows.map(({ name }) => name))
+  const unlearnt = Object.entries(findings).filter(([name]) => !learnt.has(name))
   return table(
     [
       { title: 'STATISTIC' },
@@ -176,15 +178,19 @@ function quantileTable(baseline: Baseline, findings: Learnt['findings']): string
       { title: 'P99', right: true },
       { title: 'FINDINGS', right: true },
     ],
-    rows.map(({ name, of }) => [
-      name,
-      String(of.length),
-      String(Math.min(...of.map(({ n }) => n))),
-      numberText(Math.min(...of.map(({ p1 }) => p1)), 3),
-      numberText(middle(of), 3),
-      numberText(Math.max(...of.map(({ p99 }) => p99)), 3),
-      String(findings[name] ?? 0),
-    ]),
+    [
+      ...rows.map(({ name, of }) => [
+        name,
+        String(of.length),
+        String(Math.min(...of.map(({ n }) => n))),
+        numberText(Math.min(...of.map(({ p1 }) => p1)), 3),
+        numberText(middle(of), 3),
+        numberText(Math.max(...of.map(({ p99 }) => p99)), 3),
+        String(findings[name] ?? 0),
+      ]),
+      // Found by bounds that are built in, such as loops.
+      ...unlearnt.map(([name, count]) => [name, '–', '–', '–', '–', '–', String(count)]),
+    ],
     styles().bold,
   )
 }
