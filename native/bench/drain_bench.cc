@@ -1,5 +1,5 @@
-// What an exporter does with full rings: drain, cut into slices, norm statistics, release; against a
-// plain read of the same payload bytes, in alternating pairs on one core. Then the same with the
+// What an exporter does with full rings: drain, cut into slices, norm statistics, release; against
+// a plain read of the same payload bytes, in alternating pairs on one core. Then the same with the
 // statistics over several tensors of a request, against the same without them.
 //
 // Prints one JSON line for each: {name, unit, ours, peers, ratio}.

@@ -1,5 +1,5 @@
-// What the statistics over several tensors of a request remember: the layer before, token histories,
-// windows of decode steps, expert loads. ring2_track in ring2.h.
+// What the statistics over several tensors of a request remember: the layer before, token
+// histories, windows of decode steps, expert loads. ring2_track in ring2.h.
 //
 // A track has one owner and no locks, and its memory is bounded (track_state.h). It remembers where
 // an earlier tensor lies and never copies one: what has been released since is not read again, and
@@ -14,8 +14,8 @@
 
 namespace ring2 {
 
-// Where earlier tensors may be read: in this payload ring, at `released` (a meta position) and above.
-// Without a call of it, in the memory that ring2_measure_memory was given.
+// Where earlier tensors may be read: in this payload ring, at `released` (a meta position) and
+// above. Without a call of it, in the memory that ring2_measure_memory was given.
 void track_set_ring(ring2_track *track, const uint8_t *payload, uint64_t payload_bytes,
                     uint64_t released);
 

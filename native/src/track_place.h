@@ -1,5 +1,5 @@
-// Where a measured tensor lies, so that a later one can be compared with it. Nothing is copied out of
-// the ring: a place is an address with the facts needed to tell whether it may still be read.
+// Where a measured tensor lies, so that a later one can be compared with it. Nothing is copied out
+// of the ring: a place is an address with the facts needed to tell whether it may still be read.
 #ifndef RING2_TRACK_PLACE_H
 #define RING2_TRACK_PLACE_H
 
@@ -10,7 +10,8 @@
 namespace ring2 {
 
 // Where places may be read. Bytes may have been released since they were noted, and a hostile
-// producer may overwrite them at any time: what is read is data, and never an index without a check.
+// producer may overwrite them at any time: what is read is data, and never an index without a
+// check.
 struct RingView {
   const uint8_t *payload = nullptr;  // nullptr: places are in the memory that the caller measures
   uint64_t payload_bytes = 0;

@@ -1,5 +1,5 @@
-// How alike the tokens of a request are: mean cosine of all pairs, distance from the mean token, and
-// participation ratio.
+// How alike the tokens of a request are: mean cosine of all pairs, distance from the mean token,
+// and participation ratio.
 //
 // The mean cosine of n rows u of length 1 over all pairs of different rows is (|sum u|^2 / n - 1) /
 // (n - 1), so one sum replaces the pairs; see docs/statistics.md.

@@ -11,7 +11,8 @@ namespace ring2 {
 
 constexpr uint32_t kLoopPeriodMax = 64;
 constexpr uint32_t kLoopRepetitions = 3;
-// Three equal tokens are an ellipsis, a rule or padding, and no loop: shorter periods repeat longer.
+// Three equal tokens are an ellipsis, a rule or padding, and no loop: shorter periods repeat
+// longer.
 constexpr uint32_t kLoopTokensMin = 8;
 // Distinct sequences of four tokens of a request. A request with more is no longer known whole, and
 // has no repetition. A loop adds none, so one that goes on for ever keeps its value.
@@ -41,7 +42,7 @@ struct TokenHistory {
   uint64_t tokens = 0;
   bool overflowed = false;    // not every sequence of four is in `grams`
   uint64_t last[kLoopPeriodMax] = {};        // by number of the token, modulo
-  uint32_t unchanged[kLoopPeriodMax] = {};   // [p-1]: how many tokens in a row equal the one p before
+  uint32_t unchanged[kLoopPeriodMax] = {};   // [p-1]: tokens in a row that equal the one p before
   HashSet grams;
 
   // The smallest period that ends the sequence kLoopRepetitions times and kLoopTokensMin tokens

@@ -1,5 +1,5 @@
-// The state of a track and its bounds, for the track_*.cc files: the table of requests and what each
-// of them holds. No statistic is computed here.
+// The state of a track and its bounds, for the track_*.cc files: the table of requests and what
+// each of them holds. No statistic is computed here.
 #ifndef RING2_TRACK_STATE_H
 #define RING2_TRACK_STATE_H
 

@@ -1,5 +1,6 @@
-// The rows of one slice of the residual stream on their way through the statistics, a few at a time:
-// what the comparison of layers has read from memory, the likeness of tokens reads from the cache.
+// The rows of one slice of the residual stream on their way through the statistics, a few at a
+// time: what the comparison of layers has read from memory, the likeness of tokens reads from the
+// cache.
 #ifndef RING2_TRACK_STREAM_H
 #define RING2_TRACK_STREAM_H
 

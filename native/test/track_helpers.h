@@ -47,7 +47,8 @@ class Tracked {
   ring2_fold *fold() { return fold_; }
 
   // Rows of floats [tokens, width], kept as long as this object.
-  ring2_slice floats(uint32_t hook, const Where &where, const std::vector<std::vector<double>> &rows,
+  ring2_slice floats(uint32_t hook, const Where &where,
+                     const std::vector<std::vector<double>> &rows,
                      ring2::ElementType type = ring2::kFloat32) {
     const auto width = static_cast<uint32_t>(rows.at(0).size());
     std::vector<uint8_t> bytes(rows.size() * width * bytes_of(type));

@@ -1,5 +1,5 @@
-// Whatever slices say and whatever lies in the memory, also when it changes between two reads: nothing
-// outside of it is read, bounds hold, and every value is a finite number in its range.
+// Whatever slices say and whatever lies in the memory, also when it changes between two reads:
+// nothing outside of it is read, bounds hold, and every value is a finite number in its range.
 #include <memory>
 #include <random>
 

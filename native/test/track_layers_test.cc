@@ -1,5 +1,5 @@
-// The stream against the layer before, and branches against the stream: values, and what must not be
-// compared.
+// The stream against the layer before, and branches against the stream: values, and what must not
+// be compared.
 #include <random>
 
 #include "track_helpers.h"

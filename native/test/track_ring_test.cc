@@ -31,8 +31,8 @@ struct Ring {
   }
 
   // One step: token ids, the stream of every layer, and logits of the last `logit_rows` columns.
-  // The tokens of a request are its key, the elements of layer l are (l + 1)^2 with alternating signs,
-  // and the logits are 0, 1, 2, 3.
+  // The tokens of a request are its key, the elements of layer l are (l + 1)^2 with alternating
+  // signs, and the logits are 0, 1, 2, 3.
   void write(int64_t step, const std::vector<ring2_step_row> &rows, uint32_t columns,
              uint8_t layout = RING2_STEP_BATCHED) {
     ASSERT_EQ(write_step(producer, step, columns, rows, layout), RING2_OK);

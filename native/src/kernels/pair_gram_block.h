@@ -1,7 +1,8 @@
 // The products of all pairs of up to kGramRows centred rows: what a participation ratio is made of.
 //
-// A strip of columns is widened and turned, so that the rows lie side by side in vectors; the mean of
-// each column is taken off before anything is multiplied, so that a large common part cancels nothing.
+// A strip of columns is widened and turned, so that the rows lie side by side in vectors; the mean
+// of each column is taken off before anything is multiplied, so that a large common part cancels
+// nothing.
 #ifndef RING2_KERNELS_PAIR_GRAM_BLOCK_H
 #define RING2_KERNELS_PAIR_GRAM_BLOCK_H
 
