@@ -175,7 +175,7 @@ enum ring2_stat {
   RING2_STAT_MARGIN_PROBABILITY_MEAN = 36, /* p1 - p2 of logits */
   RING2_STAT_SURPRISAL_MEAN = 37, /* nat; on the slice that completes the pair of logits row and token */
   RING2_STAT_REPETITION = 38,    /* token_ids: seq-rep-4 of the tokens generated so far */
-  RING2_STAT_LOOP_PERIOD = 39,   /* token_ids: period <= 64 that ends the sequence 3 times; 0: none */
+  RING2_STAT_LOOP_PERIOD = 39,   /* token_ids: period p <= 64 of the last max(3p, 8) tokens; 0: none */
   RING2_STAT_TOKENS_TRACKED = 40, /* token_ids: generated tokens that the two above are over */
   RING2_STAT_LAYER_COSINE_MEAN = 41, /* resid_pre, resid_final: cosine to the stream one layer before */
   RING2_STAT_LAYER_COSINE_MIN = 42,
