@@ -90,7 +90,10 @@ test('the span says so too', async () => {
     'ring2.completeness': 'incomplete',
     'ring2.verdict': 'unknown',
   })
-  expect(span?.events?.map(({ name }) => name)).toEqual(['ring2.incomplete'])
+  expect(span?.events?.map(({ name }) => name)).toEqual([
+    'ring2.incomplete',
+    'gen_ai.evaluation.result',
+  ])
 })
 
 test('the lost record is counted with its reason, by record and by bytes', async () => {
