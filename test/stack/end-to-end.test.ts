@@ -1,4 +1,4 @@
-import { mkdtempSync, rmSync } from 'node:fs'
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -156,6 +156,27 @@ describe.runIf(stackIsThere())('A model that is watched by the real servers', ()
     })
   })
 
+  test('is found in Jaeger by its anomaly', async () => {
+    const words = { service: 'ring2-exporter', tags: '{"ring2.anomaly":"true"}', limit: '100' }
+    const search = `${watched.stack.urls.jaeger}/api/traces?${new URLSearchParams(words)}`
+    const { data } = (await (await fetch(search)).json()) as { data: { traceID: string }[] }
+    const bad = demo.document.requests.filter(({ verdict }) => verdict !== 'ok')
+    expect(data.map((one) => one.traceID).sort()).toEqual(bad.map((one) => one.trace_id).sort())
+  })
+
+  test('gives data for the queries that docs/stack.md shows', async () => {
+    const text = readFileSync(join(import.meta.dirname, '../../docs/stack.md'), 'utf8')
+    const section = text.slice(text.indexOf('## In Prometheus'))
+    const [, block = ''] = section.split('```')
+    const queries = block.split('\n').filter((line) => line !== '' && !line.startsWith('#'))
+    expect(queries).toHaveLength(3)
+    for (const one of queries) {
+      const found = await query(watched.stack.urls.prometheus, one)
+      expect(found.length, one).toBeGreaterThan(0)
+      expect(Number(found[0]?.value?.[1]), one).not.toBeNaN()
+    }
+  })
+
   test('has its series and native histograms in Prometheus', async () => {
     const { prometheus } = watched.stack.urls
     const verdicts = await query(prometheus, 'sum by (ring2_verdict) (ring2_requests_total) > 0')
@@ -266,6 +287,7 @@ describe.runIf(stackIsThere())('A model that is watched by the real servers', ()
       expect(await counted()).toEqual(truth())
     } finally {
       await production.stop()
+      await stack.servers.collector.start()
     }
   }, 240_000)
 
