@@ -29,7 +29,7 @@ export function stackLines(page: Page, urls: StackUrls): string[] {
   return [
     '',
     bold('What the servers have, read back from their own APIs'),
-    `Jaeger        ${jaeger.spans} spans of ${jaeger.services.join(' and ')} in the trace above, ${jaeger.under_app ? green('the model inside the app’s span') : yellow('NOT UNDER THE APP')}`,
+    `Jaeger        ${jaeger.spans} spans in the trace above (${jaeger.services.join(', ')}), ${jaeger.under_app ? green('the model inside the app’s span') : yellow('NOT UNDER THE APP')}`,
     `Prometheus    ${prometheus.series} series, ${prometheus.native_histograms} of them native histograms; exemplars of ${prometheus.exemplar_trace_ids.length} traces`,
     `Alertmanager  ${fired.length === 0 ? yellow('NOTHING FIRED') : fired.join(', ')}; ${before}`,
     '',

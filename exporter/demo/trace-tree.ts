@@ -33,9 +33,20 @@ function draw(span: TraceSpan, spans: readonly TraceSpan[], indent: string): str
     .filter((other) => other.parentSpanId === span.spanId)
     .sort((a, b) => a.startMicros - b.startMicros)
   const millis = (span.durationMicros / 1000).toFixed(1)
-  const events = span.events.length === 0 ? '' : `  ! ${span.events.join(', ')}`
+  const events = span.events.length === 0 ? '' : `  · ${eventsText(span.events)}`
   return [
     `${`${indent}${span.name}`.padEnd(44)} ${millis.padStart(9)} ms  ${span.service}${events}`,
     ...children.flatMap((child) => draw(child, spans, `${indent}  `)),
   ]
+}
+
+/** Each name once, with how often. */
+function eventsText(events: readonly string[]): string {
+  const names = [...new Set(events)]
+  return names
+    .map((name) => {
+      const times = events.filter((event) => event === name).length
+      return times === 1 ? name : `${name} ×${times}`
+    })
+    .join(', ')
 }
