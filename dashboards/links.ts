@@ -10,8 +10,8 @@ import {
   DashboardLinkType,
   type DynamicConfigValue,
 } from '@grafana/grafana-foundation-sdk/dashboard'
-import { openMetricsLabel } from '../exporter/telemetry/registry.ts'
-import type { Query } from './panels.ts'
+import { openMetricsLabel } from '../exporter/telemetry/prometheus-names.ts'
+import type { Query } from './promql.ts'
 
 /** Stable ids, part of the dashboards' addresses. */
 export const dashboardUids = {

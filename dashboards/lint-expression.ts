@@ -2,14 +2,9 @@
  * Whether an expression can have data: every metric, label and label value that it names is one of the
  * registry, and each kind of metric is read as its kind asks for.
  */
-import {
-  allMetrics,
-  knownValues,
-  type MetricAttribute,
-  type MetricDefinition,
-  openMetricsLabel,
-  prometheusName,
-} from '../exporter/telemetry/registry.ts'
+import type { MetricAttribute, MetricDefinition } from '../exporter/telemetry/metric-definition.ts'
+import { openMetricsLabel, prometheusName } from '../exporter/telemetry/prometheus-names.ts'
+import { allMetrics, knownValues } from '../exporter/telemetry/registry.ts'
 import { type LabelMatcher, readExpression, type Selector } from './expression.ts'
 import { resourceLabels } from './promql.ts'
 

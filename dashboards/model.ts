@@ -1,6 +1,7 @@
 /** The drill-down: one model, layer by layer, with all of its statistics. */
 import type { Dashboard } from '@grafana/grafana-foundation-sdk/dashboard'
-import { metrics, openMetricsLabel } from '../exporter/telemetry/registry.ts'
+import { openMetricsLabel } from '../exporter/telemetry/prometheus-names.ts'
+import { metrics } from '../exporter/telemetry/registry.ts'
 import { buildDashboard } from './layout.ts'
 import { graph, layers, type PanelDraft } from './panels.ts'
 import { aggregate, chosen, is, type Matchers, orderedByLayer, rate } from './promql.ts'

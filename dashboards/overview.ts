@@ -1,7 +1,8 @@
 /** The first dashboard: do the models keep their objective, and what do they look like inside. */
 import type { Dashboard } from '@grafana/grafana-foundation-sdk/dashboard'
 import type { Verdict } from '../collector/records.ts'
-import { metrics, openMetricsLabel } from '../exporter/telemetry/registry.ts'
+import { openMetricsLabel } from '../exporter/telemetry/prometheus-names.ts'
+import { metrics } from '../exporter/telemetry/registry.ts'
 import { burnRates, serviceLevelObjective, thresholds } from '../exporter/telemetry/thresholds.ts'
 import { buildDashboard } from './layout.ts'
 import { figure, graph, type PanelDraft } from './panels.ts'

@@ -39,12 +39,7 @@ import { DataqueryBuilder, PromQueryFormat } from '@grafana/grafana-foundation-s
 import { PanelBuilder as StatBuilder } from '@grafana/grafana-foundation-sdk/stat'
 import { PanelBuilder as TimeseriesBuilder } from '@grafana/grafana-foundation-sdk/timeseries'
 import { datasource, modelLink, traceLinks } from './links.ts'
-
-export interface Query {
-  readonly expr: string
-  /** As Grafana writes legends: `{{label}}`. */
-  readonly legend: string
-}
+import type { Query } from './promql.ts'
 
 export interface Levels {
   readonly warning: number

@@ -1,11 +1,8 @@
 /** The exporter's own health: rings, losses, lag, store, what was sent and what was not. */
 import type { Dashboard } from '@grafana/grafana-foundation-sdk/dashboard'
-import {
-  type MetricAttribute,
-  type MetricDefinition,
-  metrics,
-  openMetricsLabel,
-} from '../exporter/telemetry/registry.ts'
+import type { MetricAttribute, MetricDefinition } from '../exporter/telemetry/metric-definition.ts'
+import { openMetricsLabel } from '../exporter/telemetry/prometheus-names.ts'
+import { metrics } from '../exporter/telemetry/registry.ts'
 import { thresholds } from '../exporter/telemetry/thresholds.ts'
 import { buildDashboard } from './layout.ts'
 import { figure, graph, type Levels, type PanelDraft } from './panels.ts'

@@ -5,13 +5,16 @@
  * Histograms are queried as native histograms, by their name without a suffix. That is how they come
  * by OTLP, and from a scraped /metrics with `convert_classic_histograms_to_nhcb`.
  */
-import {
-  knownValues,
-  type MetricAttribute,
-  type MetricDefinition,
-  openMetricsLabel,
-  prometheusName,
-} from '../exporter/telemetry/registry.ts'
+import type { MetricAttribute, MetricDefinition } from '../exporter/telemetry/metric-definition.ts'
+import { openMetricsLabel, prometheusName } from '../exporter/telemetry/prometheus-names.ts'
+import { knownValues } from '../exporter/telemetry/registry.ts'
+
+/** What a panel asks Prometheus. */
+export interface Query {
+  readonly expr: string
+  /** As Grafana writes legends: `{{label}}`. */
+  readonly legend: string
+}
 
 /** Labels that Prometheus gives every series, from the resource or the scrape configuration. */
 export const resourceLabels = ['job', 'instance', 'service_name', 'host_name'] as const

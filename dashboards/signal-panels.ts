@@ -1,9 +1,6 @@
 /** Panels of a folded statistic: quantiles over time, layers over time, the whole distribution. */
-import {
-  type MetricAttribute,
-  type MetricDefinition,
-  openMetricsLabel,
-} from '../exporter/telemetry/registry.ts'
+import type { MetricAttribute, MetricDefinition } from '../exporter/telemetry/metric-definition.ts'
+import { openMetricsLabel } from '../exporter/telemetry/prometheus-names.ts'
 import { distribution, graph, layers, type PanelDraft } from './panels.ts'
 import { aggregate, chosen, type Matchers, orderedByLayer, quantile, rate } from './promql.ts'
 import { unitOf } from './units.ts'

@@ -1,5 +1,5 @@
 /** The registry's units as Grafana's field units. */
-import type { MetricDefinition, MetricUnit } from '../exporter/telemetry/registry.ts'
+import type { MetricDefinition, MetricUnit } from '../exporter/telemetry/metric-definition.ts'
 
 /** What is not listed is a plain number, or counts things. */
 const amounts: Readonly<Partial<Record<MetricUnit, string>>> = {

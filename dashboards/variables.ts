@@ -8,12 +8,9 @@ import {
   VariableRefresh,
   VariableSort,
 } from '@grafana/grafana-foundation-sdk/dashboard'
-import {
-  type MetricAttribute,
-  type MetricDefinition,
-  metrics,
-  openMetricsLabel,
-} from '../exporter/telemetry/registry.ts'
+import type { MetricAttribute, MetricDefinition } from '../exporter/telemetry/metric-definition.ts'
+import { openMetricsLabel } from '../exporter/telemetry/prometheus-names.ts'
+import { metrics } from '../exporter/telemetry/registry.ts'
 import { datasource } from './links.ts'
 import { chosen, type Matchers, select } from './promql.ts'
 

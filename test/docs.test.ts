@@ -8,12 +8,9 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { lossReasons } from '../collector/layout.gen.ts'
 import { configKeys } from '../exporter/config/keys.ts'
 import { loadConfig } from '../exporter/config.ts'
-import {
-  allMetrics,
-  metricAttributes,
-  openMetricsLabel,
-  prometheusName,
-} from '../exporter/telemetry/registry.ts'
+import { metricAttributes } from '../exporter/telemetry/metric-definition.ts'
+import { openMetricsLabel, prometheusName } from '../exporter/telemetry/prometheus-names.ts'
+import { allMetrics } from '../exporter/telemetry/registry.ts'
 import { request, row, summary } from './exporter/tensors/rows.ts'
 import { openFixture } from './exporter/tensors/store-fixture.ts'
 import { python } from './helpers/otlp-receiver.ts'

@@ -2,7 +2,8 @@
  * Alerts on captures that are missing or damaged. What is not seen must not look healthy: requests without
  * evidence are outside the objective, so they have alerts of their own.
  */
-import { metrics, openMetricsLabel } from '../../exporter/telemetry/registry.ts'
+import { openMetricsLabel } from '../../exporter/telemetry/prometheus-names.ts'
+import { metrics } from '../../exporter/telemetry/registry.ts'
 import { thresholds } from '../../exporter/telemetry/thresholds.ts'
 import {
   aggregate,

@@ -1,9 +1,7 @@
 /** Alerts on what models do: values that are no numbers, verdicts that shift, statistics that drift. */
-import {
-  type MetricDefinition,
-  metrics,
-  openMetricsLabel,
-} from '../../exporter/telemetry/registry.ts'
+import type { MetricDefinition } from '../../exporter/telemetry/metric-definition.ts'
+import { openMetricsLabel } from '../../exporter/telemetry/prometheus-names.ts'
+import { metrics } from '../../exporter/telemetry/registry.ts'
 import { thresholds } from '../../exporter/telemetry/thresholds.ts'
 import { aggregate, grew, increase, is, type Matchers } from '../promql.ts'
 import type { Alert } from './alert.ts'

@@ -3,7 +3,8 @@
  * budget too fast. A bad request is a valid one that is not good; unknown ones are neither, and have
  * an alert of their own (capture-alerts.ts).
  */
-import { metrics, openMetricsLabel } from '../../exporter/telemetry/registry.ts'
+import { openMetricsLabel } from '../../exporter/telemetry/prometheus-names.ts'
+import { metrics } from '../../exporter/telemetry/registry.ts'
 import {
   type BurnRate,
   burnGuard,

@@ -1,5 +1,6 @@
 /** Alerts on the exporter itself: what it cannot store, cannot send, or that it is gone. */
-import { metrics, openMetricsLabel } from '../../exporter/telemetry/registry.ts'
+import { openMetricsLabel } from '../../exporter/telemetry/prometheus-names.ts'
+import { metrics } from '../../exporter/telemetry/registry.ts'
 import { thresholds } from '../../exporter/telemetry/thresholds.ts'
 import { aggregate, type Grouping, grew, increase, select } from '../promql.ts'
 import type { Alert } from './alert.ts'

@@ -11,6 +11,7 @@
  */
 
 import type { ExemplarPoint, HistogramPoint } from '../../collector/records.ts'
+import type { MetricDefinition, MetricKind } from './metric-definition.ts'
 import type {
   HistogramSeries,
   MetricFamily,
@@ -25,7 +26,6 @@ import {
   writeScope,
 } from './otlp-attributes.ts'
 import { createProtobufWriter, type ProtobufWriter } from './protobuf.ts'
-import type { MetricDefinition, MetricKind } from './registry.ts'
 
 const REQUEST = { resourceMetrics: 1 } as const
 const RESOURCE_METRICS = { resource: 1, scopeMetrics: 2 } as const

@@ -14,9 +14,10 @@ import {
   type ModelPoints,
   traceOrigins,
 } from '../../collector/records.ts'
+import type { MetricAttribute, MetricDefinition } from './metric-definition.ts'
 import type { MetricSnapshot, RequestCount, SegmentPoints } from './metric-points.ts'
 import type { ExemplarFilter } from './metric-settings.ts'
-import { allMetrics, type MetricAttribute, type MetricDefinition, metrics } from './registry.ts'
+import { allMetrics, metrics } from './registry.ts'
 
 /** Size of one descriptor of the meta ring, as native/include/ring2_layout.h asserts it. */
 export const DESCRIPTOR_BYTES = 128

@@ -14,13 +14,9 @@
  */
 
 import type { ExemplarPoint, HistogramPoint } from '../../collector/records.ts'
+import type { MetricDefinition } from './metric-definition.ts'
 import type { HistogramSeries, MetricFamily, PointAttributes } from './metric-families.ts'
-import {
-  type MetricDefinition,
-  openMetricsFamily,
-  openMetricsLabel,
-  openMetricsUnit,
-} from './registry.ts'
+import { openMetricsFamily, openMetricsLabel, openMetricsUnit } from './prometheus-names.ts'
 
 export const openMetricsContentType = 'application/openmetrics-text; version=1.0.0; charset=utf-8'
 export const plainTextContentType = 'text/plain; version=0.0.4; charset=utf-8'

@@ -6,137 +6,18 @@
  * id, a head or a token as attribute: those are unbounded.
  */
 
-import { hooks } from '../../collector/hooks.gen.ts'
-import type { BaselineUnused } from '../../collector/index.ts'
-import { lossReasons } from '../../collector/layout.gen.ts'
-import { contextFaults, traceOrigins, verdicts } from '../../collector/records.ts'
+import { contextFaults } from '../../collector/records.ts'
+import {
+  baselineReasons,
+  captureLosses,
+  deliveryLosses,
+  type MetricAttribute,
+  type MetricDefinition,
+  type MetricKind,
+  type MetricUnit,
+  metricAttributes,
+} from './metric-definition.ts'
 import { signalMetrics } from './signal-metrics.ts'
-
-export type MetricKind = 'histogram' | 'counter' | 'up_down_counter' | 'gauge'
-
-/** UCUM; a unit in braces counts things. */
-export type MetricUnit =
-  | '1'
-  | 'By'
-  | 's'
-  | '{nat}'
-  | '{nat2}'
-  | '{element}'
-  | '{row}'
-  | '{record}'
-  | '{request}'
-  | '{file}'
-  | '{failure}'
-  | '{span}'
-  | '{point}'
-  | '{sample}'
-
-export interface AttributeDefinition {
-  readonly type: 'string' | 'int'
-  readonly help: string
-  /** Every value that code can emit, or null where producers name them. */
-  readonly values: readonly string[] | null
-  /** For attributes without a list, what a value looks like. */
-  readonly example?: string
-}
-
-const captureLosses = [...lossReasons.values()]
-const deliveryLosses = ['queue_full', 'rejected', 'shutdown']
-const baselineReasons: readonly BaselineUnused[] = [
-  'other_revision',
-  'other_dtype',
-  'other_engine',
-  'no_entry',
-  'damaged',
-]
-
-/** Attributes of metrics. */
-export const metricAttributes = {
-  'gen_ai.request.model': {
-    type: 'string',
-    help: 'model name as the producer gave it',
-    values: null,
-    example: '`HuggingFaceTB/SmolLM2-135M-Instruct`',
-  },
-  'ring2.hook': {
-    type: 'string',
-    help: 'where in the model the tensor was taken',
-    values: hooks.map(({ name }) => name),
-  },
-  'ring2.layer': {
-    type: 'int',
-    help: 'layer, from 0; left out for hooks that are not per layer',
-    values: null,
-    example: '`0` … `layers − 1`',
-  },
-  'ring2.phase': {
-    type: 'string',
-    help: 'phase of the request',
-    values: ['prefill', 'decode'],
-  },
-  'ring2.nonfinite.kind': {
-    type: 'string',
-    help: 'kind of a value that is no finite number',
-    values: ['nan', 'positive_infinity', 'negative_infinity'],
-  },
-  'ring2.verdict': {
-    type: 'string',
-    help: 'what the statistics say about the request',
-    values: verdicts,
-  },
-  'ring2.completeness': {
-    type: 'string',
-    help: 'whether everything that the request called for was seen',
-    values: ['complete', 'incomplete', 'unknown'],
-  },
-  'ring2.segment': {
-    type: 'string',
-    help: 'name of the shared-memory segment',
-    values: null,
-    example: '`chat`',
-  },
-  'ring2.ring.kind': {
-    type: 'string',
-    help: 'which of the two rings of a segment',
-    values: ['payload', 'meta'],
-  },
-  'ring2.trace.origin': {
-    type: 'string',
-    help: "where a request's trace id came from, best first",
-    values: traceOrigins,
-  },
-  'ring2.export.signal': {
-    type: 'string',
-    help: 'what is exported by OTLP',
-    values: ['spans', 'metrics'],
-  },
-  'error.type': {
-    type: 'string',
-    help: 'why something was lost, or not taken, or not used',
-    values: [...captureLosses, ...deliveryLosses, ...contextFaults, ...baselineReasons],
-  },
-} as const satisfies Record<string, AttributeDefinition>
-
-export type MetricAttribute = keyof typeof metricAttributes
-
-export interface MetricDefinition {
-  readonly name: string
-  readonly kind: MetricKind
-  readonly unit: MetricUnit
-  readonly help: string
-  readonly attributes: readonly MetricAttribute[]
-  /** Histograms: the name in `ring2_signal` that is folded into it. */
-  readonly signal?: string
-  /** Histograms: the hooks that can have it. */
-  readonly hooks?: readonly string[]
-  /** Values of an attribute on this metric, where they are not all of the attribute's own. */
-  readonly values?: Readonly<Partial<Record<MetricAttribute, readonly string[]>>>
-  /**
-   * Histograms: upper bounds of the classic buckets on the /metrics page, in quarters of an octave:
-   * n means 2^(n/4). Such bounds are also bounds of every exponential histogram of scale ≥ 2.
-   */
-  readonly quarterOctaves?: readonly number[]
-}
 
 const elementAttributes = ['gen_ai.request.model', 'ring2.hook', 'ring2.layer'] as const
 
@@ -413,34 +294,4 @@ export function knownValues(
 ): readonly string[] | null {
   if (attribute === 'ring2.hook' && definition.hooks !== undefined) return definition.hooks
   return definition.values?.[attribute] ?? metricAttributes[attribute].values
-}
-
-const unitSuffixes: Readonly<Partial<Record<MetricUnit, string>>> = { By: 'bytes', s: 'seconds' }
-
-/** The unit as OpenMetrics writes it, or null for units that its names leave out. */
-export function openMetricsUnit(definition: MetricDefinition): string | null {
-  if (definition.unit === '1') return definition.kind === 'gauge' ? 'ratio' : null
-  return unitSuffixes[definition.unit] ?? null
-}
-
-/**
- * Name of the metric family on the /metrics page: dots become underscores, the unit is appended. It
- * is the name that Prometheus gives the same metric when it arrives by OTLP, less `_total`.
- * Source: OpenTelemetry specification, "Prometheus and OpenMetrics compatibility".
- */
-export function openMetricsFamily(definition: MetricDefinition): string {
-  const unit = openMetricsUnit(definition)
-  const name = openMetricsLabel(definition.name)
-  return unit === null || name.endsWith(`_${unit}`) ? name : `${name}_${unit}`
-}
-
-/** Name of a metric's samples in PromQL; of a histogram, without `_bucket` and the like. */
-export function prometheusName(definition: MetricDefinition): string {
-  const family = openMetricsFamily(definition)
-  return definition.kind === 'counter' ? `${family}_total` : family
-}
-
-/** An attribute's name as a label. */
-export function openMetricsLabel(name: string): string {
-  return name.replaceAll(/[^a-zA-Z0-9_]/g, '_')
 }

@@ -4,7 +4,7 @@
  * docs/statistics.md.
  */
 import { hooks } from '../../collector/hooks.gen.ts'
-import type { MetricDefinition, MetricUnit } from './registry.ts'
+import type { MetricDefinition, MetricUnit } from './metric-definition.ts'
 
 const attributes = ['gen_ai.request.model', 'ring2.hook', 'ring2.layer', 'ring2.phase'] as const
 

@@ -2,12 +2,11 @@
 
 import {
   type AttributeDefinition,
-  allMetrics,
-  knownValues,
   type MetricDefinition,
   metricAttributes,
-  prometheusName,
-} from './registry.ts'
+} from './metric-definition.ts'
+import { prometheusName } from './prometheus-names.ts'
+import { allMetrics, knownValues } from './registry.ts'
 import {
   eventHelp,
   eventNames,

@@ -4,7 +4,8 @@ import { dashboardsByName } from '../../dashboards/dashboards.ts'
 import { readExpression } from '../../dashboards/expression.ts'
 import { staleFiles } from '../../dashboards/generate.ts'
 import { lintDashboard, panelsOf, queriesOf } from '../../dashboards/lint.ts'
-import { allMetrics, prometheusName } from '../../exporter/telemetry/registry.ts'
+import { prometheusName } from '../../exporter/telemetry/prometheus-names.ts'
+import { allMetrics } from '../../exporter/telemetry/registry.ts'
 
 const all = Object.entries(dashboardsByName()).map(([name, dashboard]) => ({ name, dashboard }))
 const root = new URL('../..', import.meta.url).pathname

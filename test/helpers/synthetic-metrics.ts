@@ -2,12 +2,11 @@
  * Every metric of the registry with every value that its attributes can have, growing over some minutes, as
  * OTLP documents: what a Prometheus holds after a busy service, made of the registry alone.
  */
-import {
-  allMetrics,
-  knownValues,
-  type MetricAttribute,
-  type MetricDefinition,
-} from '../../exporter/telemetry/registry.ts'
+import type {
+  MetricAttribute,
+  MetricDefinition,
+} from '../../exporter/telemetry/metric-definition.ts'
+import { allMetrics, knownValues } from '../../exporter/telemetry/registry.ts'
 
 export interface SyntheticOptions {
   /** Seconds since the epoch of the last point. */

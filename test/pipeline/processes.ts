@@ -79,7 +79,7 @@ export function exporterEnvironment(workspace: Workspace, settings: Settings): N
     RING2_VERDICT_RULES: 'nonfinite',
     RING2_LOG_FORMAT: 'json',
     RING2_STORE_FLUSH_SECONDS: '0.2',
-    RING2_TELEMETRY_METRICS_INTERVAL_SECONDS: '0.5',
+    RING2_TELEMETRY_METRICS_INTERVAL_SECONDS: '2',
     NO_COLOR: '1',
     ...settings,
   }

@@ -1,12 +1,8 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { checkQueries, failures } from '../../dashboards/check-queries.ts'
 import { orderedByLayer, quantile } from '../../dashboards/promql.ts'
-import {
-  allMetrics,
-  metrics,
-  openMetricsLabel,
-  prometheusName,
-} from '../../exporter/telemetry/registry.ts'
+import { openMetricsLabel, prometheusName } from '../../exporter/telemetry/prometheus-names.ts'
+import { allMetrics, metrics } from '../../exporter/telemetry/registry.ts'
 import {
   promExemplars,
   promQuery,

@@ -2,7 +2,8 @@ import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { configKeys } from '../../../exporter/config/keys.ts'
 import { generatedFiles, staleFiles } from '../../../exporter/telemetry/generate.ts'
-import { allMetrics, metricAttributes } from '../../../exporter/telemetry/registry.ts'
+import { metricAttributes } from '../../../exporter/telemetry/metric-definition.ts'
+import { allMetrics } from '../../../exporter/telemetry/registry.ts'
 import { spanAttributes } from '../../../exporter/telemetry/span-registry.ts'
 
 const root = join(import.meta.dirname, '../../..')

@@ -4,13 +4,11 @@ import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
 import { lossReasons, signals } from '../../../collector/layout.gen.ts'
 import { loadConfig } from '../../../exporter/config.ts'
 import { hrTimeOf } from '../../../exporter/telemetry/hr-time.ts'
+import { metricAttributes } from '../../../exporter/telemetry/metric-definition.ts'
 import { collectFamilies, DESCRIPTOR_BYTES } from '../../../exporter/telemetry/metric-families.ts'
 import type { LossReason, MetricSnapshot } from '../../../exporter/telemetry/metric-points.ts'
-import {
-  allMetrics,
-  metricAttributes,
-  prometheusName,
-} from '../../../exporter/telemetry/registry.ts'
+import { prometheusName } from '../../../exporter/telemetry/prometheus-names.ts'
+import { allMetrics } from '../../../exporter/telemetry/registry.ts'
 import { startTelemetry, type Telemetry } from '../../../exporter/telemetry/sdk.ts'
 import {
   type OtlpMetric,
