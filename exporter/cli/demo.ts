@@ -1,5 +1,6 @@
 /** `ring2-exporter demo`: a real model, end to end, on embedded defaults. */
 import { once } from 'node:events'
+import { constants } from 'node:os'
 import type { Command } from 'commander'
 import { runDemo } from '../demo/demo.ts'
 import { type DemoDocument, renderPage } from '../demo/report.ts'
@@ -24,18 +25,27 @@ export function demoCommand(command: Command): void {
 }
 
 async function demo(options: DemoCommandOptions): Promise<number> {
+  for (const signal of endingSignals) process.once(signal, interrupted)
   const result = await runDemo({
     store: configFrom(options).config.store.url,
     stack: options.stack === true,
     keep: options.keep === true,
     onProgress: tell,
   })
+  for (const signal of endingSignals) process.off(signal, interrupted)
   if (options.json === true) printJson(result.document)
   else print(renderPage(result.page))
-  if (options.keep === true) await Promise.race([once(process, 'SIGINT'), once(process, 'SIGTERM')])
+  if (options.keep === true) await Promise.race(endingSignals.map((one) => once(process, one)))
   const orderly = await result.stop()
   if (!orderly) tell('a process of the demo did not end in order')
   return orderly && isGood(result.document) ? exitCodes.done : exitCodes.failed
+}
+
+const endingSignals = ['SIGINT', 'SIGTERM'] as const
+
+/** Before the demo has finished: its processes end with this one, and there is nothing to show. */
+function interrupted(signal: NodeJS.Signals): void {
+  process.exit(128 + constants.signals[signal])
 }
 
 /** What is read back must be what was held, and the servers must have seen what the demo is about. */

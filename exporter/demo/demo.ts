@@ -10,7 +10,14 @@ import { join } from 'node:path'
 import { composeIsThere } from './compose.ts'
 import { brokenConversations, demoFault } from './conversations.ts'
 import { readTrace } from './jaeger.ts'
-import { type Parts, startExporter, startReceiver, startService, stopParts } from './parts.ts'
+import {
+  heldFolder,
+  type Parts,
+  startExporter,
+  startReceiver,
+  startService,
+  stopParts,
+} from './parts.ts'
 import { receivedTrace } from './received.ts'
 import type { DemoDocument, Page } from './report.ts'
 import { healthyRequests } from './requests.ts'
@@ -51,6 +58,8 @@ export async function runDemo(options: DemoOptions): Promise<Demo> {
     folder: mkdtempSync(join(tmpdir(), 'ring2-demo-')),
     segment: `demo-${process.pid}`,
   }
+  // Tensors can reveal prompts, so they go, however the demo ends; logs stay for somebody to read.
+  process.once('exit', () => rmSync(heldFolder(parts), { recursive: true, force: true }))
   let watched: Watched | undefined
   const stop = async (failed = false): Promise<boolean> => {
     const ended =
@@ -58,9 +67,7 @@ export async function runDemo(options: DemoOptions): Promise<Demo> {
         ? (await stopParts(parts)).every((code) => code === 0)
         : await watched.stop()
     const orderly = ended && !failed
-    // Tensors can reveal prompts, so they go; the logs stay when somebody has to read them.
-    const gone = orderly ? parts.folder : join(parts.folder, 'held')
-    rmSync(gone, { recursive: true, force: true })
+    rmSync(orderly ? parts.folder : heldFolder(parts), { recursive: true, force: true })
     return orderly
   }
   const show = async (): Promise<{ document: DemoDocument; page: Page }> => {

@@ -30,6 +30,12 @@ export interface ProcessOptions {
   readonly endBy: 'SIGTERM' | 'stdin'
 }
 
+const running = new Set<ChildProcess>()
+// Whoever interrupts the demo ends its processes too, each in its own order.
+process.on('exit', () => {
+  for (const child of running) child.kill('SIGTERM')
+})
+
 /** Starts a process and waits until it says that it is ready; gives what it said. */
 export async function startProcess(
   options: ProcessOptions,
@@ -38,6 +44,8 @@ export async function startProcess(
     env: { ...process.env, ...options.environment },
     stdio: ['pipe', 'pipe', 'pipe'],
   })
+  running.add(child)
+  child.once('exit', () => running.delete(child))
   const logPath = join(options.logs, `${options.name}.log`)
   const log = createWriteStream(logPath)
   child.stdout.pipe(log, { end: false })

@@ -1,9 +1,11 @@
-import { execFile } from 'node:child_process'
-import { mkdtempSync, readdirSync, rmSync } from 'node:fs'
+import { execFile, spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { createInterface } from 'node:readline'
 import { promisify } from 'node:util'
-import { afterAll, beforeAll, expect, test } from 'vitest'
+import { afterAll, beforeAll, expect, test, vi } from 'vitest'
 import { python } from '../helpers/otlp-receiver.ts'
 import { modelFolder } from './processes.ts'
 
@@ -23,6 +25,12 @@ interface DemoRequest {
 
 const root = join(import.meta.dirname, '../..')
 const store = mkdtempSync(join(tmpdir(), 'ring2-demo-test-'))
+const environment = {
+  ...process.env,
+  RING2_PYTHON: python,
+  RING2_MODEL_DIR: modelFolder(),
+  OTEL_EXPORTER_OTLP_ENDPOINT: '',
+}
 let document: {
   readonly requests: readonly DemoRequest[]
   readonly store: string
@@ -35,14 +43,7 @@ beforeAll(async () => {
   const { stdout } = await promisify(execFile)(
     process.execPath,
     [join(root, 'bin/ring2-exporter.js'), 'demo', '--json', '--store', store],
-    {
-      env: {
-        ...process.env,
-        RING2_PYTHON: python,
-        RING2_MODEL_DIR: modelFolder(),
-        OTEL_EXPORTER_OTLP_ENDPOINT: '',
-      },
-    },
+    { env: environment },
   )
   document = JSON.parse(stdout)
 }, 300_000)
@@ -77,4 +78,37 @@ test('the demo leaves its tensors where it says', () => {
   expect(document.store).toBe(store)
   const files = readdirSync(join(store, 'tensors'), { recursive: true, encoding: 'utf8' })
   expect(files.filter((file) => file.endsWith('.parquet')).length).toBeGreaterThan(0)
+})
+
+/** Processes that were started with a path below a folder. */
+function processesOf(folder: string): string[] {
+  return readdirSync('/proc')
+    .filter((name) => /^\d+$/.test(name))
+    .flatMap((pid) => {
+      try {
+        return [readFileSync(`/proc/${pid}/cmdline`, 'utf8')]
+      } catch {
+        return [] // It ended meanwhile.
+      }
+    })
+    .filter((words) => words.includes(folder))
+}
+
+test('an interrupted demo leaves no process behind', async () => {
+  const temporary = join(store, 'interrupted')
+  mkdirSync(temporary)
+  const words = [join(root, 'bin/ring2-exporter.js'), 'demo', '--store', join(temporary, 'store')]
+  const demo = spawn(process.execPath, words, { env: { ...environment, TMPDIR: temporary } })
+  const exited = once(demo, 'exit')
+  for await (const line of createInterface({ input: demo.stderr })) {
+    if (line.startsWith('starting the chat service')) break
+  }
+  await vi.waitFor(
+    () => expect(processesOf(join(temporary, 'ring2-demo')).join()).toContain('service.py'),
+    10_000,
+  )
+  expect(processesOf(temporary).length).toBeGreaterThan(2)
+  demo.kill('SIGTERM')
+  expect(await exited).toEqual([128 + 15, null])
+  await vi.waitFor(() => expect(processesOf(temporary)).toEqual([]), 60_000)
 })
