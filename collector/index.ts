@@ -22,7 +22,7 @@ export { type ContextCounts, type ContextJoin, createContextJoin } from './conte
 export { openDrain } from './drain.ts'
 export type { DrainEvent, SegmentDrain } from './drain-contract.ts'
 export { type ErrorCode, type ErrorFacts, Ring2Error } from './errors.ts'
-export { createFoldBook, type FoldBook } from './folds.ts'
+export { createFoldBook, type FoldBook, OTHER_MODELS } from './folds.ts'
 export { type Hook, hooks } from './hooks.gen.ts'
 export { collectorLimits } from './limits.ts'
 export { crc32c, nativeFacts } from './native.ts'

@@ -2,11 +2,13 @@
  * Counts the requests that have ended, per model, verdict and completeness.
  *
  * Every count that a model can have is there, as 0, from the moment that the model is known: a
- * counter that appears with its first event hides that event from whoever takes differences.
+ * counter that appears with its first event hides that event from whoever takes differences. Models
+ * beyond the bound share one name, as they do in the histograms.
  */
 import {
   type CompletenessState,
   collectorLimits,
+  OTHER_MODELS,
   type RequestSummary,
   type Verdict,
   verdicts,
@@ -32,18 +34,23 @@ export function createRequestCounts(): RequestCounts {
     counts.set(name, { model, verdict, completeness, count })
   }
 
-  return {
-    know(model) {
-      if (known.has(model) || known.size >= collectorLimits.modelsMax) return
-      known.add(model)
-      for (const verdict of verdicts) {
-        // What is not known to be complete is never ok.
-        for (const state of verdict === 'ok' ? states.slice(0, 1) : states) {
-          add(model, verdict, state, 0)
-        }
+  function know(model: string): string {
+    const name = known.size < collectorLimits.modelsMax || known.has(model) ? model : OTHER_MODELS
+    if (known.has(name)) return name
+    known.add(name)
+    for (const verdict of verdicts) {
+      // What is not known to be complete is never ok.
+      for (const state of verdict === 'ok' ? states.slice(0, 1) : states) {
+        add(name, verdict, state, 0)
       }
-    },
-    count: ({ model, verdict, completeness }) => add(model.name, verdict, completeness.state, 1),
+    }
+    return name
+  }
+
+  return {
+    know: (model) => void know(model),
+    count: ({ model, verdict, completeness }) =>
+      add(know(model.name), verdict, completeness.state, 1),
     list: () => [...counts.values()],
   }
 }

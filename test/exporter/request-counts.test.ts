@@ -1,4 +1,6 @@
 import { expect, test } from 'vitest'
+import { OTHER_MODELS } from '../../collector/folds.ts'
+import { collectorLimits } from '../../collector/limits.ts'
 import { verdicts } from '../../collector/records.ts'
 import { createRequestCounts } from '../../exporter/pipeline/request-counts.ts'
 import { requestSummary } from './telemetry/fixtures.ts'
@@ -26,4 +28,16 @@ test('a request adds one to a count that is there already', () => {
   expect(counts.list().filter(({ count }) => count > 0)).toEqual([
     { model: summary.model.name, verdict: 'looping', completeness: 'complete', count: 1 },
   ])
+})
+
+test('models beyond the bound share one name', () => {
+  const counts = createRequestCounts()
+  for (let model = 0; model < 2 * collectorLimits.modelsMax; model++) {
+    const summary = requestSummary()
+    counts.count({ ...summary, model: { ...summary.model, name: `model-${model}` } })
+  }
+  const list = counts.list()
+  expect(new Set(list.map(({ model }) => model)).size).toBe(collectorLimits.modelsMax + 1)
+  const shared = list.filter(({ model }) => model === OTHER_MODELS)
+  expect(shared.reduce((sum, { count }) => sum + count, 0)).toBe(collectorLimits.modelsMax)
 })
