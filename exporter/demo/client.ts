@@ -2,7 +2,7 @@
 import { randomBytes } from 'node:crypto'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { Ring2Error } from '../errors.ts'
-import { messagesOf } from './conversations.ts'
+import { type Fault, messagesOf } from './conversations.ts'
 import { fetchChecked } from './http.ts'
 import { demoLimits } from './limits.ts'
 
@@ -85,13 +85,6 @@ export async function chat(
     answers.push(...together)
   }
   return answers
-}
-
-/** Noise in one layer's weights, in standard deviations of each weight. */
-export interface Fault {
-  readonly layer: number
-  readonly noise: number
-  readonly seed: number
 }
 
 /** Breaks the model of a chat service that was started to be broken. */

@@ -1,5 +1,10 @@
 /** What the demo's client asks, and how the model is broken meanwhile. */
-import type { Fault } from './client.ts'
+/** Noise in one layer's weights, in standard deviations of each weight. */
+export interface Fault {
+  readonly layer: number
+  readonly noise: number
+  readonly seed: number
+}
 
 /** Long enough for the statistics that need 65 tokens of prompt. */
 const system =

@@ -9,6 +9,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { composeIsThere } from './compose.ts'
 import { brokenConversations, demoFault } from './conversations.ts'
+import type { DemoDocument, Page, StackEvidence } from './document.ts'
 import { readTrace } from './jaeger.ts'
 import {
   heldFolder,
@@ -19,12 +20,10 @@ import {
   stopParts,
 } from './parts.ts'
 import { receivedTrace } from './received.ts'
-import type { DemoDocument, Page } from './report.ts'
 import { healthyRequests } from './requests.ts'
 import {
   breakAndMend,
   readEvidence,
-  type StackEvidence,
   settle,
   startWatched,
   startWatchedByCompose,

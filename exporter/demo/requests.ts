@@ -5,8 +5,8 @@
 import { join } from 'node:path'
 import { type Answer, chat, fetchNpy, readLosses, waitForRequest } from './client.ts'
 import { conversations } from './conversations.ts'
+import { type DemoDocument, type DemoRequest, describeRequest } from './document.ts'
 import { heldFolder, type Parts } from './parts.ts'
-import { type DemoDocument, type DemoRequest, describeRequest } from './report.ts'
 import { verify } from './verify.ts'
 
 export interface Addresses {

@@ -7,7 +7,6 @@ import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { Ring2Error } from '../errors.ts'
 import {
-  type AlertsEvidence,
   alertsFired,
   type Notification,
   rulesEvaluatedAt,
@@ -15,13 +14,14 @@ import {
   type Webhook,
   wasSilent,
 } from './alerts.ts'
-import { type Answer, type Fault, injectFault, removeFault } from './client.ts'
+import { type Answer, injectFault, removeFault } from './client.ts'
 import { type Servers, startCompose } from './compose.ts'
-import { type JaegerEvidence, jaegerEvidence, waitForTrace } from './jaeger.ts'
+import type { Fault } from './conversations.ts'
+import type { DemoRequest, StackEvidence } from './document.ts'
+import { jaegerEvidence, waitForTrace } from './jaeger.ts'
 import { demoLimits } from './limits.ts'
 import { type Parts, startExporter, startService, stopParts } from './parts.ts'
-import { type PrometheusEvidence, prometheusEvidence, queryNumber } from './prometheus.ts'
-import type { DemoRequest } from './report.ts'
+import { prometheusEvidence, queryNumber } from './prometheus.ts'
 import { askAll } from './requests.ts'
 import { type Stack, startStack } from './stack/servers.ts'
 
@@ -41,12 +41,6 @@ export interface WatchedOptions {
   readonly parts: Parts
   readonly store: string
   onProgress(text: string): void
-}
-
-export interface StackEvidence {
-  readonly jaeger: JaegerEvidence
-  readonly prometheus: PrometheusEvidence
-  readonly alerts: AlertsEvidence
 }
 
 /**

@@ -1,7 +1,7 @@
 /** What the demo's page says of the servers that watched: what they have, and where to look at it. */
 import { styles } from '../cli/table.ts'
+import type { Page } from './document.ts'
 import { graphUrl, queryUrl } from './prometheus.ts'
-import type { Page } from './report.ts'
 import type { StackUrls } from './stack/servers.ts'
 
 /** Median entropy of the next token: it jumps where the layer was broken. */
