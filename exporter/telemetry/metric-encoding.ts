@@ -87,6 +87,7 @@ interface Encoding {
   readonly source: MetricSource
   readonly limits: RequestLimits
   readonly takenAtMicros: number
+  readonly onUnfit: (error: unknown) => void
   readonly requests: EncodedRequest[]
   /** Points of the request at hand. */
   points: number
@@ -96,6 +97,7 @@ interface Encoding {
 
 /**
  * @param takenAtMicros the time of all points but those that have one of their own.
+ * @param onUnfit takes the error of a point that has a value OTLP has no form for, and is left out.
  * @returns no request when there is no point.
  */
 export function encodeMetrics(
@@ -103,10 +105,12 @@ export function encodeMetrics(
   takenAtMicros: number,
   source: MetricSource,
   limits: RequestLimits,
+  onUnfit: (error: unknown) => void,
 ): EncodedRequest[] {
   const writer = createProtobufWriter(limits.bytesMax / 8)
   const requests: EncodedRequest[] = []
-  const encoding = { writer, source, limits, takenAtMicros, requests, points: 0, opened: [] }
+  const bounds = { limits, takenAtMicros, onUnfit }
+  const encoding = { writer, source, ...bounds, requests, points: 0, opened: [] }
   for (const { definition, histograms, numbers } of families) {
     if (definition.kind === 'histogram') {
       addPoints(encoding, definition, histograms, writeHistogramPoint)
@@ -136,7 +140,15 @@ function addPoints<Series extends NumberSeries | HistogramSeries>(
     const depth = opened.length
     if (depth === 0) beginRequest(encoding)
     if (depth <= METRICS_DEPTH) openMetric(encoding, definition)
-    addPoint(encoding, series, write)
+    try {
+      addPoint(encoding, series, write)
+    } catch (error) {
+      // One such point must not cost all the others, export after export.
+      writer.truncate(before)
+      opened.length = depth
+      encoding.onUnfit(error)
+      continue
+    }
     const isFull =
       encoding.points >= limits.pointsMax || writer.length + CLOSING_BYTES > limits.bytesMax
     if (isFull && encoding.points > 0) {

@@ -18,6 +18,7 @@ import {
 import type { MetricFamily } from './metric-families.ts'
 import { createMetricQueue } from './metric-queue.ts'
 import type { MetricSender } from './metric-sender.ts'
+import { EncodingError } from './retry-decision.ts'
 import { createDelivery, type DeliveryStatus } from './retry-delivery.ts'
 
 export interface CurrentFamilies {
@@ -78,10 +79,10 @@ export function createMetricExporter(options: MetricExporterOptions): MetricExpo
       const source = await options.source()
       if (delivery.closed) return
       const { families, takenAtMicros } = options.collect()
-      delivery.lose(
-        'queue_full',
-        queue.push(encodeMetrics(families, takenAtMicros, source, limits)),
+      const requests = encodeMetrics(families, takenAtMicros, source, limits, (error) =>
+        delivery.refuse(new EncodingError(error), 1),
       )
+      delivery.lose('queue_full', queue.push(requests))
       delivery.start()
       failedBefore = false
     } catch (error) {

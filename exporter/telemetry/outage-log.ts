@@ -1,6 +1,6 @@
 /**
  * Says once that spans (or metrics) cannot be sent, once that some are lost, and once that they can
- * be sent again.
+ * be sent again; and once that some cannot even be encoded.
  */
 
 import { Ring2Error } from '../../collector/errors.ts'
@@ -11,6 +11,8 @@ import { deliveryLimits } from './limits.ts'
 export interface OutageLog {
   failed(cause: Error): void
   lost(reason: string, items: number): void
+  /** Items that can never be sent are given up, whether the Collector is there or not. */
+  unfit(cause: Error): void
   /** The Collector took a batch. */
   over(waiting: number): void
   /** Nothing more will be sent. */
@@ -23,6 +25,7 @@ export function createOutageLog(logger: Logger, what: 'spans' | 'metrics'): Outa
   let failing: string | null = null
   let since = 0
   let lostMeanwhile = 0
+  let unfitBefore = false
   return {
     failed: (cause) => {
       const text = errorText(cause).slice(0, deliveryLimits.errorCharactersMax)
@@ -40,6 +43,17 @@ export function createOutageLog(logger: Logger, what: 'spans' | 'metrics'): Outa
     lost: (reason, items) => {
       if (lostMeanwhile === 0) logger.warn({ reason }, `${what} are being lost`)
       lostMeanwhile += items
+    },
+    unfit: (cause) => {
+      if (unfitBefore) return
+      unfitBefore = true
+      const error = new Ring2Error('RING2_E_TELEMETRY', {
+        expected: `${what} that OTLP has a form for`,
+        actual: errorText(cause).slice(0, deliveryLimits.errorCharactersMax),
+        action: 'What cannot be encoded is given up and counted as rejected; all else is sent.',
+        cause,
+      })
+      logger.error({ code: error.code, action: error.action }, error.message)
     },
     over: (waiting) => {
       if (failing !== null) {

@@ -3,7 +3,9 @@
  * reader that walks the fields of a message in place.
  *
  * It knows no message; field numbers are the caller's. Nothing is collected in parts: a nested
- * message is written where it lies, and its length is put before it when it is closed.
+ * message is written where it lies, and its length is put before it when it is closed. A number that
+ * a whole form does not hold (a fraction, NaN, one out of range) throws RangeError: nothing false is
+ * ever written in its place. A double holds every number.
  *
  * Source: Protocol Buffers, "Encoding", https://protobuf.dev/programming-guides/encoding/
  */
@@ -35,7 +37,9 @@ export interface ProtobufWriter {
   sfixed64(field: number, value: number): void
   /** From 0 to 2^32 − 1. */
   fixed32(field: number, value: number): void
+  /** Infinities and NaN as IEEE 754 has them. */
   double(field: number, value: number): void
+  /** UTF-8; half a surrogate pair becomes U+FFFD. */
   text(field: number, value: string): void
   /** Bytes given in hexadecimal digits, two for each. */
   hex(field: number, digits: string): void
@@ -104,30 +108,37 @@ export function createProtobufWriter(initialBytes = 4096): ProtobufWriter {
       return at
     },
     varint: (field, value) => {
+      checkWhole(value, 0)
       tag(field, WIRE.varint, VARINT_BYTES_MAX)
       put(value)
     },
     sint32: (field, value) => {
+      if ((value | 0) !== value) throw outOfRange('sint32', value)
       tag(field, WIRE.varint, VARINT_BYTES_MAX)
       put(((value << 1) ^ (value >> 31)) >>> 0)
     },
     int64: (field, value) => {
+      checkWhole(value, -Number.MAX_SAFE_INTEGER)
       tag(field, WIRE.varint, VARINT_BYTES_MAX)
       if (value >= 0) put(value)
       else at = putNegative(buffer, at, value)
     },
     fixed64: (field, value, factor = 1) => {
-      tag(field, WIRE.fixed64, 8)
+      checkWhole(value, 0)
       const low = (value % TWO_32) * factor
       const high = Math.floor(value / TWO_32) * factor + Math.floor(low / TWO_32)
+      if (high >= TWO_32) throw outOfRange('fixed64', value * factor)
+      tag(field, WIRE.fixed64, 8)
       put64(low % TWO_32, high)
     },
     sfixed64: (field, value) => {
+      checkWhole(value, -Number.MAX_SAFE_INTEGER)
       tag(field, WIRE.fixed64, 8)
       const high = Math.floor(value / TWO_32)
       put64(value - high * TWO_32, high >>> 0)
     },
     fixed32: (field, value) => {
+      if (value >>> 0 !== value) throw outOfRange('fixed32', value)
       tag(field, WIRE.fixed32, 4)
       at = buffer.writeUInt32LE(value, at)
     },
@@ -149,7 +160,11 @@ export function createProtobufWriter(initialBytes = 4096): ProtobufWriter {
     packed: (field, values) => {
       const start = open(field)
       room(values.length * VARINT_BYTES_MAX)
-      for (let index = 0; index < values.length; index += 1) put(values[index] ?? 0)
+      for (let index = 0; index < values.length; index += 1) {
+        const value = values[index] ?? 0
+        checkWhole(value, 0)
+        put(value)
+      }
       close(start)
     },
     raw: (bytes) => {
@@ -164,6 +179,15 @@ export function createProtobufWriter(initialBytes = 4096): ProtobufWriter {
     },
     finish: () => Buffer.from(buffer.subarray(0, at)),
   }
+}
+
+/** @throws RangeError unless the number is whole, at least `least`, and exact as a number. */
+function checkWhole(value: number, least: number): void {
+  if (!Number.isSafeInteger(value) || value < least) throw outOfRange('a whole number', value)
+}
+
+function outOfRange(form: string, value: number): RangeError {
+  return new RangeError(`${value} cannot be written as ${form}`)
 }
 
 /**

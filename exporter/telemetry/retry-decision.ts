@@ -7,8 +7,12 @@
  * RESOURCE_EXHAUSTED without RetryInfo is final by the specification, but Collectors that are merely
  * busy answer so too. It is tried again a bounded number of times: nothing is lost to a busy
  * Collector, and a batch that can never be taken does not stand in the way for good.
+ *
+ * What our own encoder refuses, no try will change: the batch is halved until only what cannot be
+ * encoded is left, and that is given up.
  */
 
+import { errorText } from '../errors.ts'
 import { deliveryLimits } from './limits.ts'
 import { createProtobufReader } from './protobuf.ts'
 
@@ -23,8 +27,16 @@ const RESOURCE_EXHAUSTED = 8
 const retryableCodes = new Set([1, 4, 10, 11, 14, 15])
 const tooLargeText = /larger than max|too large|message size/i
 
+/** The items of a batch cannot be written in OTLP's form. */
+export class EncodingError extends Error {
+  constructor(cause: unknown) {
+    super(`cannot be encoded: ${errorText(cause)}`, { cause })
+  }
+}
+
 /** @param failures tries of this batch that have failed so, this one included. */
 export function decideRetry(error: Error, failures: number): RetryDecision {
+  if (error instanceof EncodingError) return { next: 'smaller' }
   const code = 'code' in error && typeof error.code === 'number' ? error.code : null
   // An error without a status never reached the Collector, so it may be tried again.
   if (code === null) return { next: 'retry', afterMillis: null }

@@ -11,7 +11,7 @@
 import type { Logger } from '../logging.ts'
 import { deliveryLimits } from './limits.ts'
 import { createOutageLog, type OutageLog } from './outage-log.ts'
-import { decideRetry } from './retry-decision.ts'
+import { decideRetry, EncodingError } from './retry-decision.ts'
 import { within } from './within.ts'
 
 export type DeliveryLoss = 'queue_full' | 'rejected' | 'shutdown'
@@ -57,7 +57,7 @@ export interface DeliveryOptions<Batch> {
   readonly queue: DeliveryQueue<Batch>
   itemsOf(batch: Batch): number
   send(batch: Batch): Promise<Receipt>
-  /** The Collector finds the batch too large: whether the next `take` gives a smaller one. */
+  /** The Collector finds the batch too large, or part of it cannot be encoded: whether the next `take` gives a smaller one. */
   shrink(batch: Batch): boolean
   /** The Collector took a batch. */
   taken?(): void
@@ -71,6 +71,8 @@ export interface DeliveryOptions<Batch> {
 export interface Delivery {
   /** Counts items that the queue's bounds pushed out. */
   lose(reason: DeliveryLoss, items: number): void
+  /** Counts items that were not queued because they cannot be encoded. */
+  refuse(error: EncodingError, items: number): void
   /** Something was queued. */
   start(): void
   /** Tries at once, and resolves when nothing waits any more (true) or the time is over (false). */
@@ -114,6 +116,7 @@ export function createDelivery<Batch>(options: DeliveryOptions<Batch>): Delivery
   }
   return {
     lose: (reason, items) => lose(state, reason, items),
+    refuse: (error, items) => refuse(state, error, items),
     start: () => start(state),
     flush,
     shutdown: async (timeoutMillis) => {
@@ -144,6 +147,11 @@ function lose<Batch>(state: State<Batch>, reason: DeliveryLoss, items: number): 
   if (items === 0) return
   state.lost[reason] += items
   state.outage.lost(reason, items)
+}
+
+function refuse<Batch>(state: State<Batch>, error: EncodingError, items: number): void {
+  state.lost.rejected += items
+  state.outage.unfit(error)
 }
 
 function start<Batch>(state: State<Batch>): void {
@@ -198,6 +206,11 @@ function settleFailed<Batch>(
   const decision = decideRetry(error, failures)
   if (decision.next === 'smaller' && shrink(batch)) {
     queue.settle(false)
+    return null
+  }
+  if (error instanceof EncodingError) {
+    queue.settle(true)
+    refuse(state, error, itemsOf(batch))
     return null
   }
   state.outage.failed(error)

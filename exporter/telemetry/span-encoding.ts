@@ -48,6 +48,7 @@ const SPAN_BYTES = 4096
 /**
  * @param spans in any order; neighbours of one resource and scope share their message.
  * @param isDouble whether the span attribute of this name is a double, or an array of doubles.
+ * @throws RangeError or TypeError when a span has a value that OTLP has no form for.
  */
 export function encodeSpans(
   spans: readonly ReadableSpan[],

@@ -14,6 +14,7 @@ import {
 import type { ReadableSpan, SpanExporter } from '@opentelemetry/sdk-trace'
 import type { Logger } from '../logging.ts'
 import { createAnswerReader, type PartialSuccess } from './partial-success.ts'
+import { EncodingError } from './retry-decision.ts'
 import { encodeSpans } from './span-encoding.ts'
 import { isStatistic } from './span-registry.ts'
 
@@ -37,7 +38,7 @@ export function createSpanExporter(
   const delegate = createOtlpGrpcExportDelegate(
     convertLegacyOtlpGrpcOptions(target, 'TRACES'),
     {
-      serializeRequest: (spans: ReadableSpan[]) => encodeSpans(spans, isStatistic),
+      serializeRequest,
       deserializeResponse: (data) => {
         answers.read(data)
         // Empty: what it says has been logged, and the transport would log it once more.
@@ -54,6 +55,14 @@ export function createSpanExporter(
     export: (spans, done) => delegate.export(spans, done),
     shutdown: () => delegate.shutdown(),
     takeRejected: answers.take,
+  }
+}
+
+function serializeRequest(spans: ReadableSpan[]): Uint8Array {
+  try {
+    return encodeSpans(spans, isStatistic)
+  } catch (error) {
+    throw new EncodingError(error)
   }
 }
 

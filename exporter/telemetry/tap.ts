@@ -27,7 +27,7 @@ const faultTexts: Readonly<Partial<Record<ContextFault, string>>> = {
   span_trace_id: 'a trace_id of 16 bytes, not all zero',
   span_id: 'a span_id of 8 bytes, not all zero',
   span_request_id: `a request id of 1 to ${collectorLimits.attributeCharactersMax} characters`,
-  span_time: 'a start and an end that is not before it',
+  span_time: 'a start and an end that is not before it, from 1970 to 2255',
 }
 
 export function contextsOf(spans: readonly TapSpan[]): TapBatch {
@@ -79,6 +79,8 @@ function faultOf(span: TapSpan, requestIds: readonly string[]): ContextFault | n
   if (!SPAN_ID.test(span.spanId) || isZeroId(span.spanId)) return 'span_id'
   if (requestIds.length === 0) return 'span_request_id'
   const { startedAtMicros, endedAtMicros } = span
-  if (startedAtMicros === 0 || endedAtMicros < startedAtMicros) return 'span_time'
+  // What is later is not exact as a number, and what is later still is beyond OTLP's 64 bits.
+  const timed = Number.isSafeInteger(startedAtMicros) && Number.isSafeInteger(endedAtMicros)
+  if (!timed || startedAtMicros <= 0 || endedAtMicros < startedAtMicros) return 'span_time'
   return null
 }

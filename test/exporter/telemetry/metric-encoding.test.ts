@@ -38,7 +38,9 @@ const exemplar = {
 }
 
 function encode(families: readonly MetricFamily[], limits = unbounded) {
-  return encodeMetrics(families, TAKEN_MICROS, source, limits)
+  return encodeMetrics(families, TAKEN_MICROS, source, limits, (error) => {
+    throw error
+  })
 }
 
 function familiesOf(histograms: readonly HistogramPoint[]): MetricFamily[] {

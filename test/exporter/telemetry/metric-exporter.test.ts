@@ -14,6 +14,7 @@ import {
   type Received,
   startMetricServer,
 } from '../../helpers/metric-server.ts'
+import { plainAttributes } from '../../helpers/otlp-receiver.ts'
 import { exportCounts, histogramOf, recordingLogger, START_MICROS, snapshotOf } from './fixtures.ts'
 
 const WAIT_MILLIS = 60_000
@@ -263,6 +264,43 @@ describe('createMetricExporter', () => {
     await exporter.flush(WAIT_MILLIS)
     const sent = (await server.stop()).flatMap(({ request }) => metricsOf(request))
     expect(sent).toHaveLength(families.length)
+  })
+
+  it('leaves out points that cannot be encoded, counts them, and says so once', async () => {
+    const server = await serve([])
+    const good = [1, 2, 4].map((layer) => histogramOf([1], 3, { layer }))
+    const bad = [
+      histogramOf([1], 3, { layer: 0, count: Number.POSITIVE_INFINITY }),
+      histogramOf([1], 3, { layer: 3, buckets: [Number.NaN] }),
+      histogramOf([1], 3, { layer: 5, offset: 0.5 }),
+    ]
+    const histograms = [bad[0], good[0], good[1], bad[1], good[2], bad[2]].flatMap(
+      (one) => one ?? [],
+    )
+    const families = collectFamilies(snapshotOf(histograms), exportCounts()).filter(
+      ({ definition }) => definition === metrics.l2Norm || definition === metrics.requests,
+    )
+    const endless = families.map((family) => ({
+      ...family,
+      numbers: family.numbers.map((one) => ({ ...one, value: Number.POSITIVE_INFINITY })),
+    }))
+    const counters = families.flatMap(({ numbers }) => numbers).length
+    expect(counters).toBeGreaterThan(0)
+    const collect = () => ({ families: endless, takenAtMicros: START_MICROS + 1 })
+    const { exporter, messages } = create(server.url, { collect })
+    for (const _ of [1, 2]) expect(await exporter.flush(WAIT_MILLIS)).toBe(true)
+    const sent = (await server.stop()).map(({ request }) =>
+      pointsOf(request).map(({ attributes }) => plainAttributes(attributes)['ring2.layer']),
+    )
+    expect(sent).toEqual([
+      [1, 2, 4],
+      [1, 2, 4],
+    ])
+    expect(exporter.status()).toMatchObject({
+      delivered: 6,
+      lost: { rejected: 2 * (bad.length + counters) },
+    })
+    expect(messages()).toEqual([expect.stringContaining('cannot be encoded')])
   })
 
   it('sends the headers that the environment gives, compressed where it says so', async () => {

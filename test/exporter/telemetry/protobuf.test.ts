@@ -74,6 +74,45 @@ describe('the writer', () => {
     }
   })
 
+  it.each([
+    ['varint', [Number.NaN, Number.POSITIVE_INFINITY, 0.5, -1, 2 ** 53]],
+    ['int64', [Number.NaN, Number.NEGATIVE_INFINITY, 0.5, 2 ** 53, -(2 ** 53)]],
+    ['sint32', [Number.NaN, Number.POSITIVE_INFINITY, 0.5, 2 ** 31, -(2 ** 31) - 1]],
+    ['fixed64', [Number.NaN, Number.POSITIVE_INFINITY, 0.5, -1, 2 ** 53]],
+    ['sfixed64', [Number.NaN, Number.NEGATIVE_INFINITY, 0.5, 2 ** 53]],
+    ['fixed32', [Number.NaN, Number.POSITIVE_INFINITY, 0.5, -1, 2 ** 32]],
+  ] as const)('throws on numbers that %s does not hold, and writes nothing', (form, values) => {
+    for (const value of values) {
+      const writer = createProtobufWriter()
+      expect(() => writer[form](1, value), String(value)).toThrow(RangeError)
+      expect(writer.length).toBe(0)
+    }
+    expect(() => createProtobufWriter().packed(1, [1, Number.POSITIVE_INFINITY])).toThrow(
+      RangeError,
+    )
+  })
+
+  it('throws on a product beyond 64 bits, and takes the last one within', () => {
+    const micros = Math.floor(Number(2n ** 64n / 2_000_000n))
+    const writer = createProtobufWriter()
+    writer.fixed64(1, micros, 2_000_000)
+    const reader = createProtobufReader(writer.finish())
+    reader.next()
+    expect(reader.content().readBigUInt64LE()).toBe(BigInt(micros) * 2_000_000n)
+    expect(() => createProtobufWriter().fixed64(1, micros + 1, 2_000_000)).toThrow(RangeError)
+  })
+
+  it('writes every double, and a text with half a surrogate pair as UTF-8', () => {
+    for (const value of [Number.POSITIVE_INFINITY, Number.NEGATIVE_INFINITY, Number.NaN, 1e308]) {
+      const writer = createProtobufWriter()
+      writer.double(1, value)
+      const reader = createProtobufReader(writer.finish())
+      reader.next()
+      expect(reader.content().readDoubleLE()).toBe(value)
+    }
+    expect(written((writer) => writer.text(1, 'a\ud800b'))).toBe('0a0561efbfbd62')
+  })
+
   it('puts the length before a message of any size, at any depth', () => {
     for (const size of [0, 1, 127, 128, 300, 16_383, 16_384, 3_000_000]) {
       const writer = createProtobufWriter(16)

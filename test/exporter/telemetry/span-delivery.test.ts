@@ -3,6 +3,7 @@ import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
+import type { Attributes } from '@opentelemetry/api'
 import { resourceFromAttributes } from '@opentelemetry/resources'
 import { expect, onTestFinished, test } from 'vitest'
 import {
@@ -10,7 +11,7 @@ import {
   type RetryingExporterOptions,
 } from '../../../exporter/telemetry/retrying-exporter.ts'
 import { createSpanExporter } from '../../../exporter/telemetry/span-exporter.ts'
-import { python, startReceiver } from '../../helpers/otlp-receiver.ts'
+import { plainAttributes, python, startReceiver } from '../../helpers/otlp-receiver.ts'
 import { recordingLogger, requestSummary } from './fixtures.ts'
 
 const waitMillis = 60_000
@@ -127,6 +128,57 @@ test('what is refused for good is counted and does not stand in the way', async 
   retrying.enqueue(span('good'))
   expect(await retrying.flush(waitMillis)).toBe(true)
   expect(retrying.status()).toMatchObject({ delivered: 1, lost: { rejected: 1 } })
+})
+
+test('spans that cannot be encoded are given up alone, counted, and told of once', async () => {
+  const server = await startServer([])
+  const left: string[] = []
+  const { retrying, messages } = deliver(server.url, {
+    onLeft: (spans) => void left.push(...spans.map(({ name }) => name)),
+  })
+  const names = Array.from({ length: 300 }, (_, index) => `s-${index}`)
+  const damaged: Record<string, object> = {
+    's-0': { startTime: [Number.POSITIVE_INFINITY, 0] },
+    's-7': { endTime: [2 ** 34, 999_999_999], startTime: [2 ** 54, 0] },
+    's-8': { endTime: [Number.NaN, 0] },
+    's-150': { startTime: [-1, 0] },
+    's-299': { droppedEventsCount: Number.POSITIVE_INFINITY },
+  }
+  for (const name of names) retrying.enqueue({ ...span(name), ...damaged[name] })
+  expect(await retrying.flush(waitMillis)).toBe(true)
+  const lost = Object.keys(damaged)
+  expect(retrying.status()).toMatchObject({
+    delivered: names.length - lost.length,
+    lost: { rejected: lost.length, queue_full: 0 },
+    pending: 0,
+    failing: null,
+  })
+  const sent = (await server.stop()).flatMap(({ request }) => request)
+  expect(sent).toEqual(names.filter((name) => !lost.includes(name)))
+  // What can never be sent is not tried again by the next exporter either.
+  expect(left).toEqual(names)
+  expect(messages()).toEqual([expect.stringContaining('cannot be encoded')])
+})
+
+test('values that OTLP has no form for do not cost the span', async () => {
+  const receiver = await startReceiver()
+  onTestFinished(() => receiver.stop())
+  const { retrying } = deliver(receiver.url)
+  const attributes: Record<string, unknown> = {
+    half: 'a\ud800b',
+    large: 1e308,
+    endless: Number.POSITIVE_INFINITY,
+    beyond: 2 ** 53,
+    big: 12n,
+    symbol: Symbol('x'),
+    object: { a: 1 },
+    list: [1n, 'x', Symbol('y')],
+  }
+  retrying.enqueue({ ...span('odd'), attributes: attributes as Attributes })
+  expect(await retrying.flush(waitMillis)).toBe(true)
+  expect(retrying.status()).toMatchObject({ delivered: 1, lost: { rejected: 0 } })
+  const [sent] = receiver.spans()
+  expect(plainAttributes(sent?.attributes)).toMatchObject({ half: 'a\ufffdb', large: 1e308 })
 })
 
 test('a Collector that is away for long gets every span within the bound, in order', async () => {

@@ -152,6 +152,15 @@ test('malformed spans are counted by reason and do not cost the good ones', () =
     [{ startTimeUnixNano: undefined }, 'span_time'],
     [{ endTimeUnixNano: '1' }, 'span_time'],
     [{ endTimeUnixNano: 'soon' }, 'span_time'],
+    [{ startTimeUnixNano: -1 }, 'span_time'],
+    // The last two texts of 64 bits, and the first time beyond the bound, as a text and a number.
+    [
+      { startTimeUnixNano: '18446744073709551614', endTimeUnixNano: '18446744073709551615' },
+      'span_time',
+    ],
+    [{ endTimeUnixNano: '18446744073709551615' }, 'span_time'],
+    [{ endTimeUnixNano: '9007199254740992000' }, 'span_time'],
+    [{ endTimeUnixNano: 9_007_199_254_740_992_000 }, 'span_time'],
   ]
   for (const [change, fault] of bad) {
     const { contexts, faults, rejected } = ofJson(
@@ -165,6 +174,31 @@ test('malformed spans are counted by reason and do not cost the good ones', () =
     expect(rejected).toBe(1)
     expect(faultText(faults)).toMatch(/^expected \S/)
   }
+})
+
+test('a span may end as late as a number is exact; a time beyond all numbers is a fault', () => {
+  const last = { ...requestSpan, endTimeUnixNano: '9007199254740991999' }
+  expect(ofJson(requestOf([last])).contexts).toMatchObject([
+    { endedAtMicros: Number.MAX_SAFE_INTEGER },
+  ])
+  const text = JSON.stringify(requestOf([{ ...requestSpan, startTimeUnixNano: 1 }]))
+  for (const time of ['1e400', '1e300']) {
+    const body = text
+      .replace('"startTimeUnixNano":1', `"startTimeUnixNano":${time}`)
+      .replace(`"${requestSpan.endTimeUnixNano}"`, time)
+    expect(contextsOf(readJsonSpans(Buffer.from(body)))).toEqual({
+      contexts: [],
+      faults: { span_time: 1 },
+      rejected: 1,
+    })
+  }
+  const binary = { ...requestSpan, traceId: base64(traceId), spanId: base64(spanId) }
+  const late = { ...binary, endTimeUnixNano: '18446744073709551615' }
+  const { parentSpanId: _, ...rest } = late
+  expect(contextsOf(readProtobufSpans(encoded(requestOf([rest]))))).toMatchObject({
+    contexts: [],
+    faults: { span_time: 1 },
+  })
 })
 
 test('what is no message throws, wherever it is cut, and never loops or reads on', () => {
