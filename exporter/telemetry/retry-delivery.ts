@@ -57,7 +57,7 @@ export interface DeliveryOptions<Batch> {
   readonly queue: DeliveryQueue<Batch>
   itemsOf(batch: Batch): number
   send(batch: Batch): Promise<Receipt>
-  /** The Collector finds the batch too large, or part of it cannot be encoded: whether the next `take` gives a smaller one. */
+  /** The batch is too large, or cannot all be encoded: whether the next `take` gives a smaller one. */
   shrink(batch: Batch): boolean
   /** The Collector took a batch. */
   taken?(): void

@@ -13,7 +13,7 @@ import { errorText, Ring2Error, systemCode } from '../errors.ts'
 import { catalogLimits } from '../limits.ts'
 import { sentTable } from './catalog-sent.ts'
 
-const CATALOG_VERSION = 2
+const CATALOG_VERSION = 3
 const REBUILD_ACTION = 'Run `ring2-exporter catalog rebuild`; the Parquet files hold everything.'
 
 const tables = `
@@ -72,11 +72,22 @@ CREATE TABLE IF NOT EXISTS aliases (
   request_id TEXT NOT NULL,
   producer TEXT NOT NULL,
   span_id TEXT NOT NULL,
+  parent_span_id TEXT,
+  trace_state TEXT,
+  parent_started_at INTEGER,
+  parent_ended_at INTEGER,
   PRIMARY KEY (trace_id, stored_trace_id, request_id, producer)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS aliases_by_request
   ON aliases (stored_trace_id, request_id, producer);
 ${sentTable}`
+
+/** What version 2 lacks. */
+const aliasColumns = `
+ALTER TABLE aliases ADD COLUMN parent_span_id TEXT;
+ALTER TABLE aliases ADD COLUMN trace_state TEXT;
+ALTER TABLE aliases ADD COLUMN parent_started_at INTEGER;
+ALTER TABLE aliases ADD COLUMN parent_ended_at INTEGER;`
 
 /** Opens the database, and creates it with its folder when it is not there. */
 export function openDatabase(path: string): DatabaseSync {
@@ -94,18 +105,27 @@ export function openDatabase(path: string): DatabaseSync {
 
 function prepareDatabase(database: DatabaseSync, path: string): void {
   database.exec('PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA foreign_keys = ON')
-  const version = Number(database.prepare('PRAGMA user_version').get()?.user_version ?? 0)
-  if (version === CATALOG_VERSION) return
-  // Version 1 lacks two tables and is else the same.
-  if (version !== 0 && version !== 1) {
+  if (versionOf(database) === CATALOG_VERSION) return
+  // A second thread may do the same at this moment; whoever comes second finds it done.
+  database.exec('BEGIN IMMEDIATE')
+  const version = versionOf(database)
+  if (version < 0 || version > CATALOG_VERSION) {
     throw new Ring2Error('RING2_E_STORE', {
       expected: `catalogue version ${CATALOG_VERSION} in ${path}`,
       actual: `version ${version}`,
       action: REBUILD_ACTION,
     })
   }
-  // A second thread may do the same at this moment; every statement tolerates that.
-  database.exec(`BEGIN IMMEDIATE; ${tables} PRAGMA user_version = ${CATALOG_VERSION}; COMMIT`)
+  // Version 1 lacks two tables and is else the same.
+  const statements = version === 2 ? aliasColumns : tables
+  if (version !== CATALOG_VERSION) {
+    database.exec(`${statements} PRAGMA user_version = ${CATALOG_VERSION}`)
+  }
+  database.exec('COMMIT')
+}
+
+function versionOf(database: DatabaseSync): number {
+  return Number(database.prepare('PRAGMA user_version').get()?.user_version ?? 0)
 }
 
 /** Moves a database that cannot be read aside, with its journal, so that a new one can be made. */

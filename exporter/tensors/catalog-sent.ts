@@ -8,7 +8,8 @@
  */
 
 import type { DatabaseSync } from 'node:sqlite'
-import type { RequestSummary } from '../../collector/records.ts'
+import { TRACE_FLAG_SAMPLED } from '../../collector/ids.ts'
+import type { RequestInfo, RequestSummary } from '../../collector/records.ts'
 import { catalogLimits } from '../limits.ts'
 import { producerLabel } from './schema.ts'
 
@@ -99,10 +100,44 @@ export function readUnsent(database: DatabaseSync, atMicros: number): Unsent {
   return { keys: keys.reverse(), beyond: total - rows.length }
 }
 
-/** Null when it has been deleted in the meantime. */
+/**
+ * As its spans are sent: a request whose context came after its rows, in the caller's trace.
+ *
+ * @returns null when it has been deleted in the meantime.
+ */
 export function readSummary(database: DatabaseSync, key: RequestKey): RequestSummary | null {
   const row = database
     .prepare('SELECT summary FROM requests WHERE trace_id = ? AND request_id = ? AND producer = ?')
     .get(key.traceId, key.requestId, key.producer)
-  return typeof row?.summary === 'string' ? JSON.parse(row.summary) : null
+  if (typeof row?.summary !== 'string') return null
+  const summary: RequestSummary = JSON.parse(row.summary)
+  return { ...summary, request: inCallersTrace(database, summary.request, key) }
+}
+
+function inCallersTrace(database: DatabaseSync, request: RequestInfo, key: RequestKey) {
+  // Written twice it has one row; of several traces the same one is taken as the lists show.
+  const alias = database
+    .prepare(
+      `SELECT * FROM aliases WHERE stored_trace_id = ? AND request_id = ? AND producer = ?
+       ORDER BY trace_id DESC LIMIT 1`,
+    )
+    .get(key.traceId, key.requestId, key.producer)
+  if (alias === undefined) return request
+  const { parent_started_at: startedAt, parent_ended_at: endedAt } = alias
+  const moved: RequestInfo = {
+    ...request,
+    traceId: String(alias.trace_id),
+    spanId: String(alias.span_id),
+    parentSpanId: textOrNull(alias.parent_span_id),
+    traceState: textOrNull(alias.trace_state),
+    traceFlags: TRACE_FLAG_SAMPLED,
+    traceOrigin: 'tap',
+    storedTraceId: key.traceId,
+  }
+  if (typeof startedAt !== 'number' || typeof endedAt !== 'number') return moved
+  return { ...moved, parentWindow: { startedAtMicros: startedAt, endedAtMicros: endedAt } }
+}
+
+function textOrNull(value: unknown): string | null {
+  return typeof value === 'string' ? value : null
 }

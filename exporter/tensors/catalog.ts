@@ -66,6 +66,7 @@ export interface Catalog {
   unsent(atMicros: number): Unsent
   /** Spans are not sent: nothing is tracked. */
   stopTracking(): void
+  /** An ended request as its spans are sent: in the caller's trace, where that came later. */
   summary(key: RequestKey): RequestSummary | null
   close(): void
 }
@@ -98,7 +99,8 @@ const requestColumns = `r.*,
     AND a.request_id = r.request_id AND a.producer = r.producer) AS caller_trace_id`
 
 const insertAlias = `INSERT OR REPLACE INTO aliases
-  (trace_id, stored_trace_id, request_id, producer, span_id) VALUES (?, ?, ?, ?, ?)`
+  (trace_id, stored_trace_id, request_id, producer, span_id, parent_span_id, trace_state,
+  parent_started_at, parent_ended_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`
 
 /** Rows of the trace ?1: those stored under it, and those of requests that are known by it. */
 function ofTrace(table: string): string {
@@ -185,7 +187,11 @@ function writeDescription(database: DatabaseSync, file: FileDescription): void {
   }
   const alias = database.prepare(insertAlias)
   for (const one of file.aliases ?? []) {
-    alias.run(one.trace_id, one.stored_trace_id, one.request_id, one.producer, one.span_id)
+    alias.run(
+      ...[one.trace_id, one.stored_trace_id, one.request_id, one.producer, one.span_id],
+      ...[one.parent_span_id ?? null, one.trace_state ?? null],
+      ...[one.parent_started_at ?? null, one.parent_ended_at ?? null],
+    )
   }
 }
 

@@ -103,6 +103,12 @@ export interface AliasEntry {
   readonly stored_trace_id: string
   readonly request_id: string
   readonly producer: string
+  /** The parent span; left out, or null, in what earlier versions wrote, like all that follows. */
+  readonly parent_span_id?: string | null
+  readonly trace_state?: string | null
+  /** When the parent span ran, in microseconds since the epoch. */
+  readonly parent_started_at?: number | null
+  readonly parent_ended_at?: number | null
 }
 
 export interface FileDescription {
@@ -163,6 +169,10 @@ export function aliasEntry({ request, producer }: RequestSummary): AliasEntry {
     stored_trace_id: request.storedTraceId ?? request.traceId,
     request_id: request.requestId,
     producer: producerLabel(producer),
+    parent_span_id: request.parentSpanId,
+    trace_state: request.traceState,
+    parent_started_at: request.parentWindow?.startedAtMicros ?? null,
+    parent_ended_at: request.parentWindow?.endedAtMicros ?? null,
   }
 }
 

@@ -28,6 +28,8 @@ export interface ParquetSource {
   ): Promise<ParquetRow[]>
   /** Rows in all. */
   rows(key: string): Promise<number>
+  /** Names of its columns: a file of an earlier version may lack some. */
+  columns(key: string): Promise<ReadonlySet<string>>
   /** Key-value pairs of the footer. */
   metadata(key: string): Promise<ReadonlyMap<string, string>>
 }
@@ -76,6 +78,8 @@ export function createParquetSource(store: ObjectStore): ParquetSource {
   return {
     read,
     rows: async (key) => Number((await open(key)).metadata.num_rows),
+    columns: async (key) =>
+      new Set((await open(key)).metadata.schema.slice(1).map(({ name }) => name)),
     metadata: async (key) => {
       const pairs = (await open(key)).metadata.key_value_metadata ?? []
       return new Map(pairs.map((pair) => [pair.key, pair.value ?? '']))

@@ -21,7 +21,7 @@ import {
 } from './description.ts'
 import { datasetOf, datasets } from './keys.ts'
 import { createParquetSource, type ParquetSource } from './parquet-source.ts'
-import { placeFrom, text } from './records.ts'
+import { optionalInteger, optionalText, placeFrom, text } from './records.ts'
 import { SCHEMA_VERSION } from './schema.ts'
 
 export interface RebuildReport {
@@ -127,20 +127,32 @@ async function describe(source: ParquetSource, object: StoredObject): Promise<Fi
   }
 }
 
-const aliasColumns = ['trace_id', 'span_id', 'stored_trace_id', 'request_id', 'producer'] as const
+const aliasColumns = [
+  ...['trace_id', 'span_id', 'stored_trace_id', 'request_id', 'producer', 'parent_span_id'],
+  ...['trace_state', 'parent_started_at', 'parent_ended_at'],
+]
+
+/** Files of earlier versions lack them. */
+const laterColumns = new Set(['trace_state', 'parent_started_at', 'parent_ended_at'])
 
 async function readAliases(
   source: ParquetSource,
   key: string,
   rows: number,
 ): Promise<AliasEntry[]> {
-  const read = await source.read(key, aliasColumns, 0, rows)
+  const present = await source.columns(key)
+  const columns = aliasColumns.filter((name) => present.has(name) || !laterColumns.has(name))
+  const read = await source.read(key, columns, 0, rows)
   return read.map((row) => ({
     trace_id: text(row, 'trace_id'),
     span_id: text(row, 'span_id'),
     stored_trace_id: text(row, 'stored_trace_id'),
     request_id: text(row, 'request_id'),
     producer: text(row, 'producer'),
+    parent_span_id: optionalText(row, 'parent_span_id'),
+    trace_state: optionalText(row, 'trace_state'),
+    parent_started_at: optionalInteger(row, 'parent_started_at'),
+    parent_ended_at: optionalInteger(row, 'parent_ended_at'),
   }))
 }
 

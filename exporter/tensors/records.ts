@@ -97,6 +97,16 @@ export function text(row: ParquetRow, name: string): string {
   throw unexpected(name, 'text', value)
 }
 
+/** Null too where the file, of an earlier version, has no such column. */
+export function optionalText(row: ParquetRow, name: string): string | null {
+  return row[name] === null || row[name] === undefined ? null : text(row, name)
+}
+
+/** Null too where the file, of an earlier version, has no such column. */
+export function optionalInteger(row: ParquetRow, name: string): number | null {
+  return row[name] === null || row[name] === undefined ? null : integer(row, name)
+}
+
 function integer(row: ParquetRow, name: string): number {
   return safeInteger(name, row[name])
 }

@@ -61,6 +61,19 @@ function double<Row>(name: string, value: (row: Row) => number | undefined): Col
   }
 }
 
+function nullableTimestamp<Row>(
+  name: string,
+  value: (row: Row) => number | undefined,
+): Column<Row> {
+  return {
+    name,
+    type: 'timestamp',
+    nullable: true,
+    distinct: true,
+    value: (row) => value(row) ?? null,
+  }
+}
+
 function timestamp<Row>(name: string, value: (row: Row) => number): Column<Row> {
   return { name, type: 'timestamp', nullable: false, distinct: true, value }
 }
@@ -154,6 +167,10 @@ export const contextColumns: readonly Column<RequestSummary>[] = [
   text('producer', (row) => producerLabel(row.producer)),
   text('host', (row) => row.producer.host),
   timestamp('started_at', (row) => row.request.startedAtMicros),
+  // Files of earlier versions end here.
+  nullableText('trace_state', (row) => row.request.traceState),
+  nullableTimestamp('parent_started_at', (row) => row.request.parentWindow?.startedAtMicros),
+  nullableTimestamp('parent_ended_at', (row) => row.request.parentWindow?.endedAtMicros),
 ]
 
 /** Parquet schema of the columns, then of the payload, which is never null. */

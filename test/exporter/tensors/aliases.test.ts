@@ -1,10 +1,14 @@
 /** Requests whose trace context came after their rows: found by the caller's trace too. */
-import { rmSync } from 'node:fs'
+import { readdirSync, rmSync } from 'node:fs'
+import { join } from 'node:path'
 import { DatabaseSync } from 'node:sqlite'
 import { expect, test } from 'vitest'
 import { openCatalog } from '../../../exporter/tensors/catalog.ts'
+import { requestKey } from '../../../exporter/tensors/catalog-sent.ts'
+import { writeParquetFile } from '../../../exporter/tensors/file-writer.ts'
 import { rebuildCatalog } from '../../../exporter/tensors/rebuild.ts'
-import { floats, request, row, summary, traceA, traceB } from './rows.ts'
+import { contextColumns, SCHEMA_VERSION } from '../../../exporter/tensors/schema.ts'
+import { floats, noonMicros, request, row, summary, traceA, traceB } from './rows.ts'
 import { asFloats, openFixture, query } from './store-fixture.ts'
 import { temporaryFolder } from './temporary-folder.ts'
 
@@ -101,6 +105,79 @@ test('a catalogue of the version before is taken over as it is', () => {
   expect(catalog.requests(traceA)).toEqual(before)
   expect(catalog.requests(callersTrace)).toEqual([])
   catalog.close()
+})
+
+const parent = {
+  traceId: callersTrace,
+  spanId: '5'.repeat(16),
+  parentSpanId: '6'.repeat(16),
+  traceState: 'vendor=1',
+  traceOrigin: 'tap',
+  storedTraceId: traceA,
+  parentWindow: { startedAtMicros: noonMicros - 1000, endedAtMicros: noonMicros + 9000 },
+} as const
+const derived = request({ parentSpanId: null, traceOrigin: 'derived' })
+const key = requestKey(summary({ request: derived }))
+
+/** A request whose summary was stored before its context came. */
+function fillMoved(root: string) {
+  const fixture = openFixture(root)
+  fixture.flush([row()], [summary({ request: derived })])
+  expect(fixture.catalog.summary(key)?.request).toEqual(derived)
+  fixture.sink.moved(summary({ request: { ...derived, ...parent } }))
+  fixture.flush([])
+  return fixture
+}
+
+test("a summary is told in the caller's trace, below the parent, and after a rebuild too", async () => {
+  const fixture = fillMoved(temporaryFolder())
+  const moved = { ...derived, ...parent }
+  expect(fixture.catalog.summary(key)).toEqual(summary({ request: moved }))
+  // Whoever sends it marks the rows it has.
+  expect(requestKey(summary({ request: moved }))).toEqual(key)
+  fixture.catalog.close()
+  fixture.sink.close()
+  rmSync(fixture.location.catalog)
+  await rebuildCatalog(fixture.store, fixture.location.catalog)
+  const catalog = openCatalog(fixture.location.catalog)
+  expect(catalog.summary(key)?.request).toEqual(moved)
+  catalog.close()
+})
+
+test('rows of earlier versions, which lack the parent, are read: the trace is right', async () => {
+  const root = temporaryFolder()
+  const fixture = fillMoved(root)
+  const { storedTraceId, traceId, spanId } = parent
+  const expected = { ...derived, traceId, spanId, storedTraceId, traceOrigin: 'tap' }
+  // A catalogue of the version before.
+  fixture.catalog.close()
+  fixture.sink.close()
+  const database = new DatabaseSync(fixture.location.catalog)
+  for (const column of ['trace_state', 'parent_span_id', 'parent_started_at', 'parent_ended_at']) {
+    database.exec(`ALTER TABLE aliases DROP COLUMN ${column}`)
+  }
+  database.exec('PRAGMA user_version = 2')
+  database.close()
+  const catalog = openCatalog(fixture.location.catalog)
+  expect(catalog.summary(key)?.request).toEqual(expected)
+  catalog.close()
+  // A file of the version before, which has the parent's id alone.
+  const [file] = readdirSync(root, { recursive: true, encoding: 'utf8' }).filter(
+    (name) => name.startsWith('contexts') && name.endsWith('.parquet'),
+  )
+  writeParquetFile({
+    path: join(root, file ?? ''),
+    columns: contextColumns.slice(0, 9),
+    payload: null,
+    rows: [summary({ request: { ...derived, ...parent } })],
+    metadata: { 'ring2.schema': SCHEMA_VERSION },
+    fsync: false,
+  })
+  const report = await rebuildCatalog(fixture.store, fixture.location.catalog)
+  expect(report.damaged).toEqual([])
+  const rebuilt = openCatalog(fixture.location.catalog)
+  expect(rebuilt.summary(key)?.request).toEqual({ ...expected, parentSpanId: parent.parentSpanId })
+  rebuilt.close()
 })
 
 test('a lookup by trace uses an index, also by that of a caller', () => {
