@@ -1,10 +1,17 @@
-/** `ring2-exporter check`: validates the configuration and prints it resolved. */
+/**
+ * `ring2-exporter check`: validates the configuration and prints it resolved.
+ *
+ * What `run` refuses before it opens anything is refused here too. A damaged file of baselines stops
+ * no running exporter, but leaves every request without an `ok`: before a start it is an error.
+ */
 import type { Command } from 'commander'
 import { nativeFacts, planActions } from '../../collector/index.ts'
-import { maskSecrets, printConfig } from '../config.ts'
+import { readBaselines } from '../baselines.ts'
+import { type LoadedConfig, maskSecrets, printConfig } from '../config.ts'
+import { decideOtlp } from '../telemetry/otlp-decision.ts'
 import { storeLocation } from '../tensors/open.ts'
 import { type ConfigOptions, configFrom, withConfig } from './config-option.ts'
-import { exitCodes, print, printJson, tell } from './outcome.ts'
+import { type ExitCode, exitCodes, print, printJson, showError, tell } from './outcome.ts'
 
 interface CheckOptions extends ConfigOptions {
   readonly json?: boolean
@@ -15,14 +22,26 @@ export function checkCommand(command: Command): void {
     .description('validate the configuration and print it resolved, with where each key came from')
     .option('--json', 'print one JSON document')
     .action((options: CheckOptions) => {
-      const loaded = configFrom(options)
-      // These two read more into a value than its type: hook names, and what a store URL means.
-      planActions(loaded.config.capture)
-      storeLocation(loaded.config)
-      if (options.json === true) printJson(maskSecrets(loaded.config))
-      else print(printConfig(loaded))
-      const { version, isa } = nativeFacts()
-      tell(`valid; native library ${version}, ${isa} kernels`)
-      process.exitCode = exitCodes.done
+      process.exitCode = check(configFrom(options), options.json === true)
     })
+}
+
+function check(loaded: LoadedConfig, asJson: boolean): ExitCode {
+  const { config } = loaded
+  // These read more into a value than its type: hook names, what a store URL means, and variables.
+  planActions(config.capture)
+  storeLocation(config)
+  const { reason } = decideOtlp(config.telemetry, process.env)
+  try {
+    readBaselines(config.verdict.baselines)
+  } catch (error) {
+    showError(error)
+    return exitCodes.usage
+  }
+  if (asJson) printJson(maskSecrets(config))
+  else print(printConfig(loaded))
+  const { version, isa } = nativeFacts()
+  tell(`valid; native library ${version}, ${isa} kernels`)
+  tell(reason)
+  return exitCodes.done
 }

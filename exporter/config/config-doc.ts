@@ -30,7 +30,7 @@ The variables of OpenTelemetry mean what its specification says: \`OTEL_EXPORTER
 \`…_HEADERS\`, \`…_TIMEOUT\`, \`…_COMPRESSION\`, \`…_CERTIFICATE\` (and their \`TRACES\` and
 \`METRICS\` forms), \`OTEL_SERVICE_NAME\`, \`OTEL_RESOURCE_ATTRIBUTES\`, \`OTEL_TRACES_SAMPLER\`,
 \`OTEL_SDK_DISABLED\`, \`OTEL_METRIC_EXPORT_INTERVAL\`. OTLP is spoken over gRPC; another
-\`OTEL_EXPORTER_OTLP_PROTOCOL\` is an error.
+\`OTEL_EXPORTER_OTLP_PROTOCOL\` is an error, and so is an endpoint without \`http://\` or \`https://\`.
 `
 
 /** The whole document. */

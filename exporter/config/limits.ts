@@ -2,6 +2,8 @@
 export const configLimits = {
   /** Bytes of a configuration file; a larger one is surely another file. */
   fileBytesMax: 1024 * 1024,
+  /** Faults of a file that one error names. */
+  faultsMax: 8,
   textCharactersMax: 4096,
   listEntriesMax: 64,
   /** One day. */

@@ -1,7 +1,7 @@
 /**
  * Reads the YAML file into checked values, and knows the line of every key.
  *
- * It fails on the first thing that is wrong, naming key, line, expected and actual. It knows no
+ * One error says all that is wrong with keys, each with line, expected and actual. It knows no
  * defaults and no environment.
  */
 
@@ -19,7 +19,7 @@ export interface Sourced {
   readonly source: string
 }
 
-const validate = new Ajv2020({ allErrors: false, strict: true, allowUnionTypes: true }).compile(
+const validate = new Ajv2020({ allErrors: true, strict: true, allowUnionTypes: true }).compile(
   publishedSchema(),
 )
 
@@ -40,7 +40,7 @@ export function readConfigFile(file: string): Map<string, Sourced> {
     throw yamlError(`${file}:${lines.linePos(fault.pos[0]).line}`, fault)
   }
   const content = toPlain(document, file)
-  if (!validate(content)) throw schemaError(validate.errors?.[0], content, place, file)
+  if (!validate(content)) throw schemaErrors(validate.errors ?? [], content, place, file)
   return flatten(content as Record<string, Record<string, unknown> | null>, place)
 }
 
@@ -92,46 +92,72 @@ function flatten(
   return values
 }
 
-function schemaError(
-  fault: ErrorObject | undefined,
+/** What was wrong with one key, in words. */
+interface Fault {
+  readonly expected: string
+  readonly actual: string
+}
+
+function schemaErrors(
+  errors: readonly ErrorObject[],
   content: unknown,
   place: (path: readonly string[]) => string,
   file: string,
 ): Ring2Error {
-  const path = (fault?.instancePath ?? '').split('/').slice(1)
-  if (fault?.keyword === 'additionalProperties') {
-    const unknownPath = [...path, String(fault.params.additionalProperty)]
-    return unknownKeyError(unknownPath, place(unknownPath))
+  // A value may break several rules of its key; the first one says enough.
+  const faults = new Map<string, Fault>()
+  for (const error of errors) {
+    const of = `${error.instancePath} ${error.params.additionalProperty ?? ''}`
+    if (!faults.has(of)) faults.set(of, faultOf(error, content, place, file))
+  }
+  const all = [...faults.values()]
+  const named = all.slice(0, configLimits.faultsMax)
+  const more = all.length - named.length
+  return new Ring2Error('RING2_E_CONFIG', {
+    expected: named.map(({ expected }) => expected).join('; '),
+    actual: [...named.map(({ actual }) => actual), ...(more > 0 ? [`${more} more`] : [])].join(
+      '; ',
+    ),
+  })
+}
+
+function faultOf(
+  error: ErrorObject,
+  content: unknown,
+  place: (path: readonly string[]) => string,
+  file: string,
+): Fault {
+  const path = error.instancePath.split('/').slice(1)
+  if (error.keyword === 'additionalProperties') {
+    const unknownPath = [...path, String(error.params.additionalProperty)]
+    return unknownKey(unknownPath, place(unknownPath))
   }
   const keyPath = path.slice(0, 2)
   const key = findKey(keyPath.join('.'))
   const where = path.length === 0 ? file : `${keyPath.join('.')} in ${place(path)}`
   if (key === undefined) {
     const names = [...configSections.keys()].join(', ')
-    return new Ring2Error('RING2_E_CONFIG', {
+    return {
       expected: path.length === 0 ? `sections ${names} in ${where}` : `keys and values as ${where}`,
       actual: shown(valueAt(content, path)),
-    })
+    }
   }
   const actual = key.secret ? 'another value' : shown(valueAt(content, path))
-  return new Ring2Error('RING2_E_CONFIG', {
+  return {
     expected: `${acceptedText(key.schema)} as ${where}`,
-    actual: `${actual} (${fault?.message ?? 'not valid'})`,
-  })
+    actual: `${actual} (${error.message ?? 'not valid'})`,
+  }
 }
 
-/** An unknown key of the file or variable of the environment, with the nearest known ones. */
-function unknownKeyError(path: readonly string[], where: string): Ring2Error {
+/** An unknown key, with those that there are. */
+function unknownKey(path: readonly string[], where: string): Fault {
   const section = path[0] ?? ''
   const known = configKeys.filter((key) => key.section === section).map((key) => key.name)
   const expected =
     path.length > 1
       ? `in ${section} one of the keys ${known.join(', ')}`
       : `one of the sections ${[...configSections.keys()].join(', ')}`
-  return new Ring2Error('RING2_E_CONFIG', {
-    expected,
-    actual: `the unknown key ${path.join('.')} (${where})`,
-  })
+  return { expected, actual: `the unknown key ${path.join('.')} (${where})` }
 }
 
 function valueAt(content: unknown, path: readonly string[]): unknown {

@@ -15,11 +15,18 @@ export interface OtlpDecision {
   readonly reason: string
 }
 
-type SignalName = 'TRACES' | 'METRICS'
+const signalNames = ['TRACES', 'METRICS'] as const
+type SignalName = (typeof signalNames)[number]
+
+interface Endpoint {
+  /** The key or variable that names it. */
+  readonly source: string
+  readonly url: string
+}
 
 type OtlpKeys = Pick<Config['telemetry'], 'otlp' | 'endpoint'>
 
-/** @throws Ring2Error RING2_E_CONFIG when another protocol than gRPC is asked for. */
+/** @throws Ring2Error RING2_E_CONFIG for another protocol than gRPC, or an endpoint that is no URL. */
 export function decideOtlp(telemetry: OtlpKeys, environment: Environment): OtlpDecision {
   const off = (reason: string): OtlpDecision => ({ spans: false, metrics: false, reason })
   if (telemetry.otlp === 'off') return off('OTLP is off: telemetry.otlp is off')
@@ -34,10 +41,13 @@ export function decideOtlp(telemetry: OtlpKeys, environment: Environment): OtlpD
   if (!spans && !metrics) {
     return off('OTLP is off: neither telemetry.endpoint nor OTEL_EXPORTER_OTLP_ENDPOINT is set')
   }
-  if (spans) checkProtocol(environment, 'TRACES')
-  if (metrics) checkProtocol(environment, 'METRICS')
-  const signal: SignalName = spans ? 'TRACES' : 'METRICS'
-  const endpoint = endpointOf(telemetry, environment, signal) ?? 'http://localhost:4317'
+  for (const signal of signalNames) {
+    if (signal === 'TRACES' ? !spans : !metrics) continue
+    checkProtocol(environment, signal)
+    checkEndpoint(endpointOf(telemetry, environment, signal))
+  }
+  const found = endpointOf(telemetry, environment, spans ? 'TRACES' : 'METRICS')
+  const endpoint = found?.url ?? 'http://localhost:4317'
   const what = spans && metrics ? 'spans and metrics' : spans ? 'spans' : 'metrics'
   return { spans, metrics, reason: `OTLP is on: ${what} go to ${withoutCredentials(endpoint)}` }
 }
@@ -46,13 +56,29 @@ function endpointOf(
   telemetry: OtlpKeys,
   environment: Environment,
   signal: SignalName,
-): string | null {
-  const found = [
-    telemetry.endpoint,
-    environment[`OTEL_EXPORTER_OTLP_${signal}_ENDPOINT`],
-    environment.OTEL_EXPORTER_OTLP_ENDPOINT,
-  ].find((endpoint) => endpoint !== undefined && endpoint.trim() !== '')
-  return found ?? null
+): Endpoint | null {
+  const variables = [`OTEL_EXPORTER_OTLP_${signal}_ENDPOINT`, 'OTEL_EXPORTER_OTLP_ENDPOINT']
+  const places: [string, string | undefined][] = [
+    ['telemetry.endpoint', telemetry.endpoint],
+    ...variables.map((name): [string, string | undefined] => [name, environment[name]]),
+  ]
+  for (const [source, text] of places) {
+    const url = text?.trim() ?? ''
+    if (url !== '') return { source, url }
+  }
+  return null
+}
+
+/** Without a scheme it is not said whether the connection is encrypted, and a guess fails later. */
+function checkEndpoint(endpoint: Endpoint | null): void {
+  if (endpoint === null) return
+  const { source, url } = endpoint
+  if (/^https?:\/\//i.test(url) && URL.canParse(url)) return
+  throw new Ring2Error('RING2_E_CONFIG', {
+    expected: `a URL that starts with http:// or https:// as ${source}`,
+    actual: withoutCredentials(url),
+    action: `Set ${source} to a URL such as http://localhost:4317.`,
+  })
 }
 
 /** `OTEL_TRACES_EXPORTER` and the like name the exporters; unset means `otlp`. */

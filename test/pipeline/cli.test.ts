@@ -9,6 +9,7 @@ import { float32, openProducer, poke, type TestProducer } from '../helpers/produ
 import { beginRequest, stepValues, writeRequest, writeStep } from '../helpers/requests.ts'
 import {
   createWorkspace,
+  expectError,
   exporterEnvironment,
   type Finished,
   get,
@@ -74,66 +75,6 @@ function pipe(words: readonly string[], reader: string): Finished {
   })
   return { code: done.status, stdout: done.stdout, stderr: done.stderr }
 }
-
-/** An error as people see it: a code, what was expected, what came, what to do; nothing on stdout. */
-function expectError(done: Finished, code: number, name: string): string {
-  expect(done).toMatchObject({ code, stdout: '' })
-  expect(done.stderr).toMatch(
-    new RegExp(`^${name}: .+\\n {2}expected {2}.+\\n {2}got {7}.+\\n {2}do {8}.+\\n$`),
-  )
-  return done.stderr
-}
-
-describe('check', () => {
-  test('prints the configuration resolved, with where each key came from, and exits 0', () => {
-    const file = join(workspace.root, 'ring2.yaml')
-    writeFileSync(file, 'store:\n  flush_seconds: 7\n')
-    // The environment wins over the file, so this key must not be in it.
-    const done = run(['check', '--config', file], { RING2_STORE_FLUSH_SECONDS: '' })
-    expect(done.code).toBe(0)
-    expect(done.stdout).toMatch(/flush_seconds: 7 .*ring2\.yaml/)
-    expect(done.stdout).toMatch(/RING2_STORE_URL/)
-    expect(done.stderr).toMatch(/^valid; native library .+, (avx512|avx2|portable) kernels\n$/)
-  })
-
-  test('as JSON is one document without secrets', () => {
-    const done = run(['check', '--json'], { RING2_API_TOKEN: 'very-secret-token' })
-    expect(done.code).toBe(0)
-    expect(JSON.parse(done.stdout)).toMatchObject({ store: { url: workspace.store } })
-    expect(done.stdout).not.toContain('very-secret-token')
-  })
-
-  test('names an unknown key of the file, its place and what there is', () => {
-    const file = join(workspace.root, 'wrong.yaml')
-    writeFileSync(file, 'store:\n  ulr: /tmp\n')
-    const text = expectError(run(['check', '--config', file]), 2, 'RING2_E_CONFIG')
-    expect(text).toContain('ulr')
-    expect(text).toContain('wrong.yaml')
-    expect(text).toContain('url')
-  })
-
-  test.each([
-    [{ RING2_STORE_FLUSH_SECONDS: 'soon' }, 'RING2_STORE_FLUSH_SECONDS'],
-    [{ RING2_CAPTURE_TENSORS: 'resid_pre,unknown_hook' }, 'unknown_hook'],
-    [{ RING2_API_HOST: '0.0.0.0' }, 'token'],
-    [{ RING2_STORE_URL: 'ftp://host/path' }, 'ftp://host/path'],
-  ])('refuses %j', (settings, named) => {
-    expect(expectError(run(['check'], settings as Settings), 2, 'RING2_E_CONFIG')).toContain(named)
-  })
-
-  test('says that a file is not there', () => {
-    const done = run(['check', '--config', 'nowhere.yaml'])
-    expect(expectError(done, 2, 'RING2_E_CONFIG')).toContain('nowhere.yaml')
-  })
-
-  test('says how to get a library that is not there', () => {
-    const done = run(['check'], { RING2_LIBRARY: '/no/libring2.so' })
-    expect(done.code).toBe(1)
-    expect(done.stderr).toContain('RING2_E_NATIVE_LIBRARY')
-    expect(done.stderr).toContain('/no/libring2.so')
-    expect(done.stderr).toContain('npm run build:native')
-  })
-})
 
 describe('rings', () => {
   test('shows what is live, without taking it', () => {

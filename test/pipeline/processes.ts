@@ -8,6 +8,7 @@ import { existsSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'nod
 import { homedir, tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
+import { expect } from 'vitest'
 import { python } from '../helpers/otlp-receiver.ts'
 
 export { python }
@@ -279,4 +280,13 @@ export async function get(url: string): Promise<ApiAnswer> {
 
 export function writeJson(path: string, value: unknown): void {
   writeFileSync(path, JSON.stringify(value))
+}
+
+/** An error as people see it: a code, what was expected, what came, what to do; nothing on stdout. */
+export function expectError(done: Finished, code: number, name: string): string {
+  expect(done).toMatchObject({ code, stdout: '' })
+  expect(done.stderr).toMatch(
+    new RegExp(`^${name}: .+\\n {2}expected {2}.+\\n {2}got {7}.+\\n {2}do {8}.+\\n$`),
+  )
+  return done.stderr
 }

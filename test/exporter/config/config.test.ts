@@ -195,6 +195,16 @@ describe('file', () => {
     expect(error.message).toContain(actual)
   })
 
+  it('names all that is wrong in one error, up to a bound', () => {
+    const two = fileOf('api:\n  prot: 2\nlog:\n  level: loud\n')
+    const error = errorOf(() => loadConfig({ file: two, environment }))
+    for (const named of ['api.prot', `${two}:2`]) expect(error.actual).toContain(named)
+    expect(error.actual).toContain('"loud"')
+    expect(error.expected).toContain(`log.level in ${two}:4`)
+    const many = fileOf(Array.from({ length: 20 }, (_, i) => `s${i}: {}\n`).join(''))
+    expect(errorOf(() => loadConfig({ file: many, environment })).actual).toMatch(/; 12 more$/)
+  })
+
   it('refuses a file that does not exist, and one that is far too large', () => {
     const missing = join(folder, 'missing.yaml')
     const error = errorOf(() => loadConfig({ file: missing, environment }))

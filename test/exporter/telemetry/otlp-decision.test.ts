@@ -58,6 +58,16 @@ describe('decideOtlp', () => {
     expect(decideOtlp(auto, { OTEL_EXPORTER_OTLP_PROTOCOL: 'http/protobuf' }).spans).toBe(false)
   })
 
+  it('refuses an endpoint without a scheme, from wherever it came', () => {
+    const variable = 'OTEL_EXPORTER_OTLP_TRACES_ENDPOINT'
+    expect(() => decideOtlp(auto, { [variable]: 'localhost:4317' })).toThrow(
+      /RING2_E_CONFIG.*OTEL_EXPORTER_OTLP_TRACES_ENDPOINT.*localhost:4317/,
+    )
+    expect(() => decideOtlp({ ...auto, endpoint: 'http://' }, {})).toThrow(/telemetry\.endpoint/)
+    const unused = { [variable]: 'localhost:4317', OTEL_TRACES_EXPORTER: 'none' }
+    expect(decideOtlp({ ...auto, otlp: 'on' }, unused).metrics).toBe(true)
+  })
+
   it('does not print credentials of an endpoint', () => {
     const { reason } = decideOtlp({ ...auto, endpoint: 'http://me:secret@collector:4317' }, {})
     expect(reason).toContain('http://collector:4317')
