@@ -2,30 +2,38 @@
  * Learns baselines from the summaries of requests that were healthy. Pure.
  *
  * Left out are requests that say nothing about health: open ones, those whose capture is not
- * complete, and those with NaN or infinities. Only statistics that a rule reads are learnt, each
+ * complete, those with NaN or infinities, and those of older stores without values per phase. Only statistics that a rule reads are learnt, each
  * from the requests that the rule would judge.
  */
-import { type Baseline, identityOf, type LearntBounds, type LearntQuantiles } from './baseline.ts'
+import {
+  type Baseline,
+  hasBounds,
+  identityOf,
+  type LearntBounds,
+  type LearntQuantiles,
+  type PhaseBounds,
+} from './baseline.ts'
 import { learnQuantiles } from './baseline-bounds.ts'
-import type { ModelInfo, RequestSummary } from './records.ts'
+import type { ModelInfo, Phase, RequestSummary } from './records.ts'
 import { type StatisticGroup, statisticGroups } from './statistic-groups.ts'
-import { judge, type VerdictEvidence } from './verdict.ts'
+import { judge, phaseEvidence, type VerdictEvidence } from './verdict.ts'
 import {
   type JudgedStatistic,
+  judgedName,
   judgedStatistics,
   verdictLimits,
   verdictRules,
 } from './verdict-rules.ts'
 
-export type LeftOut = 'nonfinite' | 'incomplete' | 'unknown_model'
+export type LeftOut = 'nonfinite' | 'incomplete' | 'unknown_model' | 'without_phases'
 
 /** What one model's requests gave. */
 export interface Learnt {
   readonly model: ModelInfo
   readonly requests: number
-  /** Null with fewer requests than are needed. */
+  /** Null with fewer requests than are needed, or nothing in them that is judged. */
   readonly baseline: Baseline | null
-  /** `<hook>.<statistic>` → requests learnt from that would be findings by this baseline. */
+  /** `<phase> <hook>.<statistic>` → requests learnt from that would be findings by this baseline. */
   readonly findings: Readonly<Record<string, number>>
 }
 
@@ -45,12 +53,13 @@ interface Model {
 
 export function createLearner(): Learner {
   const models = new Map<string, Model>()
-  const leftOut: Record<LeftOut, number> = { nonfinite: 0, incomplete: 0, unknown_model: 0 }
+  const leftOut = { nonfinite: 0, incomplete: 0, unknown_model: 0, without_phases: 0 }
 
   function take(summary: RequestSummary): LeftOut | null {
     if (summary.nan + summary.posInf + summary.negInf > 0) return 'nonfinite'
     if (Object.keys(summary.model.hooks).length === 0) return 'unknown_model'
     if (summary.completeness.state !== 'complete') return 'incomplete'
+    if (summary.phaseStatistics === undefined) return 'without_phases'
     const key = JSON.stringify(identityOf(summary.model))
     const at = summary.request.startedAtMicros
     const known = models.get(key) ?? { model: summary.model, evidence: [], first: at, last: at }
@@ -74,25 +83,19 @@ export function createLearner(): Learner {
 }
 
 /** The part of a summary that rules read: many requests are held at once. */
-function evidenceOf(summary: RequestSummary): VerdictEvidence {
-  const layerSeries: Record<string, readonly (number | null)[]> = {}
-  const globals: Record<string, number> = {}
-  const extra = ['token_ids.loop_period', 'token_ids.tokens_tracked']
-  for (const name of [...judgedStatistics.map(nameOf), ...extra]) {
-    const series = summary.layerSeries[name]
-    if (series !== undefined) layerSeries[name] = series
-    const value = summary.globals[name]
-    if (value !== undefined) globals[name] = value
-  }
-  const { completeness, tokens, promptTokens, model } = summary
+function evidenceOf({ model, ...summary }: RequestSummary): VerdictEvidence {
+  const { completeness, tokens, promptTokens } = summary
+  const phases = phaseEvidence(summary.phases, summary.phaseStatistics ?? {})
   const { hooks: capture, layers } = model
-  return { layerSeries, globals, nonfinite: 0, completeness, tokens, promptTokens, capture, layers }
+  const measured = true
+  return { phases, measured, nonfinite: 0, completeness, tokens, promptTokens, capture, layers }
 }
 
 function finishModel({ model, evidence, first, last }: Model, requestsMin: number, now: Date) {
   const requests = evidence.length
   if (requests < requestsMin) return { model, requests, baseline: null, findings: {} }
   const learnt = learnBounds(evidence, requestsMin)
+  if (!hasBounds(learnt)) return { model, requests, baseline: null, findings: {} }
   const baseline: Baseline = {
     ...identityOf(model),
     requests,
@@ -105,11 +108,22 @@ function finishModel({ model, evidence, first, last }: Model, requestsMin: numbe
 }
 
 function learnBounds(evidence: readonly VerdictEvidence[], requestsMin: number): LearntBounds {
+  const learn = (phase: Phase) => learnPhase(evidence, phase, requestsMin)
+  return { phases: { prefill: learn('prefill'), decode: learn('decode') } }
+}
+
+function learnPhase(
+  evidence: readonly VerdictEvidence[],
+  phase: Phase,
+  requestsMin: number,
+): PhaseBounds {
   const globals: Record<string, LearntQuantiles> = {}
   const layers: Record<string, (LearntQuantiles | null)[]> = {}
-  for (const judged of judgedStatistics) {
-    const name = nameOf(judged)
-    const fitting = evidence.filter((one) => one.tokens - one.promptTokens >= tokensMin(judged))
+  for (const judged of judgedStatistics.filter((one) => one.phases.includes(phase))) {
+    const name = judgedName(judged)
+    const fitting = evidence
+      .filter((one) => one.tokens - one.promptTokens >= tokensMin(judged))
+      .flatMap((one) => one.phases[phase] ?? [])
     const learn = (values: readonly (number | null | undefined)[]): LearntQuantiles | null => {
       const known = values.filter((value): value is number => Number.isFinite(value))
       // What too few requests have is left to the built-in bounds.
@@ -117,7 +131,10 @@ function learnBounds(evidence: readonly VerdictEvidence[], requestsMin: number):
     }
     const global = learn(fitting.map((one) => one.globals[name]))
     if (global !== null) globals[name] = global
-    const depth = Math.max(0, ...fitting.map((one) => one.layerSeries[name]?.length ?? 0))
+    const depth = fitting.reduce(
+      (most, one) => Math.max(most, one.layerSeries[name]?.length ?? 0),
+      0,
+    )
     const series = Array.from({ length: depth }, (_, layer) =>
       learn(fitting.map((one) => one.layerSeries[name]?.[layer])),
     )
@@ -126,10 +143,26 @@ function learnBounds(evidence: readonly VerdictEvidence[], requestsMin: number):
   return { globals, layers }
 }
 
-function learnJudged(values: readonly number[], { below, above }: JudgedStatistic) {
+function learnJudged(values: readonly number[], { below, above, range }: JudgedStatistic) {
   const side = below ?? above
   if (side === null) throw new Error('a judged statistic has at least one side')
-  return learnQuantiles(values, (below ?? side).scale, (above ?? side).scale)
+  return withinRange(learnQuantiles(values, (below ?? side).scale, (above ?? side).scale), range)
+}
+
+/** A quantile that was moved out beyond the extreme stays a possible value. */
+function withinRange(
+  { n, p0_1, p1, p50, p99, p99_9 }: LearntQuantiles,
+  [low, high]: readonly [number, number],
+): LearntQuantiles {
+  const within = (value: number): number => Math.min(Math.max(value, low), high)
+  return {
+    n,
+    p0_1: within(p0_1),
+    p1: within(p1),
+    p50: within(p50),
+    p99: within(p99),
+    p99_9: within(p99_9),
+  }
 }
 
 /** Generated tokens from which on the statistic is judged. */
@@ -145,13 +178,10 @@ function countFindings(evidence: readonly VerdictEvidence[], learnt: LearntBound
   }
   const counts: Record<string, number> = {}
   for (const one of evidence) {
-    for (const { statistic } of judge(one, settings, learnt, null).findings) {
-      counts[statistic] = (counts[statistic] ?? 0) + 1
+    for (const { statistic, phase } of judge(one, settings, learnt, null).findings) {
+      const name = phase === undefined ? statistic : `${phase} ${statistic}`
+      counts[name] = (counts[name] ?? 0) + 1
     }
   }
   return counts
-}
-
-function nameOf({ hook, statistic }: JudgedStatistic): string {
-  return `${hook}.${statistic}`
 }

@@ -6,10 +6,12 @@
  * that is not whole in every part is refused as a whole: half a baseline is no baseline.
  */
 import { Ring2Error } from './errors.ts'
-import type { ModelInfo } from './records.ts'
+import { hooks } from './hooks.gen.ts'
+import type { ModelInfo, Phase } from './records.ts'
+import { judgedName, judgedStatistics } from './verdict-rules.ts'
 
 export const BASELINE_FORMAT = 'ring2-baselines'
-export const BASELINE_VERSION = 1
+export const BASELINE_VERSION = 2
 
 /** Bounds on what a document may hold, so that a damaged one cannot fill the memory. */
 export const baselineLimits = {
@@ -29,11 +31,15 @@ export interface LearntQuantiles {
   readonly p99_9: number
 }
 
-export interface LearntBounds {
+export interface PhaseBounds {
   /** `<hook>.<statistic>` of global hooks. */
   readonly globals: Readonly<Record<string, LearntQuantiles>>
   /** `<hook>.<statistic>` → one per layer, null where there was no value. */
   readonly layers: Readonly<Record<string, readonly (LearntQuantiles | null)[]>>
+}
+
+export interface LearntBounds {
+  readonly phases: Readonly<Record<Phase, PhaseBounds>>
 }
 
 export interface Baseline extends LearntBounds {
@@ -131,6 +137,14 @@ function parseEntry(entry: unknown, place: string): Baseline {
   }
   const requests = facts.requests
   expect(isCount(requests), place, 'requests', 'a whole number above 0', requests)
+  const phasesAt = `${place}.phases`
+  const phases = objectAt(facts.phases, phasesAt)
+  const both = {
+    prefill: parsePhase(phases.prefill, `${phasesAt}.prefill`, 'prefill'),
+    decode: parsePhase(phases.decode, `${phasesAt}.decode`, 'decode'),
+  }
+  const bounded = hasBounds({ phases: both })
+  expect(bounded, place, 'phases', 'quantiles of at least one statistic', 'none')
   return {
     model: text('model'),
     revision: text('revision'),
@@ -140,25 +154,62 @@ function parseEntry(entry: unknown, place: string): Baseline {
     learnt_at: text('learnt_at'),
     first_request_at: text('first_request_at'),
     last_request_at: text('last_request_at'),
-    globals: mapAt(facts.globals, `${place}.globals`, parseQuantiles),
-    layers: mapAt(facts.layers, `${place}.layers`, (value, where) =>
-      arrayAt(value, where, baselineLimits.layersMax).map((one, layer) =>
-        one === null ? null : parseQuantiles(one, `${where}[${layer}]`),
-      ),
-    ),
+    phases: both,
   }
+}
+
+/** Whether anything was learnt: without it every bound would be a built-in one. */
+export function hasBounds({ phases }: LearntBounds): boolean {
+  return Object.values(phases).some(
+    ({ globals, layers }) =>
+      Object.keys(globals).length > 0 ||
+      Object.values(layers).some((series) => series.some((one) => one !== null)),
+  )
+}
+
+function parsePhase(value: unknown, place: string, phase: Phase): PhaseBounds {
+  const facts = objectAt(value, place)
+  return {
+    globals: mapAt(facts.globals, `${place}.globals`, (one, where, name) =>
+      parseQuantiles(one, where, rangeOf(name, phase, false, where)),
+    ),
+    layers: mapAt(facts.layers, `${place}.layers`, (series, where, name) => {
+      const range = rangeOf(name, phase, true, where)
+      return arrayAt(series, where, baselineLimits.layersMax).map((one, layer) =>
+        one === null ? null : parseQuantiles(one, `${where}[${layer}]`, range),
+      )
+    }),
+  }
+}
+
+type Range = readonly [number, number]
+
+const layered = new Map(hooks.map((hook) => [hook.name, hook.layered]))
+
+/** Values that a statistic can have. A name that no rule reads would bound nothing, unnoticed. */
+function rangeOf(name: string, phase: Phase, ofLayers: boolean, place: string): Range {
+  const known = judgedStatistics.find(
+    (one) =>
+      judgedName(one) === name &&
+      one.phases.includes(phase) &&
+      (layered.get(one.hook) ?? false) === ofLayers,
+  )
+  if (known !== undefined) return known.range
+  const kind = ofLayers ? 'layers' : 'the whole model'
+  throw fault(place, `a statistic of ${kind} that is judged in ${phase}`, name)
 }
 
 const quantileNames = ['p0_1', 'p1', 'p50', 'p99', 'p99_9'] as const
 
-function parseQuantiles(value: unknown, place: string): LearntQuantiles {
+function parseQuantiles(value: unknown, place: string, [low, high]: Range): LearntQuantiles {
   const facts = objectAt(value, place)
   expect(isCount(facts.n), place, 'n', 'a whole number above 0', facts.n)
-  let before = Number.NEGATIVE_INFINITY
+  let before = low
   for (const name of quantileNames) {
     const one = facts[name]
-    const fits = typeof one === 'number' && Number.isFinite(one) && one >= before
-    expect(fits, place, name, 'a finite number, not below the quantile before', one)
+    const fits = typeof one === 'number' && one >= before && one <= high
+    const expected = `a number from ${low} to ${high}, not below the quantile before`
+    expect(fits, place, name, expected, one)
     before = one as number
   }
   const { n, p0_1, p1, p50, p99, p99_9 } = facts as unknown as LearntQuantiles
@@ -184,13 +235,15 @@ function arrayAt(value: unknown, place: string, lengthMax: number): readonly unk
 function mapAt<T>(
   value: unknown,
   place: string,
-  parse: (value: unknown, place: string) => T,
+  parse: (value: unknown, place: string, name: string) => T,
 ): Record<string, T> {
   const entries = Object.entries(objectAt(value, place))
   if (entries.length > baselineLimits.statisticsMax) {
     throw fault(place, `at most ${baselineLimits.statisticsMax} statistics`, entries.length)
   }
-  return Object.fromEntries(entries.map(([name, one]) => [name, parse(one, `${place}.${name}`)]))
+  return Object.fromEntries(
+    entries.map(([name, one]) => [name, parse(one, `${place}.${name}`, name)]),
+  )
 }
 
 function expect(fits: boolean, place: string, name: string, expected: unknown, actual: unknown) {

@@ -188,6 +188,7 @@ export function openDrain(options: DrainOptions): SegmentDrain {
     const statistics = slices.statistics(index)
     const hook = slices.hook(index)
     const layer = slices.layer(index)
+    const phase = slices.phase(index)
     const tokenStart = slices.tokenStart(index)
     const tokenEnd = slices.tokenEnd(index)
     const capturedAtMicros = slices.capturedAtMicros(index)
@@ -197,6 +198,7 @@ export function openDrain(options: DrainOptions): SegmentDrain {
     registry.addSlice(request, {
       hook,
       layer,
+      phase,
       tokenStart,
       tokenEnd,
       statistics,
@@ -214,7 +216,7 @@ export function openDrain(options: DrainOptions): SegmentDrain {
       hook,
       layer,
       step: slices.step(index),
-      phase: slices.phase(index),
+      phase,
       tokenStart,
       tokenEnd,
       kvOffset: slices.kvOffset(index),

@@ -222,6 +222,8 @@ export interface Finding {
   readonly direction: 'above' | 'below'
   /** Null when the statistic is not of one layer. */
   readonly layer: number | null
+  /** Left out when the value is over the whole request. */
+  readonly phase?: Phase
 }
 
 /** Which bounds a request was judged by: learnt from healthy traffic, or the built-in ones. */
@@ -234,6 +236,14 @@ export interface PhaseSummary {
   readonly tokenStart: number
   readonly tokenEnd: number
   readonly steps: number
+}
+
+/** The statistics that rules read, over the tokens of one phase alone. */
+export interface PhaseStatistics {
+  /** Rows of logits whose entropy was measured. */
+  readonly logitRows: number
+  readonly layerSeries: Readonly<Record<string, readonly (number | null)[]>>
+  readonly globals: Readonly<Record<string, number>>
 }
 
 /** Everything known of a request once it has ended (or was given up). */
@@ -258,6 +268,8 @@ export interface RequestSummary {
   readonly layerSeries: Readonly<Record<string, readonly (number | null)[]>>
   /** `<hook>.<statistic>` of global hooks. */
   readonly globals: Readonly<Record<string, number>>
+  /** What the verdict was made of; summaries of older stores have none. */
+  readonly phaseStatistics?: Readonly<Partial<Record<Phase, PhaseStatistics>>>
   readonly nan: number
   readonly posInf: number
   readonly negInf: number

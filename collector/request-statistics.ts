@@ -1,9 +1,11 @@
 /**
  * Sums up the slices of one request: per hook and layer, means weighted by rows, maxima, counts.
  *
- * Plain state that survives a checkpoint as JSON; the statistics themselves are computed natively.
+ * What rules read is summed up a second time per phase: the tokens of a long prompt would hide what
+ * becomes of an answer. Plain state that survives a checkpoint as JSON; the statistics themselves are computed natively.
  */
-import type { SliceStatistics } from './records.ts'
+import type { Phase, PhaseStatistics, SliceStatistics } from './records.ts'
+import { ruleStatistics } from './verdict-rules.ts'
 
 /** `last`: the statistic is over all tokens so far. `sum`: a count. */
 type Combination = 'mean' | 'max' | 'min' | 'sum' | 'last'
@@ -82,8 +84,12 @@ interface Cell {
 }
 
 /** `<hook>.<statistic>` → layer → value. */
+type Cells = Map<string, Map<number, Cell>>
+
 export interface RequestStatistics {
-  readonly cells: Map<string, Map<number, Cell>>
+  readonly cells: Cells
+  /** Only what rules read. */
+  readonly phases: Readonly<Record<Phase, Cells>>
   /** `<hook>` → layer → slices seen. */
   readonly seen: Map<string, Map<number, number>>
   nan: number
@@ -92,7 +98,8 @@ export interface RequestStatistics {
 }
 
 export function createStatistics(): RequestStatistics {
-  return { cells: new Map(), seen: new Map(), nan: 0, posInf: 0, negInf: 0 }
+  const phases = { prefill: new Map(), decode: new Map() }
+  return { cells: new Map(), phases, seen: new Map(), nan: 0, posInf: 0, negInf: 0 }
 }
 
 function layersOf<T>(map: Map<string, Map<number, T>>, name: string): Map<number, T> {
@@ -109,29 +116,44 @@ export function countSlice(statistics: RequestStatistics, hook: string, layer: n
   layers.set(layer, (layers.get(layer) ?? 0) + 1)
 }
 
-/** Adds the statistics of the tokens [tokenStart, tokenEnd). */
-export function addSlice(
-  statistics: RequestStatistics,
-  hook: string,
-  layer: number,
-  tokenStart: number,
-  tokenEnd: number,
-  values: SliceStatistics,
-): void {
+/** One slice: the tokens [tokenStart, tokenEnd) of a request. */
+export interface MeasuredSlice {
+  readonly hook: string
+  readonly layer: number
+  readonly phase: Phase
+  readonly tokenStart: number
+  readonly tokenEnd: number
+  readonly statistics: SliceStatistics
+}
+
+export function addSlice(statistics: RequestStatistics, slice: MeasuredSlice): void {
+  const { hook, layer, phase, tokenStart, tokenEnd } = slice
   for (const [key, name, combination] of combinations) {
-    const value = values[key]
+    const value = slice.statistics[key]
     if (value === undefined) continue
     const rows = weightOf(key, tokenStart, tokenEnd)
-    const layers = layersOf(statistics.cells, `${hook}.${name}`)
-    const cell = layers.get(layer)
-    if (cell === undefined) {
-      layers.set(layer, { value: combination === 'mean' ? value * rows : value, weight: rows })
-    } else if (combination === 'mean') {
-      cell.value += value * rows
-      cell.weight += rows
-    } else {
-      cell.value = combine(combination, cell.value, value)
-    }
+    const full = `${hook}.${name}`
+    addValue(layersOf(statistics.cells, full), layer, combination, value, rows)
+    if (!ruleStatistics.has(full)) continue
+    addValue(layersOf(statistics.phases[phase], full), layer, combination, value, rows)
+  }
+}
+
+function addValue(
+  layers: Map<number, Cell>,
+  layer: number,
+  combination: Combination,
+  value: number,
+  rows: number,
+): void {
+  const cell = layers.get(layer)
+  if (cell === undefined) {
+    layers.set(layer, { value: combination === 'mean' ? value * rows : value, weight: rows })
+  } else if (combination === 'mean') {
+    cell.value += value * rows
+    cell.weight += rows
+  } else {
+    cell.value = combine(combination, cell.value, value)
   }
 }
 
@@ -154,10 +176,10 @@ export interface StatisticsSummary {
 }
 
 /** Series over the layers 0 … n−1, null where no value came; global hooks apart. */
-export function summarize(statistics: RequestStatistics): StatisticsSummary {
+export function summarize({ cells }: Pick<RequestStatistics, 'cells'>): StatisticsSummary {
   const layerSeries: Record<string, (number | null)[]> = {}
   const globals: Record<string, number> = {}
-  for (const [name, layers] of statistics.cells) {
+  for (const [name, layers] of cells) {
     const global = layers.get(-1)
     if (global !== undefined) globals[name] = finish(name, global)
     const last = Math.max(...layers.keys())
@@ -170,11 +192,20 @@ export function summarize(statistics: RequestStatistics): StatisticsSummary {
   return { layerSeries, globals }
 }
 
+/** What rules read, over one phase. */
+export function summarizePhase(statistics: RequestStatistics, phase: Phase): PhaseStatistics {
+  const cells = statistics.phases[phase]
+  const logitRows = cells.get('final_logits.entropy_mean')?.get(-1)?.weight ?? 0
+  return { logitRows, ...summarize({ cells }) }
+}
+
 type Entries<T> = [string, [number, T][]][]
 
 /** The state as JSON, and back. */
 export interface StoredStatistics {
   readonly cells: Entries<Cell>
+  /** Checkpoints of older exporters have none. */
+  readonly phases?: Readonly<Record<Phase, Entries<Cell>>>
   readonly seen: Entries<number>
   readonly nan: number
   readonly posInf: number
@@ -185,11 +216,25 @@ export function storeStatistics(statistics: RequestStatistics): StoredStatistics
   const entries = <T>(map: Map<string, Map<number, T>>): Entries<T> =>
     Array.from(map, ([name, layers]) => [name, Array.from(layers)])
   const { nan, posInf, negInf } = statistics
-  return { cells: entries(statistics.cells), seen: entries(statistics.seen), nan, posInf, negInf }
+  return {
+    cells: entries(statistics.cells),
+    phases: {
+      prefill: entries(statistics.phases.prefill),
+      decode: entries(statistics.phases.decode),
+    },
+    seen: entries(statistics.seen),
+    ...{ nan, posInf, negInf },
+  }
 }
 
 export function restoreStatistics(stored: StoredStatistics): RequestStatistics {
   const maps = <T>(entries: Entries<T>) =>
     new Map(entries.map(([name, layers]) => [name, new Map(layers)]))
-  return { ...stored, cells: maps(stored.cells), seen: maps(stored.seen) }
+  const { prefill = [], decode = [] } = stored.phases ?? {}
+  return {
+    ...stored,
+    cells: maps(stored.cells),
+    phases: { prefill: maps(prefill), decode: maps(decode) },
+    seen: maps(stored.seen),
+  }
 }

@@ -11,23 +11,26 @@ import { collectorLimits } from './limits.ts'
 import type {
   ModelInfo,
   Phase,
+  PhaseStatistics,
   PhaseSummary,
   ProducerInfo,
   RequestInfo,
   RequestSummary,
-  SliceStatistics,
 } from './records.ts'
 import {
   addSlice,
   countSlice,
   createStatistics,
+  type MeasuredSlice,
   type RequestStatistics,
   restoreStatistics,
   type StoredStatistics,
   storeStatistics,
   summarize,
+  summarizePhase,
 } from './request-statistics.ts'
 import type { LossCount } from './segments.ts'
+import { phaseEvidence } from './verdict.ts'
 import type { Verdicts } from './verdicts.ts'
 
 interface PhaseState {
@@ -53,12 +56,7 @@ export interface ActiveRequest {
   readonly doubts: string[]
 }
 
-export interface SliceFacts {
-  readonly hook: string
-  readonly layer: number
-  readonly tokenStart: number
-  readonly tokenEnd: number
-  readonly statistics: SliceStatistics
+export interface SliceFacts extends MeasuredSlice {
   readonly nan: number
   readonly posInf: number
   readonly negInf: number
@@ -187,8 +185,7 @@ export function createRegistry(options: RegistryOptions): RequestRegistry {
       const { statistics } = request
       request.lastSeenMicros = slice.capturedAtMicros
       countSlice(statistics, slice.hook, slice.layer)
-      const { hook, layer, tokenStart, tokenEnd } = slice
-      addSlice(statistics, hook, layer, tokenStart, tokenEnd, slice.statistics)
+      addSlice(statistics, slice)
       statistics.nan += slice.nan
       statistics.posInf += slice.posInf
       // A logit of −Inf is a token the model was told not to take, and a masked score is one too.
@@ -229,10 +226,11 @@ export function createRegistry(options: RegistryOptions): RequestRegistry {
     restore(stored) {
       model = stored.model
       for (const request of stored.requests) {
-        requests.set(request.info.key, {
-          ...request,
-          statistics: restoreStatistics(request.statistics),
-        })
+        const restored = { ...request, statistics: restoreStatistics(request.statistics) }
+        requests.set(request.info.key, restored)
+        if (request.statistics.phases === undefined) {
+          note(restored.doubts, 'its first part was measured by an older exporter')
+        }
       }
     },
   }
@@ -319,11 +317,15 @@ function summarizeRequest(
   })
   const nonfinite = statistics.nan + statistics.posInf + statistics.negInf
   const { tokens, model } = request
+  const phases = phaseSummaries(request, endedAtMicros)
+  const phaseStatistics: Partial<Record<Phase, PhaseStatistics>> = {}
+  for (const { phase } of phases) phaseStatistics[phase] = summarizePhase(statistics, phase)
   const promptTokens = end?.promptTokens ?? request.phases.prefill?.tokenEnd ?? 0
   const summed = summarize(statistics)
   const judgement = options.verdicts.judge(model, {
-    ...summed,
+    phases: phaseEvidence(phases, phaseStatistics),
     nonfinite,
+    measured: Object.keys(summed.globals).length + Object.keys(summed.layerSeries).length > 0,
     completeness,
     tokens,
     promptTokens,
@@ -340,10 +342,11 @@ function summarizeRequest(
     tokens,
     promptTokens,
     steps: request.steps,
-    phases: phaseSummaries(request, endedAtMicros),
+    phases,
     ...judgement,
     completeness,
     ...summed,
+    phaseStatistics,
     nan: statistics.nan,
     posInf: statistics.posInf,
     negInf: statistics.negInf,

@@ -5,7 +5,7 @@
  * model, so they are far out: only what no healthy model was seen to do lies beyond them. What is
  * unusual for one model is known only after calibration (docs/verdicts.md).
  */
-import type { Verdict } from './records.ts'
+import type { Phase, Verdict } from './records.ts'
 import type { StatisticGroup } from './statistic-groups.ts'
 
 /** Every rule, by the verdict that it can give. */
@@ -50,6 +50,12 @@ export interface JudgedStatistic {
   readonly fromLayer?: number
   /** The first layer that the built-in bounds are for. */
   readonly defaultsFromLayer?: number
+  /** Judged over the tokens of each of these phases apart: a long prompt would hide an answer. */
+  readonly phases: readonly Phase[]
+  /** Generated tokens that give a first value in decoding; 1 where not named. */
+  readonly decodeTokensMin?: number
+  /** Values that are possible, both ends included. */
+  readonly range: readonly [number, number]
 }
 
 /** A factor of 1.25: a layer's norms depend little on the prompt. */
@@ -58,6 +64,14 @@ const NORM_MARGIN = Math.log(1.25)
 const SHARE_MARGIN = 0.5
 /** 0.5 becomes 0.12 or 0.88: a layer without a sink has 1/n on the first of n keys. */
 const SINK_MARGIN = 2
+
+const both: readonly Phase[] = ['prefill', 'decode']
+/** Rows of generated tokens are compared in windows of so many: docs/statistics.md. */
+const WINDOW_TOKENS = 32
+const share = [0, 1] as const
+const positive = [Number.MIN_VALUE, Number.MAX_VALUE] as const
+/** The natural logarithm of 2^24 tokens: no vocabulary is larger. */
+const ENTROPY_MAX = 24 * Math.LN2
 
 const collapsed = (bound: number | null, scale: Scale): Side => ({
   rule: 'collapsed',
@@ -75,6 +89,9 @@ export const judgedStatistics: readonly JudgedStatistic[] = [
     below: { rule: 'low_entropy', bound: 1e-3, scale: 'log', marginMin: Math.LN2 },
     // As uncertain as among 33 tokens, on average over an answer. Measured: docs/verdicts.md.
     above: { rule: 'high_entropy', bound: 3.5, scale: 'linear', marginMin: 0.5 },
+    // What the model expected of the prompt says nothing of what it made of it.
+    phases: ['decode'],
+    range: [0, ENTROPY_MAX],
   },
   {
     hook: 'token_ids',
@@ -83,6 +100,8 @@ export const judgedStatistics: readonly JudgedStatistic[] = [
     below: null,
     // Half of all 4-grams came before: people are at 0.006, greedy models at 0.44 (Welleck 2020).
     above: { rule: 'looping', bound: 0.5, scale: 'linear', marginMin: 0.2 },
+    phases: ['decode'],
+    range: share,
   },
   ...['resid_pre', 'resid_final'].flatMap((hook): JudgedStatistic[] => [
     {
@@ -93,6 +112,9 @@ export const judgedStatistics: readonly JudgedStatistic[] = [
       // All tokens point one way. The last layer of GPT-2 is at 0.99 (Ethayarajh 2019), healthy.
       above: collapsed(0.9995, 'share'),
       fromLayer: 1,
+      phases: both,
+      decodeTokensMin: WINDOW_TOKENS,
+      range: [-1, 1],
     },
     {
       hook,
@@ -102,6 +124,9 @@ export const judgedStatistics: readonly JudgedStatistic[] = [
       below: collapsed(0.022, 'share'),
       above: null,
       fromLayer: 1,
+      phases: both,
+      decodeTokensMin: WINDOW_TOKENS,
+      range: share,
     },
     {
       hook,
@@ -112,6 +137,8 @@ export const judgedStatistics: readonly JudgedStatistic[] = [
       above: collapsed(8, 'log'),
       defaultsFromLayer: 2,
       needsLayerBefore: true,
+      phases: both,
+      range: positive,
     },
     {
       hook,
@@ -121,6 +148,8 @@ export const judgedStatistics: readonly JudgedStatistic[] = [
       // Norms differ between models by orders of magnitude, so nothing is built in.
       below: collapsed(null, 'log'),
       above: collapsed(null, 'log'),
+      phases: both,
+      range: positive,
     },
   ]),
   {
@@ -130,6 +159,8 @@ export const judgedStatistics: readonly JudgedStatistic[] = [
     // The mean head of a layer looks at one key besides the sink, or at all keys alike.
     below: collapsed(0.1, 'share'),
     above: collapsed(0.995, 'share'),
+    phases: both,
+    range: share,
   },
   {
     hook: 'pattern',
@@ -138,8 +169,21 @@ export const judgedStatistics: readonly JudgedStatistic[] = [
     // A strong sink is normal, and some layers of every model have none.
     below: { ...collapsed(null, 'share'), marginMin: SINK_MARGIN },
     above: { ...collapsed(null, 'share'), marginMin: SINK_MARGIN },
+    phases: both,
+    range: share,
   },
 ]
+
+export function judgedName({ hook, statistic }: JudgedStatistic): string {
+  return `${hook}.${statistic}`
+}
+
+/** `<hook>.<statistic>` of all that rules read. */
+export const ruleStatistics: ReadonlySet<string> = new Set([
+  ...judgedStatistics.map(judgedName),
+  'token_ids.loop_period',
+  'token_ids.tokens_tracked',
+])
 
 export const verdictLimits = {
   /** Entropy is judged from so many generated tokens on: the mean of fewer follows single words. */

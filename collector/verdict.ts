@@ -3,7 +3,8 @@
  *
  * `ok` needs every rule that is switched on to have all of its evidence, and a complete capture.
  * Taking evidence away can turn a verdict into `unknown`, never into `ok`. A missing or non-finite
- * value is no evidence.
+ * value is no evidence. What a prompt and what an answer did to the model are judged apart: the mean
+ * over both would hide a fault that begins while a request runs.
  */
 import type { LearntBounds } from './baseline.ts'
 import { type Bounds, boundsOf, onScale } from './baseline-bounds.ts'
@@ -11,21 +12,32 @@ import {
   type BaselineKind,
   type Completeness,
   type Finding,
+  type Phase,
+  type PhaseStatistics,
+  type PhaseSummary,
   type Verdict,
   verdicts,
 } from './records.ts'
 import type { StatisticGroup } from './statistic-groups.ts'
 import {
   type JudgedStatistic,
+  judgedName,
   judgedStatistics,
   type VerdictRule,
   verdictLimits,
 } from './verdict-rules.ts'
 
+export interface PhaseEvidence extends PhaseStatistics {
+  /** Tokens that the model processed in this phase. */
+  readonly tokens: number
+}
+
 /** What is known of a request that has ended. */
 export interface VerdictEvidence {
-  readonly layerSeries: Readonly<Record<string, readonly (number | null)[]>>
-  readonly globals: Readonly<Record<string, number>>
+  /** The phases that its steps announced. */
+  readonly phases: Readonly<Partial<Record<Phase, PhaseEvidence>>>
+  /** Whether there is any statistic at all. */
+  readonly measured: boolean
   /** NaN and infinite elements, less those that mean a masked one. */
   readonly nonfinite: number
   readonly completeness: Completeness
@@ -69,7 +81,7 @@ export function judge(
   }
   if (rules.has('nonfinite')) judgeNonfinite(evidence, findings, missing)
   if (rules.has('collapsed')) judgeStructure(evidence, settings, learnt, findings, missing)
-  if (rules.has('looping')) judgeLoops(evidence, learnt, findings, missing)
+  if (rules.has('looping')) judgeLoops(evidence, settings, learnt, findings, missing)
   if (rules.has('low_entropy') || rules.has('high_entropy')) {
     judgeEntropy(evidence, rules, learnt, findings, missing)
   }
@@ -85,8 +97,22 @@ export function judge(
   }
 }
 
+/** Puts what a request's phases were next to what was measured in them. */
+export function phaseEvidence(
+  phases: readonly PhaseSummary[],
+  statistics: Readonly<Partial<Record<Phase, PhaseStatistics>>>,
+): VerdictEvidence['phases'] {
+  const none: PhaseStatistics = { logitRows: 0, layerSeries: {}, globals: {} }
+  return Object.fromEntries(
+    phases.map(({ phase, tokenStart, tokenEnd }) => [
+      phase,
+      { ...none, ...statistics[phase], tokens: tokenEnd - tokenStart },
+    ]),
+  )
+}
+
 function judgeNonfinite(evidence: VerdictEvidence, findings: Finding[], missing: string[]): void {
-  const { nonfinite, globals, layerSeries } = evidence
+  const { nonfinite, measured } = evidence
   if (nonfinite > 0) {
     findings.push({
       verdict: 'nonfinite',
@@ -96,9 +122,7 @@ function judgeNonfinite(evidence: VerdictEvidence, findings: Finding[], missing:
       direction: 'above',
       layer: null,
     })
-  } else if (Object.keys(globals).length + Object.keys(layerSeries).length === 0) {
-    missing.push('no tensor was measured')
-  }
+  } else if (!measured) missing.push('no tensor was measured')
 }
 
 function judgeEntropy(
@@ -110,18 +134,22 @@ function judgeEntropy(
 ): void {
   const { entropyTokensMin } = verdictLimits
   const generated = generatedTokens(evidence)
-  const value = globalOf(evidence, 'final_logits.entropy_mean')
+  const value = decodedOf(evidence, 'final_logits.entropy_mean')
+  const rows = evidence.phases.decode?.logitRows ?? 0
   if (generated < entropyTokensMin) {
     missing.push(`${tokensText(generated)}: entropy is judged from ${entropyTokensMin} on`)
-  } else if (value === null) missing.push('final_logits.entropy_mean has no value')
-  else {
-    const found = outside(statisticOf('final_logits', 'entropy_mean'), value, -1, learnt)
+  } else if (value === null || rows < entropyTokensMin) {
+    missing.push(`final_logits: ${rows} of ${generated} generated tokens were measured`)
+  } else {
+    const judged = statisticOf('final_logits', 'entropy_mean')
+    const found = outside(judged, value, { phase: 'decode', layer: -1 }, learnt)
     if (found !== null && rules.has(found.verdict)) findings.push(found)
   }
 }
 
 function judgeLoops(
   evidence: VerdictEvidence,
+  { groups }: VerdictSettings,
   learnt: LearntBounds | null,
   findings: Finding[],
   missing: string[],
@@ -132,14 +160,18 @@ function judgeLoops(
     missing.push('no generated token was processed: there is nothing to find loops in')
     return
   }
-  const tracked = globalOf(evidence, 'token_ids.tokens_tracked') ?? 0
+  if (!groups.has('sequence')) {
+    missing.push('token_ids: capture.statistics leaves out sequence, which loops are found by')
+    return
+  }
+  const tracked = decodedOf(evidence, 'token_ids.tokens_tracked') ?? 0
   if (tracked !== generated) {
     missing.push(`token_ids: ${tracked} of ${generated} generated tokens were followed`)
   }
   // Too short for a loop by definition: that all tokens were followed is evidence enough.
   if (generated < loopTokensMin) return
-  const period = globalOf(evidence, 'token_ids.loop_period')
-  const repetition = globalOf(evidence, 'token_ids.repetition')
+  const period = decodedOf(evidence, 'token_ids.loop_period')
+  const repetition = decodedOf(evidence, 'token_ids.repetition')
   if (period === null) missing.push('token_ids.loop_period has no value')
   if (repetition === null) missing.push('token_ids.repetition has no value')
   if (repetition === null) return
@@ -150,9 +182,10 @@ function judgeLoops(
     findings.push({ verdict: 'looping', statistic, value: period, bound, direction, layer: null })
     return
   }
-  const found = outside(statisticOf('token_ids', 'repetition'), repetition, -1, learnt)
+  const judged = statisticOf('token_ids', 'repetition')
+  const found = outside(judged, repetition, { phase: 'decode', layer: -1 }, learnt)
   if (found === null) return
-  const entropy = globalOf(evidence, 'final_logits.entropy_mean')
+  const entropy = decodedOf(evidence, 'final_logits.entropy_mean')
   if (entropy === null) missing.push('repetition is judged with final_logits.entropy_mean only')
   else if (entropy <= loopEntropyMax) findings.push(found)
 }
@@ -164,36 +197,73 @@ function judgeStructure(
   findings: Finding[],
   missing: string[],
 ): void {
+  if (!knowsLayers(evidence)) {
+    missing.push(`the MODEL record says ${evidence.layers} layers, fewer than it captures`)
+  }
+  const { tokens, promptTokens, phases } = evidence
+  if (promptTokens > 0 && phases.prefill === undefined) missing.push('no prefill step was seen')
+  if (tokens > promptTokens && phases.decode === undefined) missing.push('no decode step was seen')
   let judged = 0
-  for (const judgedStatistic of judgedStatistics) {
-    const { hook, statistic, group } = judgedStatistic
-    if ((judgedStatistic.below ?? judgedStatistic.above)?.rule !== 'collapsed') continue
-    if (group !== null && !groups.has(group)) continue
-    let worst: { finding: Finding; distance: number } | null = null
-    let absent = 0
-    for (const layer of expectedLayers(evidence, judgedStatistic)) {
-      if (!isBounded(judgedStatistic, layer, learnt)) continue
-      const value =
-        layer < 0
-          ? globalOf(evidence, `${hook}.${statistic}`)
-          : finite(evidence.layerSeries[`${hook}.${statistic}`]?.[layer])
-      judged += 1
-      if (value === null) {
-        absent += 1
-        continue
-      }
-      const finding = outside(judgedStatistic, value, layer, learnt)
-      if (finding === null) continue
-      const distance = distanceOf(judgedStatistic, finding)
-      if (worst === null || distance > worst.distance) worst = { finding, distance }
+  for (const statistic of judgedStatistics) {
+    if ((statistic.below ?? statistic.above)?.rule !== 'collapsed') continue
+    if (statistic.group !== null && !groups.has(statistic.group)) continue
+    const found: Found[] = []
+    for (const phase of statistic.phases) {
+      const result = judgePhase(evidence, statistic, phase, learnt)
+      judged += result.judged
+      if (result.worst !== null) found.push(result.worst)
+      if (result.absent === 0) continue
+      missing.push(`${judgedName(statistic)} has no ${phase} value in ${layersText(result.absent)}`)
     }
     // One finding per statistic: what breaks in one layer shows in all that follow.
-    if (worst !== null) findings.push(worst.finding)
-    if (absent > 0) missing.push(`${hook}.${statistic} has no value in ${layersText(absent)}`)
+    const worst = found.sort((a, b) => b.distance - a.distance)[0]
+    if (worst !== undefined) findings.push(worst.finding)
   }
   if (judged === 0) {
     missing.push('neither the residual stream nor attention was measured for collapse')
   }
+}
+
+interface Found {
+  readonly finding: Finding
+  /** How far beyond its bound the value is. */
+  readonly distance: number
+}
+
+/** The worst layer, how many were looked at, and how many of those have no value. */
+function judgePhase(
+  evidence: VerdictEvidence,
+  statistic: JudgedStatistic,
+  phase: Phase,
+  learnt: LearntBounds | null,
+): { readonly worst: Found | null; readonly judged: number; readonly absent: number } {
+  const measured = evidence.phases[phase]
+  const { decodeTokensMin = 1 } = statistic
+  const due = measured !== undefined && (phase === 'prefill' || measured.tokens >= decodeTokensMin)
+  let worst: Found | null = null
+  let judged = 0
+  let absent = 0
+  for (const layer of due ? expectedLayers(evidence, statistic) : []) {
+    const place = { phase, layer }
+    if (!isBounded(statistic, place, learnt)) continue
+    const name = judgedName(statistic)
+    const value = finite(layer < 0 ? measured?.globals[name] : measured?.layerSeries[name]?.[layer])
+    judged += 1
+    if (value === null) {
+      absent += 1
+      continue
+    }
+    const finding = outside(statistic, value, place, learnt)
+    if (finding === null) continue
+    const distance = distanceOf(statistic, finding)
+    if (worst === null || distance > worst.distance) worst = { finding, distance }
+  }
+  return { worst, judged, absent }
+}
+
+/** Without the number of layers nobody knows which layer the last one is compared with. */
+function knowsLayers({ capture, layers }: VerdictEvidence): boolean {
+  return layers > Math.max(0, ...Object.values(capture).flat())
 }
 
 /** Layers of a hook that must have a value of the statistic. */
@@ -208,17 +278,28 @@ function expectedLayers(evidence: VerdictEvidence, statistic: JudgedStatistic): 
   return captured.filter((layer) => stream.includes(layer < 0 ? layers - 1 : layer - 1))
 }
 
-function boundsFor(statistic: JudgedStatistic, layer: number, learnt: LearntBounds | null): Bounds {
-  const name = `${statistic.hook}.${statistic.statistic}`
-  const quantiles = layer < 0 ? learnt?.globals[name] : learnt?.layers[name]?.[layer]
+/** Where a value is of; layer −1 for a global hook. */
+interface Place {
+  readonly phase: Phase
+  readonly layer: number
+}
+
+function boundsFor(
+  statistic: JudgedStatistic,
+  { phase, layer }: Place,
+  learnt: LearntBounds | null,
+): Bounds {
+  const name = judgedName(statistic)
+  const known = learnt?.phases[phase]
+  const quantiles = layer < 0 ? known?.globals[name] : known?.layers[name]?.[layer]
   if (quantiles !== undefined && quantiles !== null) return boundsOf(quantiles, statistic)
   const covered = layer < 0 || layer >= (statistic.defaultsFromLayer ?? 0)
   if (!covered) return { low: null, high: null }
   return { low: statistic.below?.bound ?? null, high: statistic.above?.bound ?? null }
 }
 
-function isBounded(statistic: JudgedStatistic, layer: number, learnt: LearntBounds | null) {
-  const { low, high } = boundsFor(statistic, layer, learnt)
+function isBounded(statistic: JudgedStatistic, place: Place, learnt: LearntBounds | null) {
+  const { low, high } = boundsFor(statistic, place, learnt)
   return low !== null || high !== null
 }
 
@@ -226,15 +307,12 @@ function isBounded(statistic: JudgedStatistic, layer: number, learnt: LearntBoun
 function outside(
   statistic: JudgedStatistic,
   value: number,
-  layer: number,
+  place: Place,
   learnt: LearntBounds | null,
 ): Finding | null {
-  const { low, high } = boundsFor(statistic, layer, learnt)
-  const facts = {
-    statistic: `${statistic.hook}.${statistic.statistic}`,
-    value,
-    layer: layer < 0 ? null : layer,
-  }
+  const { low, high } = boundsFor(statistic, place, learnt)
+  const { phase, layer } = place
+  const facts = { statistic: judgedName(statistic), value, layer: layer < 0 ? null : layer, phase }
   if (statistic.below !== null && low !== null && value < low) {
     return { ...facts, verdict: statistic.below.rule, bound: low, direction: 'below' }
   }
@@ -269,8 +347,9 @@ function layersText(count: number): string {
   return count === 1 ? 'one layer' : `${count} layers`
 }
 
-function globalOf(evidence: VerdictEvidence, name: string): number | null {
-  return finite(evidence.globals[name])
+/** A global value over the generated tokens alone. */
+function decodedOf({ phases }: VerdictEvidence, name: string): number | null {
+  return finite(phases.decode?.globals[name])
 }
 
 function finite(value: number | null | undefined): number | null {

@@ -119,8 +119,9 @@ function identityText({ model }: Learnt): string {
 }
 
 function leftOutText(learner: Learner): string {
-  const { nonfinite, incomplete, unknown_model: unknown } = learner.leftOut()
-  return `left out: ${nonfinite} nonfinite, ${incomplete} incomplete, ${unknown} without a model`
+  const { nonfinite, incomplete, unknown_model: unknown, without_phases } = learner.leftOut()
+  const known = `${nonfinite} nonfinite, ${incomplete} incomplete, ${unknown} without a model`
+  return `left out: ${known}, ${without_phases} of an older exporter without values per phase`
 }
 
 function report(
@@ -131,10 +132,9 @@ function report(
 ): void {
   const written = dryRun === true ? null : path
   if (json === true) {
-    const { nonfinite, incomplete, unknown_model } = learner.leftOut()
     printJson({
       written,
-      left_out: { nonfinite, incomplete, unknown_model },
+      left_out: learner.leftOut(),
       models: models.map((one) => ({
         model: one.model.name,
         revision: one.model.revision,
@@ -151,7 +151,7 @@ function report(
   for (const one of models) {
     print(`${identityText(one)}: ${one.requests} requests`)
     if (one.baseline === null)
-      tell('  too few to learn from; its requests keep the bounds they had')
+      tell('  too few to learn from, or nothing judged; its requests keep the bounds they had')
     else print(`${quantileTable(one.baseline, one.findings)}\n`)
   }
   tell(leftOutText(learner))
@@ -159,18 +159,23 @@ function report(
 }
 
 function quantileTable(baseline: Baseline, findings: Learnt['findings']): string {
-  const rows = [
-    ...Object.entries(baseline.globals).map(([name, one]) => ({ name, of: [one] })),
-    ...Object.entries(baseline.layers).map(([name, series]) => ({
-      name,
-      of: series.filter((one) => one !== null),
-    })),
-  ]
-  const learnt = new Set(rows.map(({ name }) => name))
+  const rows = (['prefill', 'decode'] as const).flatMap((phase) => {
+    const { globals, layers } = baseline.phases[phase]
+    return [
+      ...Object.entries(globals).map(([name, one]) => ({ name, phase, of: [one] })),
+      ...Object.entries(layers).map(([name, series]) => ({
+        name,
+        phase,
+        of: series.filter((one) => one !== null),
+      })),
+    ]
+  })
+  const learnt = new Set(rows.map(({ name, phase }) => `${phase} ${name}`))
   const unlearnt = Object.entries(findings).filter(([name]) => !learnt.has(name))
   return table(
     [
       { title: 'STATISTIC' },
+      { title: 'PHASE' },
       { title: 'LAYERS', right: true },
       { title: 'N', right: true },
       { title: 'P1', right: true },
@@ -179,17 +184,18 @@ function quantileTable(baseline: Baseline, findings: Learnt['findings']): string
       { title: 'FINDINGS', right: true },
     ],
     [
-      ...rows.map(({ name, of }) => [
+      ...rows.map(({ name, phase, of }) => [
         name,
+        phase,
         String(of.length),
         String(Math.min(...of.map(({ n }) => n))),
         numberText(Math.min(...of.map(({ p1 }) => p1)), 3),
         numberText(middle(of), 3),
         numberText(Math.max(...of.map(({ p99 }) => p99)), 3),
-        String(findings[name] ?? 0),
+        String(findings[`${phase} ${name}`] ?? 0),
       ]),
       // Found by bounds that are built in, such as loops.
-      ...unlearnt.map(([name, count]) => [name, '–', '–', '–', '–', '–', String(count)]),
+      ...unlearnt.map(([name, count]) => [name, '–', '–', '–', '–', '–', '–', String(count)]),
     ],
     styles().bold,
   )

@@ -23,14 +23,30 @@ function entry(change: Partial<Baseline> = {}): Baseline {
     learnt_at: '2026-11-22T00:00:00.000Z',
     first_request_at: '2026-11-21T00:00:00.000Z',
     last_request_at: '2026-11-21T01:00:00.000Z',
-    globals: { 'final_logits.entropy_mean': quantiles },
-    layers: { 'resid_pre.l2_no_first_mean': [null, quantiles] },
+    phases: {
+      prefill: { globals: {}, layers: { 'resid_pre.l2_no_first_mean': [null, quantiles] } },
+      decode: {
+        globals: { 'final_logits.entropy_mean': quantiles },
+        layers: { 'resid_pre.l2_no_first_mean': [null, quantiles] },
+      },
+    },
     ...change,
   }
 }
 
+const empty = { globals: {}, layers: {} }
+
+/** A document whose only entry holds these parts, in decoding unless a test says otherwise. */
+function holding(globals: object, layers: object = {}, phase = 'decode'): string {
+  const phases = { prefill: empty, decode: empty, [phase]: { globals, layers } }
+  return document([{ ...entry(), phases }])
+}
+
+const entropy = (change: object) =>
+  holding({ 'final_logits.entropy_mean': { ...quantiles, ...change } })
+
 function document(baselines: unknown[], change: Record<string, unknown> = {}): string {
-  const whole: BaselineDocument = { format: 'ring2-baselines', version: 1, baselines: [] }
+  const whole: BaselineDocument = { format: 'ring2-baselines', version: 2, baselines: [] }
   return JSON.stringify({ ...whole, baselines, ...change })
 }
 
@@ -58,20 +74,27 @@ describe('a document of baselines', () => {
     ['is cut short', document([entry()]).slice(0, 200)],
     ['is a list', '[]'],
     ['is another format', document([], { format: 'other' })],
-    ['is a later version', document([], { version: 2 })],
+    ['is of another version', document([], { version: 1 })],
     ['has no list', document([], { baselines: {} })],
     ['has an entry without a revision', document([{ ...entry(), revision: undefined }])],
     ['has a count of nothing', document([entry({ requests: 0 })])],
+    ['has a text for a number', entropy({ p1: '1' })],
+    ['has null for a number', entropy({ p50: null })],
+    ['has falling quantiles', entropy({ p99: 0 })],
+    ['has an entropy below 0', entropy({ p0_1: -0.1 })],
+    ['has an entropy beyond any vocabulary', entropy({ p99_9: 17 })],
+    ['has a statistic that no rule reads', holding({ 'final_logits.entropy_median': quantiles })],
     [
-      'has a text for a number',
-      document([{ ...entry(), globals: { x: { ...quantiles, p1: '1' } } }]),
+      'has entropies of prompts',
+      holding({ 'final_logits.entropy_mean': quantiles }, {}, 'prefill'),
     ],
-    [
-      'has null for a number',
-      document([{ ...entry(), globals: { x: { ...quantiles, p50: null } } }]),
-    ],
-    ['has falling quantiles', document([{ ...entry(), globals: { x: { ...quantiles, p99: 0 } } }])],
-    ['has layers that are no list', document([{ ...entry(), layers: { x: quantiles } }])],
+    ['has one value for all layers', holding({ 'resid_pre.l2_no_first_mean': quantiles })],
+    ['has layers of what has none', holding({}, { 'final_logits.entropy_mean': [quantiles] })],
+    ['has a share above 1', holding({}, { 'pattern.sink_mass': [quantiles] })],
+    ['has a norm of 0', holding({}, { 'resid_pre.l2_no_first_mean': [{ ...quantiles, p0_1: 0 }] })],
+    ['has layers that are no list', holding({}, { 'resid_pre.l2_no_first_mean': quantiles })],
+    ['has no bound at all', holding({}, { 'pattern.sink_mass': [null, null] })],
+    ['has one phase only', document([{ ...entry(), phases: { decode: entry().phases.decode } }])],
     ['has a model twice', document([entry(), entry()])],
   ])('that %s is refused, with its name and the place', (_what, text) => {
     try {

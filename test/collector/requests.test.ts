@@ -63,6 +63,7 @@ function addStep(registry: RequestRegistry, step: StepRow, atMicros: number): vo
     registry.addSlice(request, {
       hook: 'resid_pre',
       layer,
+      phase: step.phase,
       tokenStart: step.tokenStart,
       tokenEnd: step.tokenEnd,
       statistics: { l2Mean: layer + step.tokenStart, l2Max: layer + step.tokenStart },
@@ -119,6 +120,11 @@ test('a request from REQUEST to REQUEST_END is summed up over its steps', () => 
       // Means are weighted by tokens: three of value 0 and one of value 3.
       layerSeries: { 'resid_pre.l2_mean': [0.75, 1.75], 'resid_pre.l2_max': [3, 4] },
       globals: {},
+      // No rule reads those two.
+      phaseStatistics: {
+        prefill: { logitRows: 0, layerSeries: {}, globals: {} },
+        decode: { logitRows: 0, layerSeries: {}, globals: {} },
+      },
       nan: 0,
       posInf: 0,
       negInf: 0,
@@ -320,6 +326,7 @@ describe('requests that never end', () => {
 describe('values that are no numbers', () => {
   const slice = {
     layer: 0,
+    phase: 'prefill' as const,
     tokenStart: 0,
     tokenEnd: 1,
     statistics: {},
@@ -384,6 +391,19 @@ test('a registry that went through a checkpoint goes on as if nothing had happen
     'complete',
     'complete',
   ])
+})
+
+test('a request that an older exporter measured in part is not known in full', () => {
+  const before = open()
+  before.registry.setModel(tiny())
+  addStep(before.registry, row(1, 0, 3), second)
+  const stored = JSON.parse(JSON.stringify(before.registry.store()))
+  for (const request of stored.requests) delete request.statistics.phases
+  const { registry, ended } = open()
+  registry.restore(stored)
+  addStep(registry, row(1, 3, 4), 2 * second)
+  registry.end(end(1, 2, 4), 3 * second)
+  expect(ended).toMatchObject([{ verdict: 'unknown', completeness: { state: 'unknown' } }])
 })
 
 test('a request restored without a model learns it from its next step', () => {

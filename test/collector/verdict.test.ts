@@ -1,8 +1,14 @@
 import { describe, expect, test } from 'vitest'
-import type { LearntBounds } from '../../collector/baseline.ts'
+import type { LearntBounds, PhaseBounds } from '../../collector/baseline.ts'
 import { learnQuantiles } from '../../collector/baseline-bounds.ts'
+import type { Phase } from '../../collector/records.ts'
 import { type StatisticGroup, statisticGroups } from '../../collector/statistic-groups.ts'
-import { judge, type VerdictEvidence, type VerdictSettings } from '../../collector/verdict.ts'
+import {
+  judge,
+  type PhaseEvidence,
+  type VerdictEvidence,
+  type VerdictSettings,
+} from '../../collector/verdict.ts'
 import { type VerdictRule, verdictRules } from '../../collector/verdict-rules.ts'
 
 const everything: VerdictSettings = {
@@ -14,27 +20,51 @@ function only(...rules: VerdictRule[]): VerdictSettings {
   return { ...everything, rules: new Set(rules) }
 }
 
+type Series = Record<string, (number | null)[]>
+type Values = Record<string, number>
+
+const series: Series = {
+  'resid_pre.token_cosine_mean': [0.2, 0.6],
+  'resid_pre.rank_residual': [0.9, 0.7],
+  'resid_pre.l2_no_first_mean': [3, 50],
+  'resid_pre.layer_growth_mean': [null, 16],
+  'pattern.entropy_no_sink_mean': [0.8, 0.5],
+  'pattern.sink_mass': [0.05, 0.6],
+}
+
+const streamEnd: Values = {
+  'resid_final.token_cosine_mean': 0.5,
+  'resid_final.rank_residual': 0.8,
+  'resid_final.l2_no_first_mean': 60,
+  'resid_final.layer_growth_mean': 1.2,
+}
+
+const generated: Values = {
+  'final_logits.entropy_mean': 1.4,
+  'token_ids.repetition': 0.05,
+  'token_ids.loop_period': 0,
+  'token_ids.tokens_tracked': 40,
+}
+
+const healthyPrefill: PhaseEvidence = {
+  tokens: 20,
+  logitRows: 1,
+  layerSeries: series,
+  globals: { ...streamEnd, 'final_logits.entropy_mean': 1.4 },
+}
+
+const healthyDecode: PhaseEvidence = {
+  tokens: 40,
+  logitRows: 40,
+  layerSeries: series,
+  globals: { ...streamEnd, ...generated },
+}
+
 /** A request of a model with two layers that all rules have evidence for, and none finds fault with. */
 function healthy(change: Partial<VerdictEvidence> = {}): VerdictEvidence {
   return {
-    layerSeries: {
-      'resid_pre.token_cosine_mean': [0.2, 0.6],
-      'resid_pre.rank_residual': [0.9, 0.7],
-      'resid_pre.l2_no_first_mean': [3, 50],
-      'resid_pre.layer_growth_mean': [null, 16],
-      'pattern.entropy_no_sink_mean': [0.8, 0.5],
-      'pattern.sink_mass': [0.05, 0.6],
-    },
-    globals: {
-      'final_logits.entropy_mean': 1.4,
-      'resid_final.token_cosine_mean': 0.5,
-      'resid_final.rank_residual': 0.8,
-      'resid_final.l2_no_first_mean': 60,
-      'resid_final.layer_growth_mean': 1.2,
-      'token_ids.repetition': 0.05,
-      'token_ids.loop_period': 0,
-      'token_ids.tokens_tracked': 40,
-    },
+    phases: { prefill: healthyPrefill, decode: healthyDecode },
+    measured: true,
     nonfinite: 0,
     completeness: { state: 'complete', expected: 10, seen: 10, reasons: [] },
     tokens: 60,
@@ -51,12 +81,30 @@ function healthy(change: Partial<VerdictEvidence> = {}): VerdictEvidence {
   }
 }
 
-function withGlobals(globals: Record<string, number>): VerdictEvidence {
-  return healthy({ globals: { ...healthy().globals, ...globals } })
+function withPhase(phase: Phase, change: Partial<PhaseEvidence>): VerdictEvidence {
+  const { prefill = healthyPrefill, decode = healthyDecode } = healthy().phases
+  const phases = { prefill, decode }
+  return healthy({ phases: { ...phases, [phase]: { ...phases[phase], ...change } } })
 }
 
-function withSeries(series: Record<string, (number | null)[]>): VerdictEvidence {
-  return healthy({ layerSeries: { ...healthy().layerSeries, ...series } })
+function withGlobals(globals: Values): VerdictEvidence {
+  return withPhase('decode', { globals: { ...healthyDecode.globals, ...globals } })
+}
+
+function withSeries(change: Series): VerdictEvidence {
+  return withPhase('decode', { layerSeries: { ...series, ...change } })
+}
+
+/** A request that generated so many tokens, all of them followed. */
+function withGenerated(tokens: number, globals: Values = {}): VerdictEvidence {
+  const tracked = { 'token_ids.tokens_tracked': tokens }
+  const all = { ...healthyDecode.globals, ...tracked, ...globals }
+  const decode = { ...healthyDecode, tokens, logitRows: tokens, globals: all }
+  return healthy({ tokens: 20 + tokens, phases: { prefill: healthyPrefill, decode } })
+}
+
+function bounds(decode: PhaseBounds): LearntBounds {
+  return { phases: { prefill: { globals: {}, layers: {} }, decode } }
 }
 
 const of = (evidence: VerdictEvidence, settings = everything, learnt: LearntBounds | null = null) =>
@@ -73,7 +121,7 @@ describe('a request', () => {
   })
 
   test('is nonfinite with one NaN, whatever else is missing', () => {
-    const judgement = of(healthy({ nonfinite: 1, globals: {}, layerSeries: {} }))
+    const judgement = of(healthy({ nonfinite: 1, phases: {}, measured: false }))
     expect(judgement.verdict).toBe('nonfinite')
     expect(judgement.findings[0]).toMatchObject({ statistic: 'tensor.nonfinite', value: 1 })
   })
@@ -114,6 +162,7 @@ describe('a request', () => {
         bound: 0.1,
         direction: 'below',
         layer: 1,
+        phase: 'decode',
       },
     ])
     expect(of(withSeries({ 'resid_pre.rank_residual': [0.9, 0.001] })).verdict).toBe('collapsed')
@@ -125,45 +174,71 @@ describe('a request', () => {
   })
 
   test('is not judged by the direction of its embeddings: they tell of the text alone', () => {
-    const series = {
+    const alike = {
       'resid_pre.token_cosine_mean': [0.9999, 0.5],
       'resid_pre.rank_residual': [0, 0.5],
     }
-    expect(of(withSeries(series)).verdict).toBe('ok')
+    expect(of(withSeries(alike)).verdict).toBe('ok')
   })
 
   test('is named by its worst finding', () => {
-    const judgement = of({
-      ...withGlobals({ 'final_logits.entropy_mean': 7, 'token_ids.loop_period': 2 }),
-      ...{
-        layerSeries: { ...healthy().layerSeries, 'pattern.entropy_no_sink_mean': [0.999, 0.5] },
-      },
-    })
+    const change = { 'final_logits.entropy_mean': 7, 'token_ids.loop_period': 2 }
+    const judgement = of(
+      withPhase('decode', {
+        globals: { ...healthyDecode.globals, ...change },
+        layerSeries: { ...series, 'pattern.entropy_no_sink_mean': [0.999, 0.5] },
+      }),
+    )
     expect(judgement.findings.map(({ verdict }) => verdict)).toEqual(['collapsed', 'high_entropy'])
     expect(judgement.verdict).toBe('collapsed')
   })
 })
 
 describe('what is missing', () => {
-  test.each<[string, Partial<VerdictEvidence>]>([
-    ['a complete capture', { completeness: { ...healthy().completeness, state: 'unknown' } }],
-    ['a layer', { layerSeries: { ...healthy().layerSeries, 'pattern.sink_mass': [0.05, null] } }],
-    ['a number', { globals: { ...healthy().globals, 'final_logits.entropy_mean': Number.NaN } }],
-    ['tokens', { globals: { ...healthy().globals, 'token_ids.tokens_tracked': 39 } }],
-    ['the answer', { tokens: 20 }],
-    ['everything', { capture: {}, globals: {}, layerSeries: {} }],
-  ])('without %s: unknown, and said in words', (_what, change) => {
+  test.each<[string, VerdictEvidence]>([
+    [
+      'a complete capture',
+      healthy({ completeness: { ...healthy().completeness, state: 'unknown' } }),
+    ],
+    ['a layer', withSeries({ 'pattern.sink_mass': [0.05, null] })],
+    ['a number', withGlobals({ 'final_logits.entropy_mean': Number.NaN })],
+    ['logits of generated tokens', withPhase('decode', { logitRows: 3 })],
+    ['tokens', withGlobals({ 'token_ids.tokens_tracked': 39 })],
+    ['the answer', healthy({ tokens: 20, phases: { prefill: healthyPrefill } })],
+    ['the number of layers', healthy({ layers: 0 })],
+    ['layers enough', healthy({ layers: 1 })],
+    ['everything', healthy({ capture: {}, phases: {}, measured: false })],
+  ])('without %s: unknown, and said in words', (_what, evidence) => {
     // Only a learnt bound makes the mass on the sink evidence.
-    const learnt: LearntBounds = {
+    const learnt = bounds({
       globals: {},
       layers: {
         'pattern.sink_mass': [0.05, 0.6].map((value) => learnQuantiles([value, value], 'share')),
       },
-    }
-    const judgement = judge(healthy(change), everything, learnt, null)
+    })
+    const judgement = judge(evidence, everything, learnt, null)
     expect(judgement.verdict).toBe('unknown')
     expect(judgement.findings).toEqual([])
     expect(judgement.missingEvidence.length).toBeGreaterThan(0)
+  })
+
+  test.each(['prefill', 'decode'] as const)('without any %s step: unknown', (phase) => {
+    const { [phase]: _gone, ...phases } = healthy().phases
+    const judgement = of(healthy({ phases }), only('collapsed'))
+    expect(judgement.missingEvidence).toEqual([`no ${phase} step was seen`])
+    expect(judgement.verdict).toBe('unknown')
+  })
+
+  test('the end of the stream is compared with the last layer, where that one is captured', () => {
+    const { 'resid_final.layer_growth_mean': _growth, ...globals } = healthyPrefill.globals
+    const lacking = (resid_pre: number[]) => {
+      const { phases, capture } = withPhase('prefill', { globals })
+      return of(healthy({ phases, capture: { ...capture, resid_pre } }), only('collapsed'))
+    }
+    expect(lacking([0, 1]).missingEvidence).toEqual([
+      'resid_final.layer_growth_mean has no prefill value in one layer',
+    ])
+    expect(lacking([0]).verdict).toBe('ok')
   })
 
   test('a baseline that cannot be read leaves nothing ok, and finds no less', () => {
@@ -177,54 +252,140 @@ describe('what is missing', () => {
   })
 
   test('a rule that is off needs nothing', () => {
-    const { 'final_logits.entropy_mean': _entropy, ...globals } = healthy().globals
-    const evidence = healthy({ globals })
+    const { 'final_logits.entropy_mean': _entropy, ...globals } = healthyDecode.globals
+    const evidence = withPhase('decode', { globals })
     expect(of(evidence).verdict).toBe('unknown')
     expect(of(evidence, only('nonfinite', 'collapsed', 'looping')).verdict).toBe('ok')
     expect(of(healthy(), only()).verdict).toBe('unknown')
   })
 
-  test('a hook that is not captured, or a group that is off, is not asked for', () => {
+  test('a hook that is not captured, or a statistic whose group is off, is not asked for', () => {
     const { pattern: _pattern, ...capture } = healthy().capture
-    const layerSeries = Object.fromEntries(
-      Object.entries(healthy().layerSeries).filter(([name]) => !name.startsWith('pattern')),
-    )
-    expect(of(healthy({ capture, layerSeries })).verdict).toBe('ok')
+    const part = (wanted: (name: string) => boolean) => {
+      const layerSeries = Object.fromEntries(
+        Object.entries(series).filter(([name]) => wanted(name)),
+      )
+      const prefill = { ...healthyPrefill, layerSeries }
+      return { prefill, decode: { ...healthyDecode, layerSeries } }
+    }
+    const stream = part((name) => !name.startsWith('pattern'))
+    expect(of(healthy({ capture, phases: stream })).verdict).toBe('ok')
+    const attention = healthy({ phases: part((name) => name.startsWith('pattern')) })
     const groups = new Set<StatisticGroup>(['sequence'])
-    const attention = Object.fromEntries(
-      Object.entries(healthy().layerSeries).filter(([name]) => name.startsWith('pattern')),
-    )
-    expect(of(healthy({ layerSeries: attention }), { ...everything, groups }).verdict).toBe('ok')
+    expect(of(attention, { ...everything, groups }).verdict).toBe('ok')
+  })
+
+  test('loops need the group that finds them, or the rule is off', () => {
+    const groups = new Set<StatisticGroup>(['representation', 'layers', 'outliers'])
+    const judgement = of(healthy(), { ...everything, groups })
+    expect(judgement.verdict).toBe('unknown')
+    expect(judgement.missingEvidence.join()).toContain('sequence')
+    const { rules } = only('nonfinite', 'collapsed', 'low_entropy', 'high_entropy')
+    expect(of(healthy(), { rules, groups }).verdict).toBe('ok')
   })
 
   test('an answer too short for loops is judged by everything else', () => {
-    const short = { tokens: 26, 'token_ids.tokens_tracked': 6 }
-    const globals = { ...healthy().globals, ...short, 'token_ids.loop_period': 1 }
-    expect(of(healthy({ tokens: 26, globals })).verdict).toBe('ok')
-    const tiny = of(healthy({ tokens: 22, globals: { ...globals, 'token_ids.tokens_tracked': 2 } }))
+    const short = withGenerated(6, { 'token_ids.loop_period': 1, 'token_ids.repetition': 0.9 })
+    expect(of(short).verdict).toBe('ok')
+    const fifteen = { 'token_ids.loop_period': 1, 'token_ids.repetition': 0.9 }
+    expect(of(withGenerated(15, fifteen)).verdict).toBe('ok')
+    expect(of(withGenerated(16, fifteen)).verdict).toBe('looping')
+    const tiny = of(withGenerated(2))
     expect(tiny.missingEvidence).toEqual([
       '2 generated tokens were processed: entropy is judged from 4 on',
     ])
   })
+
+  test('windows of generated tokens are asked for once there is one', () => {
+    const { 'resid_pre.rank_residual': _rank, ...layerSeries } = series
+    const { 'resid_final.rank_residual': _final, ...globals } = healthyDecode.globals
+    const of32 = (tokens: number) => {
+      const evidence = withGenerated(tokens, globals)
+      const { prefill = healthyPrefill, decode = healthyDecode } = evidence.phases
+      const all = { ...globals, 'token_ids.tokens_tracked': tokens }
+      return of({
+        ...evidence,
+        phases: { prefill, decode: { ...decode, layerSeries, globals: all } },
+      })
+    }
+    expect(of32(31).verdict).toBe('ok')
+    expect(of32(32).missingEvidence).toEqual([
+      'resid_pre.rank_residual has no decode value in one layer',
+      'resid_final.rank_residual has no decode value in one layer',
+    ])
+  })
 })
+
+describe('a prompt and an answer are judged apart', () => {
+  test('a fault of one of them is not hidden by the other, and the worse one is named', () => {
+    const name = 'pattern.entropy_no_sink_mean'
+    for (const phase of ['prefill', 'decode'] as const) {
+      const broken = withPhase(phase, { layerSeries: { ...series, [name]: [0.8, 0.02] } })
+      expect(of(broken).findings).toMatchObject([{ statistic: name, value: 0.02, phase }])
+    }
+    const decode = { ...healthyDecode, layerSeries: { ...series, [name]: [0.8, 0.05] } }
+    const prefill = { ...healthyPrefill, layerSeries: { ...series, [name]: [0.02, 0.8] } }
+    const both = of(healthy({ phases: { prefill, decode } })).findings
+    expect(both).toMatchObject([{ value: 0.02, phase: 'prefill', layer: 0 }])
+  })
+
+  test('each has its own learnt bounds', () => {
+    const sink = [null, learnQuantiles([0.5, 0.6, 0.7], 'share')]
+    const learnt = bounds({ globals: {}, layers: { 'pattern.sink_mass': sink } })
+    const low = { ...series, 'pattern.sink_mass': [0.05, 0.01] }
+    const verdict = (phase: Phase) =>
+      judge(withPhase(phase, { layerSeries: low }), everything, learnt, null).verdict
+    expect(verdict('decode')).toBe('collapsed')
+    expect(verdict('prefill')).toBe('ok')
+  })
+
+  test('entropy is that of the generated tokens alone', () => {
+    const prompt = (entropy: number) => ({
+      globals: { ...healthyPrefill.globals, 'final_logits.entropy_mean': entropy },
+      logitRows: 90,
+    })
+    expect(of(withPhase('prefill', prompt(9))).verdict).toBe('ok')
+    expect(of(withPhase('prefill', prompt(0))).verdict).toBe('ok')
+    const { prefill } = withPhase('prefill', prompt(4)).phases
+    const sure = withGlobals({ 'final_logits.entropy_mean': 1e-28 })
+    expect(of({ ...sure, phases: { ...sure.phases, ...(prefill && { prefill }) } }).verdict).toBe(
+      'low_entropy',
+    )
+  })
+})
+
+/** Every way of taking one thing away from what is known of a phase. */
+function phaseReductions(phase: PhaseEvidence): PhaseEvidence[] {
+  const reduced: PhaseEvidence[] = [{ ...phase, logitRows: 0 }]
+  for (const name of Object.keys(phase.globals)) {
+    const { [name]: _gone, ...globals } = phase.globals
+    reduced.push({ ...phase, globals })
+  }
+  for (const [name, values] of Object.entries(phase.layerSeries)) {
+    const { [name]: _gone, ...layerSeries } = phase.layerSeries
+    reduced.push({ ...phase, layerSeries })
+    for (const layer of values.keys()) {
+      const holed = values.map((value, index) => (index === layer ? null : value))
+      reduced.push({ ...phase, layerSeries: { ...phase.layerSeries, [name]: holed } })
+    }
+  }
+  return reduced
+}
 
 /** Every way of taking one thing away from what is known. */
 function reductions(evidence: VerdictEvidence): VerdictEvidence[] {
-  const reduced: VerdictEvidence[] = []
-  for (const name of Object.keys(evidence.globals)) {
-    const { [name]: _gone, ...globals } = evidence.globals
-    reduced.push({ ...evidence, globals })
-  }
-  for (const [name, series] of Object.entries(evidence.layerSeries)) {
-    const { [name]: _gone, ...layerSeries } = evidence.layerSeries
-    reduced.push({ ...evidence, layerSeries })
-    for (const layer of series.keys()) {
-      const holed = series.map((value, index) => (index === layer ? null : value))
-      reduced.push({ ...evidence, layerSeries: { ...evidence.layerSeries, [name]: holed } })
+  const { phases } = evidence
+  const completeness = { ...evidence.completeness, state: 'incomplete' as const }
+  const reduced = [
+    { ...evidence, completeness },
+    { ...evidence, layers: 0 },
+  ]
+  for (const [phase, known] of Object.entries(phases)) {
+    for (const less of phaseReductions(known)) {
+      reduced.push({ ...evidence, phases: { ...phases, [phase]: less } })
     }
   }
-  const completeness = { ...evidence.completeness, state: 'incomplete' as const }
-  return [...reduced, { ...evidence, completeness }]
+  return reduced
 }
 
 /** A sequence of numbers in [0, 1) that is the same every time (Numerical Recipes' generator). */
@@ -238,33 +399,38 @@ function numbers(seed: number): () => number {
 
 test('taking evidence away never turns a verdict into ok', () => {
   const next = numbers(7)
-  const learnt: LearntBounds = {
+  const learnt = bounds({
     globals: { 'resid_final.l2_no_first_mean': learnQuantiles([55, 60, 65], 'log') },
     layers: { 'pattern.sink_mass': [null, learnQuantiles([0.5, 0.6, 0.7], 'share')] },
-  }
-  let compared = 0
-  for (let round = 0; round < 1000; round++) {
-    let evidence = healthy({ tokens: 20 + Math.floor(next() * 60) })
-    const globals: Record<string, number> = { ...evidence.globals }
-    globals['token_ids.tokens_tracked'] = evidence.tokens - 20
-    const wild = (value: number): number => (next() < 0.15 ? value * 10 ** (8 * next() - 4) : value)
-    for (const name of Object.keys(globals)) {
-      if (name !== 'token_ids.tokens_tracked') globals[name] = wild(globals[name] ?? 0)
-    }
-    if (next() < 0.3) globals['token_ids.loop_period'] = 5
-    const layerSeries = Object.fromEntries(
-      Object.entries(evidence.layerSeries).map(([name, series]) => [
+  })
+  const wild = (value: number): number => (next() < 0.1 ? value * 10 ** (8 * next() - 4) : value)
+  const shaken = (phase: PhaseEvidence): PhaseEvidence => ({
+    ...phase,
+    globals: Object.fromEntries(
+      Object.entries(phase.globals).map(([name, value]) => [
         name,
-        series.map((value) => (value === null ? null : wild(value))),
+        name === 'token_ids.tokens_tracked' ? value : wild(value),
       ]),
-    )
-    evidence = { ...evidence, globals, layerSeries }
+    ),
+    layerSeries: Object.fromEntries(
+      Object.entries(phase.layerSeries).map(([name, values]) => [
+        name,
+        values.map((value) => (value === null ? null : wild(value))),
+      ]),
+    ),
+  })
+  let compared = 0
+  for (let round = 0; round < 500; round++) {
+    const period = next() < 0.3 ? { 'token_ids.loop_period': 5 } : {}
+    const known = withGenerated(1 + Math.floor(next() * 60), period)
+    const { prefill = healthyPrefill, decode = healthyDecode } = known.phases
+    const evidence = { ...known, phases: { prefill: shaken(prefill), decode: shaken(decode) } }
     const rules = verdictRules.filter(() => next() < 0.8)
     const settings = { ...everything, rules: new Set(rules) }
-    const bounds = next() < 0.5 ? learnt : null
-    if (judge(evidence, settings, bounds, null).verdict === 'ok') continue
+    const limits = next() < 0.5 ? learnt : null
+    if (judge(evidence, settings, limits, null).verdict === 'ok') continue
     for (const less of reductions(evidence)) {
-      expect(judge(less, settings, bounds, null).verdict).not.toBe('ok')
+      expect(judge(less, settings, limits, null).verdict).not.toBe('ok')
       compared += 1
     }
   }

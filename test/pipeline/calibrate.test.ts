@@ -32,25 +32,38 @@ function healthy(index: number, change: Partial<RequestSummary> = {}): RequestSu
   const requestId = `healthy-${index}`
   const traceId = deriveTraceId(requestId)
   const wave = Math.sin(index)
+  const structure = (norm: number) => ({
+    'pattern.entropy_no_sink_mean': [0.8 + 0.02 * wave, 0.6 + 0.05 * wave],
+    'resid_pre.l2_no_first_mean': [3 + 0.1 * wave, norm + 5 * wave],
+  })
   const summary = requestSummary(
     {
       tokens: 60,
       promptTokens: 20,
-      layerSeries: {
-        'pattern.entropy_no_sink_mean': [0.8 + 0.02 * wave, 0.6 + 0.05 * wave],
-        'resid_pre.l2_no_first_mean': [3 + 0.1 * wave, 50 + 5 * wave],
-      },
-      globals: {
-        'final_logits.entropy_mean': 1.5 + 0.5 * wave,
-        'token_ids.repetition': 0.05 + 0.04 * wave,
-        'token_ids.loop_period': 0,
-        'token_ids.tokens_tracked': 40,
+      phaseStatistics: {
+        prefill: { logitRows: 1, layerSeries: structure(80), globals: {} },
+        decode: {
+          logitRows: 40,
+          layerSeries: structure(50),
+          globals: {
+            'final_logits.entropy_mean': 1.5 + 0.5 * wave,
+            'token_ids.repetition': 0.05 + 0.04 * wave,
+            'token_ids.loop_period': 0,
+            'token_ids.tokens_tracked': 40,
+          },
+        },
       },
     },
     requestInfo({ requestId, traceId, startedAtMicros: (Date.now() - index * 1000) * 1000 }),
   )
   const hooks = { resid_pre: [0, 1], pattern: [0, 1], final_logits: [-1], token_ids: [-1] }
   return { ...summary, model: { ...summary.model, layers: 2, hooks }, ...change }
+}
+
+/** As a store holds it that was written before values were kept per phase. */
+function withoutPhases(summary: RequestSummary): RequestSummary {
+  const { phaseStatistics: _gone, ...older } = summary
+  return older
 }
 
 function readFileBaselines(): readonly Baseline[] {
@@ -72,6 +85,7 @@ beforeAll(() => {
       healthy(100, { verdict: 'nonfinite', nan: 1, globals: wild }),
       healthy(101, { verdict: 'unknown', completeness: incomplete, globals: wild }),
       { ...other, model: { ...other.model, revision: 'older' } },
+      withoutPhases(healthy(300)),
     ],
   )
   sink.close()
@@ -87,7 +101,7 @@ describe('calibrate', () => {
     const document = JSON.parse(done.stdout)
     expect(document).toMatchObject({
       written: null,
-      left_out: { nonfinite: 1, incomplete: 1, unknown_model: 0 },
+      left_out: { nonfinite: 1, incomplete: 1, unknown_model: 0, without_phases: 1 },
     })
     const models = document.models as { revision: string; requests: number; learnt: boolean }[]
     expect(models.map(({ revision, requests, learnt }) => [revision, requests, learnt])).toEqual(
@@ -101,8 +115,8 @@ describe('calibrate', () => {
   test('shows each statistic, and how many of the requests it would find fault with', () => {
     const done = calibrate('--dry-run')
     expect(done.stdout).toMatch(/SmolLM2-135M-Instruct, main, float32, transformers: 40 requests/)
-    expect(done.stdout).toMatch(/^STATISTIC +LAYERS +N +P1 +MEDIAN +P99 +FINDINGS$/m)
-    expect(done.stdout).toMatch(/^pattern\.entropy_no_sink_mean +2 +40 .* 0$/m)
+    expect(done.stdout).toMatch(/^STATISTIC +PHASE +LAYERS +N +P1 +MEDIAN +P99 +FINDINGS$/m)
+    expect(done.stdout).toMatch(/^pattern\.entropy_no_sink_mean +prefill +2 +40 .* 0$/m)
     expect(done.stderr).toMatch(/nothing was written/)
   })
 
@@ -111,9 +125,11 @@ describe('calibrate', () => {
     const [learnt, ...others] = readFileBaselines()
     expect(others).toEqual([])
     expect(learnt).toMatchObject({ revision: 'main', dtype: 'float32', requests: healthyCount })
-    expect(learnt?.layers['resid_pre.l2_no_first_mean']?.[1]?.p50).toBeCloseTo(50, 0)
+    const norm = 'resid_pre.l2_no_first_mean'
+    expect(learnt?.phases.prefill.layers[norm]?.[1]?.p50).toBeCloseTo(80, 0)
+    expect(learnt?.phases.decode.layers[norm]?.[1]?.p50).toBeCloseTo(50, 0)
     const elsewhere = { ...(learnt as Baseline), model: 'another' }
-    const document = { format: 'ring2-baselines', version: 1, baselines: [elsewhere, learnt] }
+    const document = { format: 'ring2-baselines', version: 2, baselines: [elsewhere, learnt] }
     writeFileSync(file, JSON.stringify(document))
     calibrate('--since', '1h', '--model', 'SmolLM2-135M-Instruct')
     const models = readFileBaselines().map(({ model }) => model)
@@ -124,7 +140,7 @@ describe('calibrate', () => {
     const done = calibrate('--min-requests', '41')
     expect(done.code).toBe(1)
     expect(done.stderr).toMatch(/^RING2_E_CALIBRATE/)
-    expect(done.stderr).toMatch(/left out: 1 nonfinite, 1 incomplete/)
+    expect(done.stderr).toMatch(/left out: 1 nonfinite, 1 incomplete, .* 1 of an older exporter/)
     expect(calibrate('--min-requests', 'few').code).toBe(2)
   })
 
@@ -148,7 +164,7 @@ describe('a service with a damaged file of baselines', () => {
   let producer: TestProducer
 
   beforeAll(async () => {
-    writeFileSync(file, '{"format": "ring2-baselines", "version": 1, "baselines": [NaN]}')
+    writeFileSync(file, '{"format": "ring2-baselines", "version": 2, "baselines": [NaN]}')
     exporter = await startExporter(workspace)
     producer = openProducer({ directory: workspace.segments, name: 'chat' })
     producer.model()
@@ -209,8 +225,11 @@ describe('a service with a damaged file of baselines', () => {
     const tiny = { model: 'tiny', revision: 'r1', dtype: 'float32', engine: 'test' }
     const at = new Date(0).toISOString()
     const learnt = { requests: 30, learnt_at: at, first_request_at: at, last_request_at: at }
-    const baseline = { ...tiny, ...learnt, globals: {}, layers: {} }
-    const document = { format: 'ring2-baselines', version: 1, baselines: [baseline] }
+    const quantiles = { n: 30, p0_1: 0.1, p1: 0.1, p50: 1, p99: 9, p99_9: 9 }
+    const none = { globals: {}, layers: {} }
+    const decode = { ...none, globals: { 'final_logits.entropy_mean': quantiles } }
+    const baseline = { ...tiny, ...learnt, phases: { prefill: none, decode } }
+    const document = { format: 'ring2-baselines', version: 2, baselines: [baseline] }
     writeFileSync(file, JSON.stringify(document))
     await vi.waitUntil(async () => !(await text('/readyz')).includes('RING2_E_BASELINE'), {
       timeout: 60_000,
