@@ -111,7 +111,7 @@ const capture: readonly PanelDraft[] = [
     by: losses,
     matchers: segment,
     levels: anyIsBad,
-    reading: 'Empty while nothing has been lost.',
+    reading: 'Zero while nothing is lost.',
   }),
   growth(metrics.captureLostIo, {
     title: 'Bytes lost',
@@ -119,7 +119,7 @@ const capture: readonly PanelDraft[] = [
     by: losses,
     matchers: segment,
     levels: anyIsBad,
-    reading: 'Empty while nothing has been lost.',
+    reading: 'Zero while nothing is lost.',
   }),
 ]
 

@@ -14,8 +14,8 @@ import {
   type ModelPoints,
   traceOrigins,
 } from '../../collector/records.ts'
-import type { MetricAttribute, MetricDefinition } from './metric-definition.ts'
-import type { MetricSnapshot, RequestCount, SegmentPoints } from './metric-points.ts'
+import { captureLosses, type MetricAttribute, type MetricDefinition } from './metric-definition.ts'
+import type { LossPoint, MetricSnapshot, RequestCount, SegmentPoints } from './metric-points.ts'
 import type { ExemplarFilter } from './metric-settings.ts'
 import { allMetrics, metrics } from './registry.ts'
 
@@ -176,7 +176,7 @@ function addSegment(emit: Emit, segment: SegmentPoints): void {
   const place = { 'ring2.segment': segment.segment }
   emit(metrics.captureRecords, place, segment.committedRecords)
   emit(metrics.captureIo, place, segment.committedBytes)
-  for (const { reason, records, bytes } of segment.losses) {
+  for (const [reason, { records, bytes }] of lossesOf(segment)) {
     emit(metrics.captureLostRecords, { ...place, 'error.type': reason }, records)
     emit(metrics.captureLostIo, { ...place, 'error.type': reason }, bytes)
   }
@@ -188,6 +188,18 @@ function addSegment(emit: Emit, segment: SegmentPoints): void {
   emit(metrics.ringLimit, payload, segment.payloadLimitBytes)
   emit(metrics.ringLimit, meta, segment.metaLimitRecords * DESCRIPTOR_BYTES)
   emit(metrics.exportLag, place, segment.lagSeconds)
+}
+
+/**
+ * Every reason, as 0 where it never occurred: a counter that appears with its first event hides that
+ * event from whoever takes differences. Reasons that only a newer producer knows are kept too.
+ */
+function lossesOf({ losses }: SegmentPoints): Map<string, Omit<LossPoint, 'reason'>> {
+  const none = { records: 0, bytes: 0 }
+  return new Map([
+    ...captureLosses.map((reason): [string, typeof none] => [reason, none]),
+    ...losses.map((loss): [string, LossPoint] => [loss.reason, loss]),
+  ])
 }
 
 function addRequestsAndStore(emit: Emit, snapshot: MetricSnapshot): void {

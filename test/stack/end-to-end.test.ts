@@ -56,8 +56,6 @@ const excuses = new Map([
     metrics.expertDeadShare,
   ].map((metric) => [prometheusName(metric), 'the model has no experts'] as const),
   [prometheusName(metrics.branchContribution), 'attn_out and mlp_out are not captured'],
-  [prometheusName(metrics.captureLostRecords), 'nothing was lost'],
-  [prometheusName(metrics.captureLostIo), 'nothing was lost'],
 ])
 
 describe.runIf(stackIsThere())('A model that is watched by the real servers', () => {

@@ -4,11 +4,14 @@ import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
 import { lossReasons, signals } from '../../../collector/layout.gen.ts'
 import { loadConfig } from '../../../exporter/config.ts'
 import { hrTimeOf } from '../../../exporter/telemetry/hr-time.ts'
-import { metricAttributes } from '../../../exporter/telemetry/metric-definition.ts'
+import {
+  type MetricDefinition,
+  metricAttributes,
+} from '../../../exporter/telemetry/metric-definition.ts'
 import { collectFamilies, DESCRIPTOR_BYTES } from '../../../exporter/telemetry/metric-families.ts'
 import type { LossReason, MetricSnapshot } from '../../../exporter/telemetry/metric-points.ts'
 import { prometheusName } from '../../../exporter/telemetry/prometheus-names.ts'
-import { allMetrics } from '../../../exporter/telemetry/registry.ts'
+import { allMetrics, metrics } from '../../../exporter/telemetry/registry.ts'
 import { startTelemetry, type Telemetry } from '../../../exporter/telemetry/sdk.ts'
 import {
   type OtlpMetric,
@@ -255,6 +258,25 @@ describe('the registry', () => {
     expect([...lossReasons.values()]).toEqual(reasons)
     const listed = metricAttributes['error.type'].values
     expect(listed).toEqual(expect.arrayContaining(reasons))
+  })
+
+  it('counts every reason of loss from the start, and one that only the producer knows', () => {
+    const snapshot = snapshotOf([])
+    const newer = { reason: 'reason_15' as LossReason, records: 3, bytes: 30 }
+    const segments = snapshot.segments.map((segment) => ({
+      ...segment,
+      losses: [...segment.losses, newer],
+    }))
+    const families = collectFamilies({ ...snapshot, segments }, exportCounts())
+    const counted = (definition: MetricDefinition) =>
+      families
+        .find((family) => family.definition === definition)
+        ?.numbers.map(({ attributes, value }) => [attributes['error.type'], value])
+    const reasons = [...lossReasons.values(), 'reason_15']
+    const expected = (occurred: Readonly<Record<string, number>>) =>
+      reasons.map((reason) => [reason, occurred[reason] ?? 0])
+    expect(counted(metrics.captureLostRecords)).toEqual(expected({ payload_full: 2, reason_15: 3 }))
+    expect(counted(metrics.captureLostIo)).toEqual(expected({ payload_full: 2048, reason_15: 30 }))
   })
 
   it('knows the size of a descriptor', () => {
