@@ -130,8 +130,11 @@ export function orderedByLayer(expression: string): string {
 }
 
 /**
- * How far a counter that is grouped has grown within the window, where it has: also when its first
- * sample ever is above zero, which increase() does not see.
+ * How far a counter that is grouped has grown within the window, where it has; also by its first
+ * sample, ever or after an absence, which increase() does not see.
+ *
+ * Each series is compared with itself before all are summed, so that none hides behind an older or a
+ * healthy one. One that comes again with the count that it had has not grown.
  */
 export function grew(
   metric: MetricDefinition,
@@ -139,8 +142,8 @@ export function grew(
   matchers: Matchers,
   window: string,
 ): string {
-  const now = aggregate('sum', by, select(metric, matchers))
-  const before = `last_over_time(${select(metric, matchers)}[1d] offset ${window})`
-  const known = aggregate('sum', by, increase(metric, matchers, window))
-  return `(${known} > 0) or (${now} > 0 unless ${aggregate('sum', by, before)})`
+  const counter = select(metric, matchers)
+  const before = `last_over_time(${counter}[1d] offset ${window})`
+  const seen = `${increase(metric, matchers, window)} > 0`
+  return aggregate('sum', by, `(${seen}) or (${counter} > 0 unless ${counter} == ${before})`)
 }

@@ -85,8 +85,9 @@ export const captureAlerts: readonly Alert[] = [
     forDuration: window,
     summary: `Requests go on and nothing is captured`,
     description:
-      `{{ $value | humanize }} requests of ${model} ended, or are still open on {{ $labels.host_name }}, and not one ` +
-      'tensor of theirs has come for 15 minutes.',
+      // The two sides have no label in common that a text could name.
+      '{{ $value | humanize }} requests ended, or are still open, and not one tensor of theirs has come for ' +
+      '15 minutes. The labels name the model of those that ended, or the host of those that are open.',
     panel: { dashboard: 'pipeline', title: 'Records captured' },
   },
   {

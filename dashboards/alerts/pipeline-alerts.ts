@@ -6,10 +6,31 @@ import { aggregate, type Grouping, grew, increase, select } from '../promql.ts'
 import type { Alert } from './alert.ts'
 
 const byExporter: readonly Grouping[] = ['service_name', 'host_name']
+/** By OTLP the instance is `service.instance.id`; scraped, it is the address. */
+const byInstance: readonly Grouping[] = [...byExporter, 'instance']
 const exporter = '{{ $labels.service_name }} on {{ $labels.host_name }}'
 const window = '15m'
+/** For so long an exporter and the one that follows it may both be seen. */
+const ROLLOUT_SECONDS = 600
 
+/** A metric of the exporter itself that is always there. */
 const alive = select(metrics.requestActive)
+
+/**
+ * Instances that were there within hours and are not any more. One whose place on its host a younger one has
+ * taken is not missed: a new pod is a new instance. The two may overlap while one is rolled out.
+ */
+function goneInstances(): string {
+  const times = `timestamp(${alive})[6h:1m]`
+  const last = aggregate('max', byInstance, `max_over_time(${times})`)
+  const gone = `(${last} unless ${aggregate('max', byInstance, alive)})`
+  const youngest = aggregate('max', byExporter, `min_over_time(${times}) and ${alive}`)
+  const onHost = `on (${byExporter.join(', ')})`
+  return [
+    `(${gone} unless ${onHost} ${youngest})`,
+    `(${gone} - ${onHost} group_left () ${youngest} > ${ROLLOUT_SECONDS})`,
+  ].join('\nor ')
+}
 
 export const pipelineAlerts: readonly Alert[] = [
   {
@@ -52,14 +73,11 @@ export const pipelineAlerts: readonly Alert[] = [
     name: 'Ring2ExporterDown',
     group: 'ring2-pipeline',
     severity: 'ticket',
-    // Its own metric that is always there: gone is what was there within hours and is not any more.
-    expression:
-      `${aggregate('count', byExporter, `last_over_time(${alive}[6h])`)} unless ` +
-      `${aggregate('count', byExporter, alive)}`,
+    expression: goneInstances(),
     forDuration: '5m',
     summary: `${exporter} is gone`,
     description:
-      'It sent metrics within the last 6 hours and sends none now. Models go on unharmed; their rings fill, and then ' +
+      'The instance {{ $labels.instance }} sent metrics within the last 6 hours and sends none now. Models go on unharmed; their rings fill, and then ' +
       'captures are lost. No other alert can be raised for this exporter.',
     panel: { dashboard: 'pipeline', title: 'Requests that run' },
   },
