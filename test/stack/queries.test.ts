@@ -1,6 +1,9 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { withoutRecordings } from '../../dashboards/alerts/grafana-rules.ts'
+import { objectiveAlerts } from '../../dashboards/alerts/objective.ts'
 import { checkQueries, failures } from '../../dashboards/check-queries.ts'
 import { orderedByLayer, quantile } from '../../dashboards/promql.ts'
+import type { MetricDefinition } from '../../exporter/telemetry/metric-definition.ts'
 import { openMetricsLabel, prometheusName } from '../../exporter/telemetry/prometheus-names.ts'
 import { allMetrics, metrics } from '../../exporter/telemetry/registry.ts'
 import {
@@ -16,6 +19,32 @@ import {
   syntheticModel,
   syntheticSeries,
 } from '../helpers/synthetic-metrics.ts'
+
+/** The first export of a model's objective: so many valid requests and not one good. */
+function firstExport(model: string, valid: number, startMillis?: number): unknown {
+  const text = (key: string, stringValue: string) => ({ key, value: { stringValue } })
+  const nanos = (millis: number): string => `${BigInt(millis) * 1_000_000n}`
+  const start = startMillis === undefined ? {} : { startTimeUnixNano: nanos(startMillis) }
+  const counter = ({ name, unit }: MetricDefinition, asInt: number) => ({
+    name,
+    unit,
+    sum: {
+      aggregationTemporality: 2,
+      isMonotonic: true,
+      dataPoints: [
+        {
+          ...start,
+          timeUnixNano: nanos(Date.now()),
+          asInt,
+          attributes: [text('gen_ai.request.model', model)],
+        },
+      ],
+    },
+  })
+  const resource = { attributes: [text('service.name', 'ring2-exporter')] }
+  const counters = [counter(metrics.sliValid, valid), counter(metrics.sliGood, 0)]
+  return { resourceMetrics: [{ resource, scopeMetrics: [{ metrics: counters }] }] }
+}
 
 describe.runIf(stackIsThere())('A Prometheus that holds every metric', () => {
   let stack: TestStack
@@ -85,5 +114,20 @@ describe.runIf(stackIsThere())('A Prometheus that holds every metric', () => {
     })
     const [series] = await promQuery(stack, query)
     expect(series?.metric).toEqual({ gen_ai_request_model: syntheticModel })
+  })
+
+  // Last, because it adds a series to what the other tests count.
+  test('pages by the first sample of a counter that says when it began, and only then', async () => {
+    const otlp = `${stack.urls.prometheus}/api/v1/otlp`
+    const begun = firstExport('begun', 20, Date.now() - 20_000)
+    expect(await sendOtlp(otlp, 'metrics', begun)).toBe(200)
+    for (const _ of [1, 2]) {
+      expect(await sendOtlp(otlp, 'metrics', firstExport('unsaid', 20))).toBe(200)
+    }
+    const fast = objectiveAlerts.find(({ name }) => name === 'Ring2BudgetBurnFast')
+    const fired = await promQuery(stack, withoutRecordings(fast?.expression ?? ''))
+    const models = fired.map(({ metric }) => metric[openMetricsLabel('gen_ai.request.model')])
+    expect(models).toContain('begun')
+    expect(models).not.toContain('unsaid')
   })
 })
