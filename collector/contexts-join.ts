@@ -15,6 +15,7 @@ import {
   skewMicros,
   windowOf,
 } from './contexts.ts'
+import { createContextTable, type KeptContext } from './contexts-table.ts'
 import { collectorLimits } from './limits.ts'
 import type {
   ContextFault,
@@ -64,13 +65,6 @@ export interface ContextJoinOptions {
   readonly now?: () => number
 }
 
-interface Kept {
-  readonly context: CallerContext
-  readonly atMillis: number
-  /** Producer → its request that took the context. */
-  readonly usedBy: Map<string, number>
-}
-
 interface Waiting {
   readonly summary: RequestSummary
   readonly names: readonly string[]
@@ -88,7 +82,7 @@ interface WaitingList {
 
 export function createContextJoin(options: ContextJoinOptions): ContextJoin {
   const now = options.now ?? (() => performance.now())
-  const contexts = new Map<string, Kept[]>()
+  const contexts = createContextTable()
   const held = createWaitingList()
   const sent = createWaitingList()
   const requests: Record<TraceOrigin, number> = { request: 0, tap: 0, request_id: 0, derived: 0 }
@@ -101,7 +95,7 @@ export function createContextJoin(options: ContextJoinOptions): ContextJoin {
   function find(info: RequestInfo, producer: ProducerInfo, millis: number, endedAtMicros: number) {
     const window = { startedAtMicros: info.startedAtMicros, endedAtMicros }
     for (const name of joinNames(info.requestId)) {
-      const fitting = contexts.get(name)?.findLast(({ context, atMillis, usedBy }) => {
+      const fitting = contexts.named(name).findLast(({ context, atMillis, usedBy }) => {
         if ((usedBy.get(producer.boot) ?? info.key) !== info.key) return false
         // What came while the request ran is its own, also where the clocks disagree.
         return overlaps(context, window) || atMillis >= now() - millis
@@ -127,7 +121,7 @@ export function createContextJoin(options: ContextJoinOptions): ContextJoin {
     options.onReady(summary)
   }
 
-  function take(summary: RequestSummary, kept: Kept): void {
+  function take(summary: RequestSummary, kept: KeptContext): void {
     kept.usedBy.set(summary.producer.boot, summary.request.key)
     const adopted = adoptStored(summary, kept.context)
     if (adopted.request.traceId !== summary.request.traceId) {
@@ -143,7 +137,7 @@ export function createContextJoin(options: ContextJoinOptions): ContextJoin {
     if (sent.size > collectorLimits.contextLateMax) dropOldest(sent)
   }
 
-  function takeLate(waiting: Waiting, kept: Kept): void {
+  function takeLate(waiting: Waiting, kept: KeptContext): void {
     sent.remove(waiting)
     kept.usedBy.set(waiting.summary.producer.boot, waiting.summary.request.key)
     const { traceId, spanId } = waiting.summary.request
@@ -154,27 +148,8 @@ export function createContextJoin(options: ContextJoinOptions): ContextJoin {
     options.onReady({ ...adopted, request })
   }
 
-  function keep(context: CallerContext): Kept {
-    const kept = { context, atMillis: now(), usedBy: new Map<string, number>() }
-    for (const name of context.requestIds) {
-      const list = contexts.get(name) ?? []
-      list.push(kept)
-      if (list.length > collectorLimits.contextsPerIdMax) list.shift()
-      contexts.delete(name)
-      contexts.set(name, list)
-    }
-    while (contexts.size > collectorLimits.contextsMax) {
-      contexts.delete(contexts.keys().next().value as string)
-    }
-    return kept
-  }
-
   function forgetOld(): void {
-    const oldest = now() - collectorLimits.contextMillis
-    for (const [name, list] of contexts) {
-      if ((list.at(-1)?.atMillis ?? 0) > oldest) break
-      contexts.delete(name)
-    }
+    contexts.forgetUntil(now() - collectorLimits.contextMillis)
     for (let first = sent.oldest(); first !== undefined; first = sent.oldest()) {
       if (first.untilMillis > now()) break
       sent.remove(first)
@@ -212,7 +187,7 @@ export function createContextJoin(options: ContextJoinOptions): ContextJoin {
     reject,
     add(context) {
       received += 1
-      const kept = keep(context)
+      const kept = contexts.add(context, now())
       for (const waiting of chooseHeld(context, held)) {
         held.remove(waiting)
         take(waiting.summary, kept)
@@ -259,7 +234,7 @@ function chooseHeld(context: CallerContext, list: WaitingList): Waiting[] {
 }
 
 /** A request sent minutes ago is only meant when the times say so. */
-function chooseLate(context: CallerContext, list: WaitingList, kept: Kept): Waiting[] {
+function chooseLate(context: CallerContext, list: WaitingList, kept: KeptContext): Waiting[] {
   const candidates = namedBy(context, list).filter(
     ({ summary }) =>
       overlaps(context, windowOf(summary)) && !kept.usedBy.has(summary.producer.boot),

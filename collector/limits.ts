@@ -13,8 +13,9 @@ export const collectorLimits = {
   exemplarRequestsMax: 16_384,
   /** Steps kept in a checkpoint, for tensors that come after a restart; as many as native code keeps. */
   checkpointStepsMax: 256,
-  /** Trace contexts kept for requests that have not come yet, and for how long. */
+  /** Ids of trace contexts kept for requests that have not come yet, their bytes, and for how long. */
   contextsMax: 16_384,
+  contextBytesMax: 64 * 1024 * 1024,
   contextMillis: 600_000,
   /** Contexts kept of one request id: the client's span, the engine's, and an id used again. */
   contextsPerIdMax: 4,
@@ -32,6 +33,8 @@ export const collectorLimits = {
   /** Attributes of one request, and characters of one of their values. */
   requestAttributesMax: 64,
   attributeCharactersMax: 1024,
+  /** A `tracestate` that is longer is left out: what W3C Trace Context asks to be passed on. */
+  traceStateCharactersMax: 512,
   /** A request that says it began further than this from its own record began with the record. */
   requestStartMicrosMax: 86_400_000_000,
   /** Share of a ring that may wait for a flush before one is forced. */

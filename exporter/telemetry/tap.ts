@@ -45,7 +45,8 @@ export function contextsOf(spans: readonly TapSpan[]): TapBatch {
       continue
     }
     const { traceId, spanId, traceState, startedAtMicros, endedAtMicros } = span
-    const state = traceState === '' ? null : traceState
+    const tooLong = traceState.length > collectorLimits.traceStateCharactersMax
+    const state = traceState === '' || tooLong ? null : traceState
     const times = { startedAtMicros, endedAtMicros }
     const context = { requestIds, traceId, spanId, traceState: state, ...times }
     found.push({ rank: rankOf(span), context })

@@ -1,6 +1,12 @@
 import { expect, test } from 'vitest'
 import { identify } from '../../collector/bodies.ts'
-import { type CallerContext, joinNames, placeInside, skewMicros } from '../../collector/contexts.ts'
+import {
+  type CallerContext,
+  joinNames,
+  overlaps,
+  placeInside,
+  skewMicros,
+} from '../../collector/contexts.ts'
 import { type ContextJoin, createContextJoin } from '../../collector/contexts-join.ts'
 import { deriveSpanId, deriveTraceId } from '../../collector/ids.ts'
 import { collectorLimits } from '../../collector/limits.ts'
@@ -279,6 +285,29 @@ test('beyond the bounds the oldest requests go on and the oldest contexts are fo
   }
   expect(join.begin(info('other-0', 9001), producer()).traceOrigin).toBe('derived')
   expect(join.begin(info('other-1', 9002), producer()).traceOrigin).toBe('tap')
+})
+
+test('of requests that went on without, only the last ones may still be joined', () => {
+  const { join, ready, moved, pass } = fixture()
+  const count = collectorLimits.contextLateMax + 1
+  for (let key = 1; key <= count; key += 1) join.end(ended(info(`r-${key}`, key)))
+  pass(waitMillis)
+  expect(ready).toHaveLength(count)
+  join.add(context('r-1'))
+  expect(moved).toEqual([])
+  join.add(context('r-2'))
+  expect(moved.map(({ now }) => now.request.requestId)).toEqual(['r-2'])
+  expect(join.counts().late).toBe(1)
+})
+
+test('clocks of one machine may differ a little: so far apart, span and request still overlap', () => {
+  const window = { startedAtMicros: startMicros, endedAtMicros: startMicros + second }
+  const { clockSkewMicros } = collectorLimits
+  const from = (startedAtMicros: number) =>
+    overlaps(context('r', { startedAtMicros, endedAtMicros: startedAtMicros + second }), window)
+  const early = startMicros - second - clockSkewMicros
+  const late = startMicros + second + clockSkewMicros
+  expect([early - 1, early, late, late + 1].map(from)).toEqual([false, true, true, false])
 })
 
 test('a malformed traceparent is counted by its reason, and the next source is taken', () => {

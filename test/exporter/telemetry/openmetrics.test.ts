@@ -148,6 +148,13 @@ describe('the /metrics page', () => {
     })
   })
 
+  it('puts an exemplar that is a bound on the bucket that ends there', () => {
+    const exemplar = exemplarOf(4)
+    const families = parse(pageOf([histogramOf([1, 2, 4], 4, { exemplar })]))
+    const marked = samplesOf(families, 'ring2_tensor_l2_norm').filter((sample) => sample.exemplar)
+    expect(marked.map(({ labels }) => labels.le)).toEqual(['4.0'])
+  })
+
   it('puts an exemplar above all bounds on +Inf', () => {
     const exemplar = exemplarOf(1e9)
     const families = parse(pageOf([histogramOf([1e9], 4, { exemplar })]))

@@ -176,6 +176,13 @@ test('malformed spans are counted by reason and do not cost the good ones', () =
   }
 })
 
+test('a trace state that is longer than W3C asks to pass on is left out', () => {
+  const state = 'a=1,'.repeat(collectorLimits.traceStateCharactersMax / 4)
+  const stateOf = (traceState: string) =>
+    ofJson(requestOf([{ ...requestSpan, traceState }])).contexts[0]?.traceState
+  expect([stateOf(state), stateOf(`${state}b`), stateOf('')]).toEqual([state, null, null])
+})
+
 test('a span may end as late as a number is exact; a time beyond all numbers is a fault', () => {
   const last = { ...requestSpan, endTimeUnixNano: '9007199254740991999' }
   expect(ofJson(requestOf([last])).contexts).toMatchObject([
