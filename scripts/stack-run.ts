@@ -3,7 +3,7 @@
  * status, stop. What was started is in `stack.json` in the state folder; a process is known again
  * by its id and its start time, so that no other process is ever ended.
  */
-import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { join, resolve } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { type ServerName, serverCommand, serverNames } from '../exporter/demo/stack/commands.ts'
@@ -72,29 +72,55 @@ const isRunning = (one: Started): boolean => startTime(one.pid) === one.startTim
 /**
  * Starts what does not run yet and waits until all are healthy.
  *
- * @throws Ring2Error when a port is taken or a server does not start; those already up stay.
+ * @throws Ring2Error when the Collector's configuration is no file, a port is taken or a server does not
+ * start. Those that this call started are ended then; those that ran before stay.
  */
 export async function startServers(options: StartOptions): Promise<ServerStatus[]> {
+  refuseMissingFile(options.collectorConfig)
   const folder = resolve(options.folder)
   mkdirSync(folder, { recursive: true, mode: 0o700 })
   const started = readState(folder).filter(isRunning)
   const missing = serverNames.filter((name) => !started.some((one) => one.name === name))
   const ports = options.ports ?? documentedPorts
   for (const name of missing) await refuseTakenPorts(name, ports)
-  for (const name of missing) {
-    const command = serverCommand(name, { ...options, folder, ports })
-    const log = join(folder, `${name}.log`)
-    const child = await launchServer(command, log, true)
-    const pid = child.pid ?? 0
-    started.push({
-      ...{ name, pid, log, healthUrl: command.healthUrl },
-      startTime: startTime(pid) ?? '',
-    })
+  const before = started.length
+  try {
+    for (const name of missing) {
+      const command = serverCommand(name, { ...options, folder, ports })
+      const log = join(folder, `${name}.log`)
+      const child = await launchServer(command, log)
+      const pid = child.pid ?? 0
+      started.push({
+        ...{ name, pid, log, healthUrl: command.healthUrl },
+        startTime: startTime(pid) ?? '',
+      })
+      writeState(folder, started)
+      await untilHealthy(command, child, log)
+      child.unref()
+    }
+  } catch (error) {
+    for (const one of started.splice(before).reverse()) await end(one)
     writeState(folder, started)
-    await untilHealthy(command, child, log)
-    child.unref()
+    throw error
   }
   return serverStatus(folder)
+}
+
+function refuseMissingFile(path: string | undefined): void {
+  if (path === undefined || statSync(path, { throwIfNoEntry: false })?.isFile() === true) return
+  throw new Ring2Error('RING2_E_CONFIG', {
+    expected: `--collector ${path} to be a Collector configuration`,
+    actual: existsSync(path) ? 'it is no file' : 'there is no such file',
+    action: 'Name a file, such as otel-config/collector/production.yaml, or leave the flag out.',
+  })
+}
+
+async function end(one: Started): Promise<void> {
+  if (!isRunning(one)) return
+  process.kill(one.pid, 'SIGTERM')
+  const until = performance.now() + stackLimits.stopMillis
+  while (isRunning(one) && performance.now() < until) await sleep(stackLimits.pollMillis)
+  if (isRunning(one)) process.kill(one.pid, 'SIGKILL')
 }
 
 async function refuseTakenPorts(name: ServerName, ports: StackPorts): Promise<void> {
@@ -120,12 +146,7 @@ export async function serverStatus(folder: string): Promise<ServerStatus[]> {
 /** Ends what runs, the Collector first so that it can still deliver; the names of what was ended. */
 export async function stopServers(folder: string): Promise<ServerName[]> {
   const running = readState(resolve(folder)).filter(isRunning).reverse()
-  for (const one of running) {
-    process.kill(one.pid, 'SIGTERM')
-    const until = performance.now() + stackLimits.stopMillis
-    while (isRunning(one) && performance.now() < until) await sleep(stackLimits.pollMillis)
-    if (isRunning(one)) process.kill(one.pid, 'SIGKILL')
-  }
+  for (const one of running) await end(one)
   rmSync(stateFile(resolve(folder)), { force: true })
   return running.map((one) => one.name)
 }

@@ -14,8 +14,9 @@ const usage = `usage: npm run stack -- build                    build the server
        npm run stack -- status [--dir FOLDER]
        npm run stack -- stop [--dir FOLDER]
 
-FOLDER holds data and logs; ~/.local/state/ring2/stack when left out. RING2_STACK_DIR names a
-folder with programs of your own.
+FOLDER holds data and logs; ~/.local/state/ring2/stack when left out. Alerts are posted to URL, as
+Alertmanager's webhook; without it they are only listed. RING2_STACK_DIR names a folder with programs
+of your own.
 `
 
 function arguments_() {
@@ -56,7 +57,9 @@ Jaeger          ${urls.jaeger}
 Prometheus      ${urls.prometheus}
 Alertmanager    ${urls.alertmanager}
 
-OTEL_EXPORTER_OTLP_ENDPOINT=${urls.otlpGrpc} npx ring2-exporter run
+Run the exporter so that it sends there, and takes the spans that the Collector's tap sends back:
+
+RING2_TELEMETRY_TAP=true OTEL_EXPORTER_OTLP_ENDPOINT=${urls.otlpGrpc} npx ring2-exporter run
 `
 }
 
@@ -68,7 +71,18 @@ async function start(values: Values): Promise<void> {
     ...(collector === undefined ? {} : { collectorConfig: collector }),
     ...(webhook === undefined ? {} : { webhookUrl: webhook }),
   })
-  process.stdout.write(`${lines(servers)}${addresses()}`)
+  process.stdout.write(`${lines(servers)}${addresses()}${alertsGo(webhook)}`)
+}
+
+/** Only what this start was told: servers that ran before keep their settings. */
+function alertsGo(webhook: string | undefined): string {
+  if (webhook !== undefined)
+    return `\nAlerts are posted to ${webhook}, by an Alertmanager that this started.\n`
+  return `
+Alerts are listed in Alertmanager; nobody is told. It posts them to a placeholder,
+http://127.0.0.1:9095/alerts, and logs refused connections until something listens there. To be told:
+stop, then start with --webhook URL.
+`
 }
 
 async function status(values: Values): Promise<void> {
@@ -92,7 +106,8 @@ async function main(): Promise<void> {
   else if (command === 'status') await status(values)
   else if (command === 'stop') await stop(values)
   else {
-    process.stderr.write(usage)
+    const wrong = command === undefined ? '' : `ring2: unknown command ${JSON.stringify(command)}\n`
+    process.stderr.write(`${wrong}${usage}`)
     process.exitCode = 2
   }
 }

@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { describe, expect, onTestFinished, test } from 'vitest'
 import { requireStackBinaries } from '../../exporter/demo/stack/binaries.ts'
-import { freePorts } from '../../exporter/demo/stack/ports.ts'
+import { freePorts, isFree } from '../../exporter/demo/stack/ports.ts'
 import { serverStatus, startServers, stopServers } from '../../scripts/stack-run.ts'
 import { stackIsThere } from '../helpers/stack.ts'
 
@@ -63,6 +63,27 @@ describe.runIf(stackIsThere())('npm run stack', () => {
     expect(await serverStatus(options.folder)).toEqual([])
   })
 
+  test('starts nothing with a Collector configuration that is not there', async () => {
+    const options = { binaries: requireStackBinaries(), folder: stateFolder() }
+    const collectorConfig = join(options.folder, 'nope.yaml')
+    const started = startServers({ ...options, ports: await freePorts(), collectorConfig })
+    await expect(started).rejects.toMatchObject({
+      code: 'RING2_E_CONFIG',
+      expected: `--collector ${collectorConfig} to be a Collector configuration`,
+    })
+    expect(await serverStatus(options.folder)).toEqual([])
+  })
+
+  test('ends what it started when one server does not start', async () => {
+    const options = { binaries: requireStackBinaries(), folder: stateFolder() }
+    const ports = await freePorts()
+    const collectorConfig = join(options.folder, 'wrong.yaml')
+    writeFileSync(collectorConfig, 'receivers: 7')
+    await expect(startServers({ ...options, ports, collectorConfig })).rejects.toThrow('collector')
+    expect(await serverStatus(options.folder)).toEqual([])
+    expect(await isFree(ports.prometheus)).toBe(true)
+  })
+
   test('never ends a process that only has the number of one it started', async () => {
     const folder = stateFolder()
     const entry = { name: 'jaeger', pid: process.pid, startTime: '1', healthUrl: '', log: '' }
@@ -109,6 +130,8 @@ describe('npm run stack, without what it needs', () => {
     for (const args of [['bogus'], ['build', '--bogus'], []]) {
       const { status, output } = command(args, {})
       expect([status, output.includes('usage: npm run stack')]).toEqual([2, true])
+      const [wrong = ''] = args.slice(-1)
+      expect(output).toContain(wrong)
     }
   })
 

@@ -83,6 +83,8 @@ const commands: Readonly<Record<ServerName, (options: CommandOptions) => ServerC
       `--config.file=${prometheusConfig(options)}`,
       `--storage.tsdb.path=${join(dataFolder(options, 'prometheus'), 'data')}`,
       `--web.listen-address=${loopback(options.ports.prometheus)}`,
+      // What links in alerts begin with; else the machine's name, which nobody can open here.
+      `--web.external-url=${http(options.ports.prometheus)}`,
       '--web.enable-otlp-receiver',
       '--enable-feature=exemplar-storage,otlp-deltatocumulative,created-timestamp-zero-ingestion',
     ],
@@ -97,6 +99,7 @@ const commands: Readonly<Record<ServerName, (options: CommandOptions) => ServerC
       `--config.file=${alertmanagerConfig(options)}`,
       `--storage.path=${join(dataFolder(options, 'alertmanager'), 'data')}`,
       `--web.listen-address=${loopback(options.ports.alertmanager)}`,
+      `--web.external-url=${http(options.ports.alertmanager)}`,
       '--cluster.listen-address=',
     ],
     environment: {},

@@ -1,12 +1,13 @@
 /**
  * One server process: started, found healthy, stopped, killed, started again, with its output appended
- * to a log file. A child of this process: it ends with it.
+ * to a log file. In a process group of its own, and yet it ends with this process.
  */
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { closeSync, openSync, readFileSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { errorText, Ring2Error } from '../../errors.ts'
+import { endWithThisProcess } from '../process-groups.ts'
 import type { ServerCommand, ServerName } from './commands.ts'
 import { stackLimits } from './limits.ts'
 
@@ -25,11 +26,6 @@ export interface StackServer {
   /** Stops it when it runs, and starts it on the same ports and data. */
   restart(): Promise<void>
 }
-
-const running = new Set<ChildProcess>()
-process.on('exit', () => {
-  for (const child of running) child.kill('SIGKILL')
-})
 
 export function createServerProcess(command: ServerCommand, log: string): StackServer {
   let child: ChildProcess | undefined
@@ -52,8 +48,7 @@ export function createServerProcess(command: ServerCommand, log: string): StackS
     async start() {
       if (alive() !== undefined) return
       const started = await launchServer(command, log)
-      running.add(started)
-      started.once('exit', () => running.delete(started))
+      endWithThisProcess(started, 'KILL')
       child = started
       try {
         await untilHealthy(command, started, log)
@@ -72,18 +67,15 @@ export function createServerProcess(command: ServerCommand, log: string): StackS
   return server
 }
 
-/** Starts the program and nothing more. Detached, it outlives this process. */
-export async function launchServer(
-  command: ServerCommand,
-  log: string,
-  detached = false,
-): Promise<ChildProcess> {
+/** Starts the program and nothing more; it outlives this process. */
+export async function launchServer(command: ServerCommand, log: string): Promise<ChildProcess> {
   const output = openSync(log, 'a')
   const child = spawn(command.program, command.arguments, {
     cwd: command.workingDirectory,
     env: { ...process.env, ...command.environment },
     stdio: ['ignore', output, output],
-    detached,
+    // In a group of its own, which Ctrl-C in a terminal does not reach.
+    detached: true,
   })
   closeSync(output)
   try {
