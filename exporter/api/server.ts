@@ -18,7 +18,7 @@ import { httpLimits } from '../limits.ts'
 import type { ServerDependencies } from './dependencies.ts'
 import { knownError, notFound, sendProblem } from './problem.ts'
 import { healthRoutes, systemRoutes } from './system.ts'
-import { tapRoutes } from './tap.ts'
+import { tapOff, tapRoutes } from './tap.ts'
 import { tensorRoutes } from './tensors.ts'
 import { traceRoutes } from './traces.ts'
 
@@ -41,7 +41,8 @@ export async function buildServer(dependencies: ServerDependencies): Promise<Fas
     await guarded.register(traceRoutes(dependencies))
     await guarded.register(tensorRoutes(dependencies))
     await guarded.register(systemRoutes(dependencies))
-    if (dependencies.tap !== undefined) await guarded.register(tapRoutes(dependencies.tap))
+    const { tap } = dependencies
+    await guarded.register(tap === undefined ? tapOff : tapRoutes(tap))
   })
   return app
 }

@@ -21,7 +21,7 @@ const JSON_TYPE = 'application/json'
 const unpack = promisify(gunzip)
 
 /** google.rpc.Code. */
-const codes = { 400: 3, 401: 16, 413: 11, 415: 3, 503: 14 } as const
+const codes = { 400: 3, 401: 16, 404: 5, 413: 11, 415: 3, 503: 14 } as const
 const INTERNAL = 13
 
 class TapError extends Error {
@@ -62,6 +62,18 @@ export function tapRoutes(take: (batch: ContextBatch) => boolean): FastifyPlugin
       return sendSuccess(request, reply, rejected, rejected === 0 ? '' : faultText(faults))
     })
   }
+}
+
+/** In its place when it is off, for whoever looks for spans that do not arrive. */
+export const tapOff: FastifyPluginAsync = async (app) => {
+  app.removeAllContentTypeParsers()
+  app.addContentTypeParser('*', (_request, body, done) => {
+    body.resume()
+    done(null)
+  })
+  app.post('/otlp/v1/traces', { schema: { hide: true } }, (request, reply) =>
+    sendStatus(request, reply, 404, 'the tap is off; telemetry.tap: true switches it on'),
+  )
 }
 
 function isJson(request: FastifyRequest): boolean {

@@ -169,10 +169,21 @@ test('while nothing drains, the sender is asked to come again', async () => {
   expect(decoded('status', answer.rawPayload)).toMatchObject({ code: 14 })
 })
 
-test('without the tap there is no such route, and other routes keep their errors', async () => {
-  const { app } = await openServer()
+test('says that it is off, and how to switch it on; other routes keep their errors', async () => {
+  const { app } = await openServer({ token: null })
   onTestFinished(() => app.close())
-  const answer = await app.inject({ method: 'POST', url, payload: body(span()), headers: json })
-  expect(answer.statusCode).toBe(404)
-  expect(answer.headers['content-type']).toContain('application/problem+json')
+  const text = 'the tap is off; telemetry.tap: true switches it on'
+  const answer = await app.inject({ method: 'POST', url, headers: json, payload: body(span()) })
+  expect([answer.statusCode, answer.json()]).toEqual([404, { code: 5, message: text }])
+  const packed = { ...protobuf, 'content-encoding': 'gzip' }
+  const payload = gzipSync(message(traceId))
+  const binary = await app.inject({ method: 'POST', url, headers: packed, payload })
+  expect([binary.statusCode, binary.headers['content-type']]).toEqual([
+    404,
+    protobuf['content-type'],
+  ])
+  expect(decoded('status', binary.rawPayload)).toMatchObject({ code: 5, message: text })
+  const other = await app.inject({ method: 'POST', url: '/nope', payload: '{}', headers: json })
+  expect(other.statusCode).toBe(404)
+  expect(other.headers['content-type']).toContain('application/problem+json')
 })
