@@ -6,7 +6,7 @@ import type { CatalogRequest } from '../tensors/catalog-list.ts'
 import { unknownTrace } from '../tensors/series-choice.ts'
 import { bytesText, styles, table } from './table.ts'
 
-/** One hook of one request, as `--json` prints it. Global hooks have no layers. */
+/** One hook of one request. Global hooks have no layers. */
 export interface HeldHook {
   readonly hook: string
   readonly layers: readonly number[]

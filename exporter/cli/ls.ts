@@ -1,6 +1,7 @@
 /** `ring2-exporter ls`: the requests that the store keeps, newest first. */
-import type { Command } from 'commander'
+import { type Command, Option } from 'commander'
 import { verdicts } from '../../collector/records.ts'
+import { requestView, traceView } from '../api/views.ts'
 import { Ring2Error } from '../errors.ts'
 import { catalogLimits } from '../limits.ts'
 import type { CatalogRequest } from '../tensors/catalog-list.ts'
@@ -15,6 +16,7 @@ interface LsOptions extends ConfigOptions {
   readonly since?: string
   readonly model?: string
   readonly verdict?: string
+  readonly bad?: boolean
   readonly limit?: string
   readonly json?: boolean
 }
@@ -26,8 +28,13 @@ export function lsCommand(command: Command): void {
     .option('--since <time>', 'a duration such as 1h, or a time such as 2026-01-31T12:00:00Z')
     .option('--model <name>', 'only requests of this model')
     .option('--verdict <verdict>', `only requests with this verdict: ${verdicts.join(', ')}`)
+    .addOption(
+      new Option('--bad', 'only requests with a finding: neither ok nor unknown').conflicts(
+        'verdict',
+      ),
+    )
     .option('--limit <count>', `at most this many (default: ${catalogLimits.pageRowsDefault})`)
-    .option('--json', 'print one JSON document')
+    .option('--json', 'print one JSON document, shaped as GET /v1/traces of the API')
     .action(async (traceId: string | undefined, options: LsOptions) => {
       process.exitCode = await ls(traceId, options)
     })
@@ -40,13 +47,17 @@ async function ls(traceId: string | undefined, options: LsOptions): Promise<numb
     ...(options.since === undefined ? {} : { sinceMicros: parseSince(options.since, Date.now()) }),
     ...(options.model === undefined ? {} : { model: options.model }),
     ...(options.verdict === undefined ? {} : { verdict: parseVerdict(options.verdict) }),
+    ...(options.bad === undefined ? {} : { bad: options.bad }),
   }
   const limit = parseLimit(options.limit ?? String(catalogLimits.pageRowsDefault))
   const { catalog } = await openTensors(config)
   const page = catalog.list({ ...filter, limit })
   catalog.close()
-  if (options.json === true) printJson({ requests: page.requests.map(asDocument) })
-  else if (page.requests.length > 0) print(asTable(page.requests))
+  if (options.json === true) {
+    const traces = page.requests.map(requestView)
+    // Nothing found may be another store than was meant, so it is named.
+    printJson({ store: config.store.url, traces, next_cursor: page.nextCursor })
+  } else if (page.requests.length > 0) print(asTable(page.requests))
   else {
     const fitting = Object.keys(filter).length > 0 ? ' that fit the filters' : ''
     tell(`no requests${fitting} kept in ${config.store.url}`)
@@ -56,19 +67,21 @@ async function ls(traceId: string | undefined, options: LsOptions): Promise<numb
 
 async function lsTrace(given: string, options: LsOptions): Promise<number> {
   const traceId = parseTraceId(given)
-  for (const name of ['since', 'model', 'verdict', 'limit'] as const) {
+  for (const name of ['since', 'model', 'verdict', 'bad', 'limit'] as const) {
     if (options[name] === undefined) continue
     throw new Ring2Error('RING2_E_QUERY', {
       expected: 'a trace id alone: filters are for the list of all requests',
-      actual: `--${name} ${options[name]}`,
+      actual: name === 'bad' ? '--bad' : `--${name} ${options[name]}`,
     })
   }
-  const { catalog } = await openTensors(configFrom(options).config)
+  const { config } = configFrom(options)
+  const { catalog } = await openTensors(config)
   try {
     const held = heldOf(catalog, traceId)
     if (options.json === true) {
-      const requests = held.map(({ request, hooks }) => ({ ...asDocument(request), hooks }))
-      printJson({ trace_id: traceId, requests })
+      const requests = held.map(({ request }) => request)
+      const view = traceView(traceId, requests, catalog.series({ traceId }))
+      printJson({ store: config.store.url, ...view })
     } else {
       print(heldTable(held))
       print(['', ...verdictLines(held)].join('\n'))
@@ -77,10 +90,6 @@ async function lsTrace(given: string, options: LsOptions): Promise<number> {
   } finally {
     catalog.close()
   }
-}
-
-function asDocument({ summary, ...request }: CatalogRequest): Record<string, unknown> {
-  return { ...request, summary: summary === null ? null : JSON.parse(summary) }
 }
 
 function asTable(requests: readonly CatalogRequest[]): string {

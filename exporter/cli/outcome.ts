@@ -1,5 +1,6 @@
 /** What every command shares: exit codes, output, and how an error is shown to a person. */
 import { asRing2Error, systemCode } from '../errors.ts'
+import { jsonText } from './json-text.ts'
 import { inShellWords } from './shell-words.ts'
 
 export const exitCodes = {
@@ -18,7 +19,7 @@ export function print(text: string): void {
 }
 
 export function printJson(document: unknown): void {
-  print(JSON.stringify(document, null, 2))
+  print(jsonText(document))
 }
 
 /** For people, on standard error. */

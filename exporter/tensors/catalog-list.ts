@@ -33,6 +33,8 @@ export interface ListFilter {
   readonly sinceMicros?: number
   readonly model?: string
   readonly verdict?: string
+  /** Only requests with a finding: their verdict is neither `ok` nor `unknown`. */
+  readonly bad?: boolean
   readonly limit?: number
   readonly cursor?: string
 }
@@ -64,6 +66,7 @@ export function listQuery(filter: ListFilter): ListQuery {
     conditions.push('r.verdict = ?')
     values.push(filter.verdict)
   }
+  if (filter.bad === true) conditions.push("r.verdict NOT IN ('ok', 'unknown')")
   if (filter.cursor !== undefined) {
     const [startedAt, ...rest] = parseCursor(filter.cursor)
     conditions.push(`(r.started_at < ? OR (r.started_at = ?

@@ -6,7 +6,13 @@ import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
 import { deriveTraceId } from '../../collector/ids.ts'
 import { float32, openProducer, poke, type TestProducer } from '../helpers/producer.ts'
-import { beginRequest, stepValues, writeRequest, writeStep } from '../helpers/requests.ts'
+import {
+  beginRequest,
+  endRequest,
+  stepValues,
+  writeRequest,
+  writeStep,
+} from '../helpers/requests.ts'
 import {
   createWorkspace,
   expectError,
@@ -28,7 +34,7 @@ let live: TestProducer
 const run = (words: readonly string[], settings: Settings = {}): Finished =>
   runExporter(workspace, words, settings)
 
-const tensorsStored = 3 * 2 + 2 + 1
+const tensorsStored = 3 * 2 + 2 + 1 + 2
 
 /** Of consumer_pid in the header of a segment. */
 const consumerPidOffset = 1096
@@ -45,11 +51,19 @@ beforeAll(async () => {
   const tensor = { hook: 'resid_pre', layer: 1, step: 2001, dims: [1, 1, 4] }
   producer.tensor(tensor, float32(stepValues(2, 1, 1, 1)))
   producer.requestEnd({ key: 2, steps: 2, tokens: 3, prompt_tokens: 2, outcome: 'ok' })
+  // Request 3 has values that are no numbers.
+  beginRequest(producer, 3)
+  producer.step({ step: 3000, columns: 1, rows: [{ key: 3, start: 0, end: 1, phase: 'prefill' }] })
+  for (const layer of [0, 1]) {
+    const broken = { hook: 'resid_pre', layer, step: 3000, dims: [1, 1, 4] }
+    producer.tensor(broken, float32([Number.NaN, 1, 2, 3]))
+  }
+  endRequest(producer, 3, 1, 1)
   producer.close()
   await vi.waitUntil(
     async () => {
       const { traces } = (await get(`${exporter.url}/v1/traces`)).json<{ traces: unknown[] }>()
-      return traces.length === 2 && !existsSync(producer.path)
+      return traces.length === 3 && !existsSync(producer.path)
     },
     { timeout: 30_000, interval: 100 },
   )
@@ -167,12 +181,19 @@ describe('ls of one trace', () => {
     expect(done.stdout).toMatch(/^REQUEST +HOOK +LAYERS +DTYPE +BYTES\n/)
     expect(done.stdout).toMatch(/\nrequest-1 +resid_pre +0-1 +float32 +160 B\n/)
     expect(done.stdout).toMatch(/\n\nrequest-1 {2}ok \(default bounds\)\n$/)
-    expect(JSON.parse(run(['ls', trace, '--json']).stdout)).toMatchObject({
+    const document = run(['ls', trace, '--json']).stdout
+    expect(document).toMatch(/\n +"[a-z_.0-9]+": \[[^\n]+, [^\n]+\],?\n/)
+    expect(JSON.parse(document)).toMatchObject({
+      store: workspace.store,
       trace_id: trace,
       requests: [
         {
           request_id: 'request-1',
-          hooks: [{ hook: 'resid_pre', layers: [0, 1], dtype: 'float32', bytes: 160 }],
+          details: { completeness: { state: 'complete' }, findings: [] },
+          tensors: [
+            { hook: 'resid_pre', layer: 0, dtype: 'float32', bytes: 80 },
+            { hook: 'resid_pre', layer: 1, dtype: 'float32', bytes: 80 },
+          ],
         },
       ],
     })
@@ -188,6 +209,7 @@ describe('ls of one trace', () => {
   test.each<[string, readonly string[], number, string, string]>([
     ['an unknown trace', ['f'.repeat(32)], 3, 'RING2_E_TRACE_UNKNOWN', 'ffff'],
     ['what is no trace id', ['request-1'], 2, 'RING2_E_TRACE_ID', 'request-1'],
+    ['--bad beside it', [trace, '--bad'], 2, 'RING2_E_QUERY', '--bad'],
     ['a filter beside it', [trace, '--model', 'tiny'], 2, 'RING2_E_QUERY', '--model tiny'],
   ])('with %s says so', (_, words, code, name, named) => {
     expect(expectError(run(['ls', ...words]), code, name)).toContain(named)
@@ -199,25 +221,43 @@ describe('ls', () => {
     const done = run(['ls'])
     expect(done).toMatchObject({ code: 0, stderr: '' })
     const lines = done.stdout.trimEnd().split('\n')
-    expect(lines).toHaveLength(3)
+    expect(lines).toHaveLength(4)
     expect(lines[0]).toMatch(/^STARTED \(UTC\) +TRACE ID/)
     expect(done.stdout).toMatch(new RegExp(`${trace} +request-1 +tiny +5 +ok +complete`))
     expect(done.stdout).toMatch(new RegExp(`${openTrace} +request-2 +tiny +3 +unknown +incomplete`))
   })
 
-  test('as JSON gives the whole summary', () => {
-    const { requests } = JSON.parse(run(['ls', '--json', '--verdict', 'ok']).stdout)
-    expect(requests).toMatchObject([
-      {
-        trace_id: trace,
-        request_id: 'request-1',
-        summary: { completeness: { state: 'complete' }, tensorsStored: 6 },
-      },
-    ])
+  test('as JSON gives what GET /v1/traces gives, and the store', () => {
+    const document = JSON.parse(run(['ls', '--json', '--verdict', 'ok']).stdout)
+    expect(document).toMatchObject({
+      store: workspace.store,
+      traces: [
+        {
+          trace_id: trace,
+          caller_trace_id: null,
+          request_id: 'request-1',
+          started_at: expect.stringMatching(/^\d{4}-\d\d-\d\dT[\d:.]+Z$/),
+          completeness: 'complete',
+          tensors_stored: 6,
+        },
+      ],
+      next_cursor: null,
+    })
+  })
+
+  test('--bad lists only requests with a finding', () => {
+    const bad = JSON.parse(run(['ls', '--json', '--bad']).stdout)
+    expect(bad.traces).toMatchObject([{ request_id: 'request-3', verdict: 'nonfinite' }])
+    expect(run(['ls', '--bad']).stdout).toMatch(/^STARTED[^\n]+\n[^\n]+ request-3 [^\n]+\n$/)
+    expect(run(['ls', '--bad', '--verdict', 'ok'])).toMatchObject({ code: 2, stdout: '' })
   })
 
   test('of a model that nobody ran is empty and no error', () => {
-    expect(JSON.parse(run(['ls', '--json', '--model', 'none']).stdout)).toEqual({ requests: [] })
+    expect(JSON.parse(run(['ls', '--json', '--model', 'none']).stdout)).toEqual({
+      store: workspace.store,
+      traces: [],
+      next_cursor: null,
+    })
     expect(run(['ls', '--model', 'none'])).toEqual({
       code: 0,
       stdout: '',
@@ -373,7 +413,7 @@ describe('catalog rebuild', () => {
     expectError(run(['ls']), 1, 'RING2_E_STORE')
     const done = run(['catalog', 'rebuild', '--json'])
     expect(done).toMatchObject({ code: 0, stderr: '' })
-    expect(JSON.parse(done.stdout)).toMatchObject({ rows: tensorsStored + 2, damaged: [] })
+    expect(JSON.parse(done.stdout)).toMatchObject({ rows: tensorsStored + 3, damaged: [] })
     expect(JSON.parse(run(['ls', '--json']).stdout)).toEqual(before)
   })
 

@@ -51,6 +51,8 @@ test('the list is filtered by time, model and verdict', () => {
   expect(ids({ model: 'other' })).toEqual(['late'])
   expect(ids({ verdict: 'ok' })).toEqual(['request-1'])
   expect(ids({ verdict: 'ok', model: 'other' })).toEqual([])
+  expect(ids({ bad: true })).toEqual(ids({ verdict: 'nonfinite' }))
+  expect(ids({ bad: true, model: 'tiny' })).toEqual([])
 })
 
 test('a cursor that is not ours is refused', () => {
