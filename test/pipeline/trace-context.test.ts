@@ -175,6 +175,32 @@ test('what has context of its own does not wait, and a malformed one is counted'
   expect(await counter('ring2_context_late_requests_total')).toBe(1)
 })
 
+test('a span of impossible times is counted, and stands in the way of no other', async () => {
+  write('chatcmpl-e')
+  const derived = deriveTraceId('chatcmpl-e')
+  await vi.waitUntil(async () => (await request(`/v1/traces/${derived}`)).status === 200, wait)
+  for (const [start, end] of [
+    ['"18446744073709551614"', '"18446744073709551615"'],
+    ['1e400', '1e400'],
+  ]) {
+    const span = `{"traceId":"${'e5'.repeat(16)}","spanId":"${'e5'.repeat(8)}",
+      "startTimeUnixNano":${start},"endTimeUnixNano":${end},
+      "attributes":[{"key":"ring2.request.id","value":{"stringValue":"chatcmpl-e"}}]}`
+    const answer = await fetch(`${exporter.url}/otlp/v1/traces`, {
+      method: 'POST',
+      headers: { ...headers, 'content-type': 'application/json' },
+      body: `{"resourceSpans":[{"scopeSpans":[{"spans":[${span}]}]}]}`,
+    })
+    expect(await answer.json()).toMatchObject({ partialSuccess: { rejectedSpans: '1' } })
+  }
+  await vi.waitUntil(() => spanOf('chatcmpl-e') !== undefined, wait)
+  expect(spanOf('chatcmpl-e')?.traceId).toBe(derived)
+  write('after', { traceparent: `00-${'a7'.repeat(16)}-${'b2'.repeat(8)}-01` })
+  await vi.waitUntil(() => spanOf('after') !== undefined, wait)
+  const rejected = 'ring2_context_rejected_total'
+  await vi.waitUntil(async () => (await counter(rejected, '"span_time"')) === 2, wait)
+})
+
 test("the caller's trace finds the tensors after a restart; a stop does not wait for spans", async () => {
   type Listed = { caller_trace_id: string | null }
   const traces = (await request('/v1/traces')).json.traces as Listed[]
