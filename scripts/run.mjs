@@ -60,6 +60,8 @@ if (command === 'demo' && rest.includes('--stack')) needs.demo.push('watchers')
 const environment = { ...process.env }
 for (const need of needs[command]) Object.assign(environment, steps[need](environment))
 
+// Ctrl-C reaches the command as well, which ends in its own order; this process waits for it.
+process.on('SIGINT', () => {})
 for (const program of programs[command]) {
   const { status, signal } = spawnSync(tools.node(), [...program, ...rest], {
     cwd: root,

@@ -38,11 +38,11 @@ async function demo(options: DemoCommandOptions): Promise<number> {
   else print(renderPage(result.page))
   if (options.keep === true) await Promise.race(endingSignals.map((one) => once(process, one)))
   const orderly = await result.stop()
-  if (!orderly) tell('a process of the demo did not end in order')
   return orderly && isGood(result.document) ? exitCodes.done : exitCodes.failed
 }
 
-const endingSignals = ['SIGINT', 'SIGTERM'] as const
+/** The last one when its terminal is closed. */
+const endingSignals = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const
 
 /** Before the demo has finished: its processes end with this one, and there is nothing to show. */
 function interrupted(signal: NodeJS.Signals): void {

@@ -135,10 +135,10 @@ export async function readLosses(api: string, segment: string): Promise<Loss[]> 
 
 export async function fetchNpy(
   api: string,
-  answer: Answer,
+  traceId: string,
   hook: string,
   layer: number,
 ): Promise<Uint8Array> {
-  const path = `/v1/traces/${answer.traceId}/tensors/${hook}/${layer}?format=npy&require=complete`
+  const path = `/v1/traces/${traceId}/tensors/${hook}/${layer}?format=npy&require=complete`
   return new Uint8Array(await (await fetchChecked(`${api}${path}`)).arrayBuffer())
 }

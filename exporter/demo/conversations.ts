@@ -26,7 +26,7 @@ export const brokenConversations: readonly (readonly string[])[] = [
 
 /**
  * A layer in the middle. With a quarter of the noise SmolLM2 still answers in sentences; with this much
- * the norm of the residual stream grows seventeenfold in that layer, where healthy layers stay below two.
+ * the norm of what leaves that layer, and enters the next, grows manyfold; healthy layers stay below twofold.
  */
 export const demoFault: Fault = { layer: 15, noise: 2, seed: 0 }
 

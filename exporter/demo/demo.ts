@@ -4,13 +4,14 @@
  * Prometheus and Alertmanager watch, and then one layer of the model is broken. Every number is computed
  * in this run.
  */
-import { mkdtempSync, rmSync } from 'node:fs'
+import { existsSync, mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { composeIsThere } from './compose.ts'
 import { brokenConversations, demoFault } from './conversations.ts'
-import type { DemoDocument, Page, StackEvidence } from './document.ts'
+import type { DemoDocument, DemoRequest, Page, StackEvidence } from './document.ts'
 import { readTrace } from './jaeger.ts'
+import { linksOf, serverLinks } from './links.ts'
 import {
   heldFolder,
   type Parts,
@@ -19,8 +20,9 @@ import {
   startService,
   stopParts,
 } from './parts.ts'
+import type { Period } from './prometheus.ts'
 import { receivedTrace } from './received.ts'
-import { healthyRequests } from './requests.ts'
+import { checkStored, healthyRequests } from './requests.ts'
 import {
   breakAndMend,
   readEvidence,
@@ -58,13 +60,14 @@ export async function runDemo(options: DemoOptions): Promise<Demo> {
     segment: `demo-${process.pid}`,
   }
   // Tensors can reveal prompts, so they go, however the demo ends; logs stay for somebody to read.
-  process.once('exit', () => rmSync(heldFolder(parts), { recursive: true, force: true }))
+  process.once('exit', () => {
+    rmSync(heldFolder(parts), { recursive: true, force: true })
+    if (existsSync(parts.folder)) options.onProgress(`logs of the demo stay in ${parts.folder}`)
+  })
   let watched: Watched | undefined
   const stop = async (failed = false): Promise<boolean> => {
     const ended =
-      watched === undefined
-        ? (await stopParts(parts)).every((code) => code === 0)
-        : await watched.stop()
+      watched === undefined ? await stopParts(parts, options.onProgress) : await watched.stop()
     const orderly = ended && !failed
     rmSync(orderly ? parts.folder : heldFolder(parts), { recursive: true, force: true })
     return orderly
@@ -76,8 +79,7 @@ export async function runDemo(options: DemoOptions): Promise<Demo> {
   }
   try {
     const { document, page } = await show()
-    if (options.keep) return { document, page, stop }
-    options.onProgress('ending the service, then the exporter …')
+    if (options.keep) return { document: { ...document, links: page.links }, page, stop }
     const orderly = await stop()
     return { document, page: { ...page, running: false }, stop: async () => orderly }
   } catch (error) {
@@ -106,12 +108,18 @@ async function showPlain(options: DemoOptions, parts: Parts, began: number) {
   const { endpoint, file } = await receiverFor(parts)
   const api = await startExporter(parts, { store, endpoint })
   onProgress('starting the chat service with SmolLM2-135M-Instruct …')
-  const service = await startService(parts, { endpoint })
-  const { last, ...healthy } = await healthyRequests(parts, { service, api }, onProgress)
+  const service = await startService(parts, { endpoint, allowFaults: options.keep })
+  const { last, requests } = await healthyRequests({ service, api }, onProgress)
+  const checked = await checkStored(parts, { service, api }, last, layersOf(requests))
   const seconds = (performance.now() - began) / 1000
-  const document: DemoDocument = { ...healthy, store, seconds }
+  const document: DemoDocument = { requests, ...checked, store, seconds }
   const traceLines = file === null ? [] : drawTree(await receivedTrace(file, last.traceId))
-  return { document, page: { document, shown: last.traceId, traceLines, api, running: true } }
+  const links = linksOf({ api, service }, endpoint, last.traceId)
+  return { document, page: { document, shown: last.traceId, traceLines, links, running: true } }
+}
+
+function layersOf(requests: readonly DemoRequest[]): number {
+  return requests.at(-1)?.norms.length ?? 0
 }
 
 /** A demo that the servers watched. */
@@ -119,7 +127,7 @@ export interface WatchedDemo {
   readonly document: DemoDocument & StackEvidence
   readonly page: Page
   /** When the model was healthy, in seconds of Unix time. */
-  readonly healthy: { readonly from: number; readonly to: number }
+  readonly healthy: Period
 }
 
 /** The healthy part, the broken part, and what the servers have of both. */
@@ -130,7 +138,7 @@ export async function showWatched(
 ): Promise<WatchedDemo> {
   const { onProgress, store } = options
   const from = Date.now() / 1000
-  const { last: _, ...before } = await healthyRequests(watched.parts, watched, onProgress)
+  const before = await healthyRequests(watched, onProgress)
   onProgress('waiting until Prometheus has counted them …')
   const healthy = { from, to: await settle(watched, before.requests.length) }
   onProgress(`adding noise to layer ${demoFault.layer}, and asking again …`)
@@ -139,7 +147,7 @@ export async function showWatched(
   const shown = broken.worst.traceId
   const evidence = await readEvidence(watched, shown, healthy)
   const document = {
-    ...before,
+    ...(await checkStored(watched.parts, watched, broken.worst, layersOf(broken.requests))),
     requests: [...before.requests, ...broken.requests],
     store,
     seconds: (performance.now() - began) / 1000,
@@ -147,9 +155,9 @@ export async function showWatched(
   }
   const { urls } = watched.stack
   const traceLines = drawTree(await readTrace(urls.jaeger, shown))
-  const page: Page = {
-    ...{ document, shown, traceLines, urls, api: watched.api, running: true },
-    pages: watched.webhook === null,
-  }
+  const period = { from, to: Date.now() / 1000 }
+  const servers = serverLinks(urls, shown, period, watched.webhook === null)
+  const links = { ...linksOf(watched, urls.otlpGrpc, shown), servers }
+  const page: Page = { document, shown, traceLines, links, running: true }
   return { document, page, healthy }
 }

@@ -5,8 +5,8 @@
 import type { AlertsEvidence } from './alerts.ts'
 import type { Answer, Loss, StoredRequest } from './client.ts'
 import type { JaegerEvidence } from './jaeger.ts'
+import type { Links } from './links.ts'
 import type { PrometheusEvidence } from './prometheus.ts'
-import type { StackUrls } from './stack/servers.ts'
 import type { Verified } from './verify.ts'
 
 export interface StackEvidence {
@@ -42,6 +42,8 @@ export interface DemoDocument extends Partial<StackEvidence> {
   readonly verified: Verified
   readonly losses: readonly Loss[]
   readonly seconds: number
+  /** Where everything goes on; only when it does. */
+  readonly links?: Links
 }
 
 function mean(values: readonly (number | null)[] | undefined): number | null {
@@ -75,11 +77,7 @@ export interface Page {
   /** The trace that is shown as a tree, and to fetch from. */
   readonly shown: string
   readonly traceLines: readonly string[]
-  readonly api: string
-  /** Addresses of the servers that watched. */
-  readonly urls?: StackUrls
-  /** Whether Jaeger and Prometheus have pages for people: containers do. */
-  readonly pages?: boolean
+  readonly links: Links
   /** Whether the processes go on. */
   readonly running: boolean
 }

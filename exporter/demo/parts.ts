@@ -23,11 +23,21 @@ export function heldFolder(parts: Parts): string {
   return join(parts.folder, 'held')
 }
 
-/** Ends what runs: the model first, so that the exporter drains it to the end. The exit codes. */
-export async function stopParts(parts: Parts): Promise<(number | null)[]> {
-  const codes: (number | null)[] = []
-  for (const one of parts.processes.splice(0).reverse()) codes.push(await one.stop())
-  return codes
+/**
+ * Ends what runs: the model first, so that the exporter drains it to the end. Says which process did not
+ * end in order, and then returns false.
+ */
+export async function stopParts(parts: Parts, say: (text: string) => void): Promise<boolean> {
+  let orderly = true
+  for (const one of parts.processes.splice(0).reverse()) {
+    say(`stopping the ${one.name} …`)
+    const code = await one.stop()
+    if (code === 0) continue
+    orderly = false
+    const how = code === null ? 'was killed' : `ended with exit code ${code}`
+    say(`the ${one.name} ${how}; its log: ${one.log}`)
+  }
+  return orderly
 }
 
 /** A receiver that writes what it gets into a file, for a demo without a Collector. */

@@ -1,6 +1,6 @@
 /**
- * The demo's processes: each with its log in a file, each ended in order. None is part of the
- * exporter; they are what a user would run beside it.
+ * The demo's processes: each with its log in a file, each in a process group of its own, each ended in
+ * order. None is part of the exporter; they are what a user would run beside it.
  */
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
@@ -9,10 +9,13 @@ import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { Ring2Error } from '../errors.ts'
 import { demoLimits } from './limits.ts'
+import { endWithThisProcess } from './process-groups.ts'
 
 export interface DemoProcess {
   readonly name: string
   readonly pid: number
+  /** File with its output. */
+  readonly log: string
   /** Asks it to end and waits; its exit code, or null when it had to be killed. */
   stop(): Promise<number | null>
 }
@@ -30,12 +33,6 @@ export interface ProcessOptions {
   readonly endBy: 'SIGTERM' | 'stdin'
 }
 
-const running = new Set<ChildProcess>()
-// Whoever interrupts the demo ends its processes too, each in its own order.
-process.on('exit', () => {
-  for (const child of running) child.kill('SIGTERM')
-})
-
 /** Starts a process and waits until it says that it is ready; gives what it said. */
 export async function startProcess(
   options: ProcessOptions,
@@ -43,9 +40,9 @@ export async function startProcess(
   const child = spawn(options.program, options.arguments, {
     env: { ...process.env, ...options.environment },
     stdio: ['pipe', 'pipe', 'pipe'],
+    detached: true,
   })
-  running.add(child)
-  child.once('exit', () => running.delete(child))
+  endWithThisProcess(child, 'TERM')
   const logPath = join(options.logs, `${options.name}.log`)
   const log = createWriteStream(logPath)
   child.stdout.pipe(log, { end: false })
@@ -63,6 +60,7 @@ export async function startProcess(
     process: {
       name: options.name,
       pid: child.pid ?? 0,
+      log: logPath,
       async stop() {
         if (child.exitCode !== null) return child.exitCode
         if (options.endBy === 'stdin') child.stdin.end()

@@ -8,6 +8,12 @@ export interface PrometheusEvidence {
   readonly native_histograms: number
 }
 
+/** Seconds of Unix time. */
+export interface Period {
+  readonly from: number
+  readonly to: number
+}
+
 export interface Sample {
   readonly metric: Readonly<Record<string, string>>
   readonly value?: readonly [number, string]
@@ -45,16 +51,14 @@ export async function hadSamples(
   start: number,
   end: number,
 ): Promise<boolean> {
-  const words = { query: expression, start: `${start}`, end: `${end}`, step: '1' }
-  const url = `${prometheus}/api/v1/query_range?${new URLSearchParams(words)}`
+  const url = rangeUrl(prometheus, expression, { from: start, to: end }, 1)
   return (await getJson<Answer<{ result: readonly unknown[] }>>(url)).data.result.length > 0
 }
 
 /** Trace ids of the exemplars of the last hour. */
 export async function exemplarTraceIds(prometheus: string, expression = ours): Promise<string[]> {
   const now = Date.now() / 1000
-  const words = { query: expression, start: `${now - 3600}`, end: `${now + 60}` }
-  const url = `${prometheus}/api/v1/query_exemplars?${new URLSearchParams(words)}`
+  const url = exemplarsUrl(prometheus, expression, { from: now - 3600, to: now + 60 })
   const found =
     await getJson<Answer<readonly { exemplars: readonly { labels: Record<string, string> }[] }[]>>(
       url,
@@ -74,8 +78,30 @@ export async function prometheusEvidence(prometheus: string): Promise<Prometheus
   }
 }
 
-/** A page that shows the query as a graph. */
-export function graphUrl(prometheus: string, expression: string): string {
-  const words = { 'g0.expr': expression, 'g0.tab': '0', 'g0.range_input': '15m' }
+/** @param step seconds between two points. */
+export function rangeUrl(
+  prometheus: string,
+  expression: string,
+  { from, to }: Period,
+  step: number,
+): string {
+  const words = { query: expression, start: `${from}`, end: `${to}`, step: `${step}` }
+  return `${prometheus}/api/v1/query_range?${new URLSearchParams(words)}`
+}
+
+export function exemplarsUrl(prometheus: string, expression: string, { from, to }: Period): string {
+  const words = { query: expression, start: `${from}`, end: `${to}` }
+  return `${prometheus}/api/v1/query_exemplars?${new URLSearchParams(words)}`
+}
+
+/** A page that shows the query as a graph, with its exemplars. */
+export function graphUrl(prometheus: string, expression: string, { from, to }: Period): string {
+  const words = {
+    'g0.expr': expression,
+    'g0.tab': '0',
+    'g0.range_input': `${Math.ceil(to - from)}s`,
+    'g0.end_input': new Date(to * 1000).toISOString().slice(0, 19).replace('T', ' '),
+    'g0.show_exemplars': '1',
+  }
   return `${prometheus}/graph?${new URLSearchParams(words)}`
 }

@@ -1,6 +1,8 @@
 /** The demo's result: as one document, and as a page for a terminal. */
 import { bytesText, numberText, sparkline, styles, table } from '../cli/table.ts'
+import { demoFault } from './conversations.ts'
 import type { Page } from './document.ts'
+import type { Links } from './links.ts'
 import { stackLines } from './stack-report.ts'
 
 /** Quoted where a shell would split it or read more into it. */
@@ -9,7 +11,7 @@ function shellWord(text: string): string {
 }
 
 export function renderPage(page: Page): string {
-  const { document, shown, traceLines, api, urls, running } = page
+  const { document, traceLines, links, running } = page
   const { bold, dim, green, yellow } = styles()
   const { requests, verified, losses } = document
   const rows = requests.map((request) => [
@@ -34,7 +36,7 @@ export function renderPage(page: Page): string {
   ]
   const bytes = requests.reduce((sum, request) => sum + request.bytes, 0)
   const tensors = requests.reduce((sum, request) => sum + request.tensors, 0)
-  const fetchCommand = `npx ring2-exporter fetch ${shown} --hook ${verified.hook} --layer ${verified.layer} --store ${shellWord(document.store)}`
+  const fetchCommand = `npx ring2-exporter fetch ${verified.trace_id} --hook ${verified.hook} --layer ${verified.layer} --store ${shellWord(document.store)}`
   const outcome = verified.equal ? green('equal byte for byte') : yellow('NOT EQUAL')
   return [
     '',
@@ -46,11 +48,29 @@ export function renderPage(page: Page): string {
       : [bold('One trace, from the app to the layers'), ...traceLines, '']),
     `${bold('Tensors')}    ${tensors} tensors, ${bytesText(bytes)} of Parquet payload under ${document.store}`,
     `${bold('Fetch one')}  ${fetchCommand}`,
-    `${bold('Checked')}    ${verified.hook} layer ${verified.layer} [${verified.shape.join(', ')}], ${bytesText(verified.bytes)}: ${outcome} with what the model process held`,
+    `${bold('Checked')}    the same: ${verified.hook} layer ${verified.layer} [${verified.shape.join(', ')}], ${bytesText(verified.bytes)}: ${outcome} with what the model process held`,
     `${bold('Lost')}       ${losses.length === 0 ? 'nothing' : losses.map((loss) => `${loss.records} records (${loss.reason})`).join(', ')}`,
-    ...(urls === undefined ? [] : stackLines(page, urls)),
-    ...(running ? [`${bold('Running')}    ${api} until Ctrl-C`] : []),
+    ...stackLines(page),
+    ...(running ? runningLines(links) : []),
     dim(`${document.seconds.toFixed(1)} s in all`),
     '',
   ].join('\n')
+}
+
+function runningLines(links: Links): string[] {
+  const { bold, dim } = styles()
+  const json = "-H 'content-type: application/json' -d"
+  const prompt = JSON.stringify({ messages: [{ role: 'user', content: 'Hi' }], max_tokens: 24 })
+  const lines: readonly (readonly [string, string])[] = [
+    [links.api, 'the exporter'],
+    [links.otlp, `OTLP over gRPC: ${links.servers === undefined ? 'a receiver' : 'the Collector'}`],
+    [`curl -s ${links.chat} ${json} '${prompt}'`, 'sends a prompt; the answer has its trace id'],
+    [`curl -s ${links.faults} ${json} '${JSON.stringify(demoFault)}'`, 'breaks a layer'],
+    [`curl -s -X DELETE ${links.faults}`, 'mends it'],
+  ]
+  return [
+    `${bold('Running')}    until Ctrl-C`,
+    ...lines.flatMap(([line, what]) => [line, dim(`  ${what}`)]),
+    '',
+  ]
 }

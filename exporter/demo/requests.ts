@@ -1,6 +1,6 @@
 /**
- * The demo's healthy part, with or without servers to watch it: six requests, what the exporter stored of
- * them, and one stored tensor compared with what the model process itself held.
+ * The demo's requests, with or without servers to watch them: what the exporter stored of them, and one
+ * stored tensor compared with what the model process itself held.
  */
 import { join } from 'node:path'
 import { type Answer, chat, fetchNpy, readLosses, waitForRequest } from './client.ts'
@@ -12,10 +12,6 @@ import { verify } from './verify.ts'
 export interface Addresses {
   readonly service: string
   readonly api: string
-}
-
-export type Requests = Pick<DemoDocument, 'requests' | 'verified' | 'losses'> & {
-  readonly last: Answer
 }
 
 const verifiedHook = 'resid_pre'
@@ -36,22 +32,30 @@ export async function askAll(
   return { answers, requests }
 }
 
+/** Six requests to the healthy model. */
 export async function healthyRequests(
-  parts: Parts,
   addresses: Addresses,
   onProgress: (text: string) => void,
-): Promise<Requests> {
+): Promise<{ requests: DemoRequest[]; last: Answer }> {
   onProgress('sending six chat requests …')
   const { answers, requests } = await askAll(addresses, conversations, onProgress)
   const last = answers.at(-1)
   if (last === undefined) throw new Error('the demo sent no request')
-  const layer = Math.floor((requests.at(-1)?.norms.length ?? 0) / 2)
+  return { requests, last }
+}
+
+/** Compares one tensor of a request, from the middle of the model, and reads what was lost so far. */
+export async function checkStored(
+  parts: Parts,
+  { api }: Addresses,
+  { traceId, requestId }: Answer,
+  layers: number,
+): Promise<Pick<DemoDocument, 'verified' | 'losses'>> {
+  const layer = Math.floor(layers / 2)
   const verified = verify(
-    await fetchNpy(addresses.api, last, verifiedHook, layer),
-    join(heldFolder(parts), `${last.requestId}.${verifiedHook}.${layer}.npy`),
-    verifiedHook,
-    layer,
-    last.requestId,
+    await fetchNpy(api, traceId, verifiedHook, layer),
+    join(heldFolder(parts), `${requestId}.${verifiedHook}.${layer}.npy`),
+    { hook: verifiedHook, layer, trace_id: traceId, request_id: requestId },
   )
-  return { requests, verified, losses: await readLosses(addresses.api, parts.segment), last }
+  return { verified, losses: await readLosses(api, parts.segment) }
 }

@@ -21,7 +21,7 @@ import type { DemoRequest, StackEvidence } from './document.ts'
 import { jaegerEvidence, waitForTrace } from './jaeger.ts'
 import { demoLimits } from './limits.ts'
 import { type Parts, startExporter, startService, stopParts } from './parts.ts'
-import { prometheusEvidence, queryNumber } from './prometheus.ts'
+import { type Period, prometheusEvidence, queryNumber } from './prometheus.ts'
 import { askAll } from './requests.ts'
 import { type Stack, startStack } from './stack/servers.ts'
 
@@ -90,9 +90,10 @@ async function startModel(
   port: number,
 ): Promise<Omit<Watched, 'stack' | 'webhook'>> {
   const stop = async (): Promise<boolean> => {
-    const codes = await stopParts(parts)
+    const orderly = await stopParts(parts, onProgress)
+    onProgress('stopping the servers …')
     await servers.stop()
-    return codes.every((code) => code === 0)
+    return orderly
   }
   try {
     const endpoint = servers.urls.otlpGrpc
@@ -188,7 +189,7 @@ export function pageOf(webhook: Webhook): Notification | undefined {
 export async function readEvidence(
   { stack }: Watched,
   traceId: string,
-  healthy: { readonly from: number; readonly to: number },
+  healthy: Period,
 ): Promise<StackEvidence> {
   const { jaeger, prometheus, alertmanager } = stack.urls
   await waitForTrace(jaeger, traceId)

@@ -1,24 +1,20 @@
 /** What the demo's page says of the servers that watched: what they have, and where to look at it. */
 import { styles } from '../cli/table.ts'
+import { demoFault } from './conversations.ts'
 import type { Page } from './document.ts'
-import { graphUrl, queryUrl } from './prometheus.ts'
-import type { StackUrls } from './stack/servers.ts'
-
-/** Median entropy of the next token: it jumps where the layer was broken. */
-export const entropyQuery =
-  'histogram_quantile(0.5, sum by (gen_ai_request_model) (rate(ring2_logits_entropy[1m])))'
-
-/** Where compose.yaml puts it. */
-const grafana = 'http://127.0.0.1:3000'
+import type { ServerLinks } from './links.ts'
 
 const pagesHint =
   'Jaeger and Prometheus, built from their modules, answer as JSON and have no pages; for those, and for the dashboards\n' +
   'in Grafana, run the servers with `docker compose -f otel-config/compose.yaml up` (docs/stack.md).'
 
-export function stackLines(page: Page, urls: StackUrls): string[] {
+/** None for a demo that no server watched. */
+export function stackLines(page: Page): string[] {
   const { bold, dim, green, yellow } = styles()
+  const { servers } = page.links
   const { jaeger, prometheus, alerts } = page.document
-  if (jaeger === undefined || prometheus === undefined || alerts === undefined) return []
+  if (servers === undefined || jaeger === undefined) return []
+  if (prometheus === undefined || alerts === undefined) return []
   const before = alerts.silent_before
     ? green('nothing fired before the layer was broken')
     : yellow('SOMETHING FIRED BEFORE THE LAYER WAS BROKEN')
@@ -34,33 +30,35 @@ export function stackLines(page: Page, urls: StackUrls): string[] {
     `Alertmanager  ${fired.length === 0 ? yellow('NOTHING FIRED') : fired.join(', ')}; ${before}`,
     '',
     bold('Where to look'),
-    ...look(page, urls),
+    ...look(servers, page.links.request),
     ...(hint === '' ? [] : [hint]),
     '',
   ]
 }
 
-function look({ shown, api, pages }: Page, urls: StackUrls): string[] {
+function look(servers: ServerLinks, request: string): string[] {
   const { dim } = styles()
-  const trace = pages ? `${urls.jaeger}/trace/${shown}` : `${urls.jaeger}/api/traces/${shown}`
-  const entropy = pages
-    ? graphUrl(urls.prometheus, entropyQuery)
-    : queryUrl(urls.prometheus, entropyQuery)
+  const { grafana } = servers
   const places: readonly (readonly [string, string])[] = [
     [
-      trace,
+      servers.jaeger_trace,
       'the request that broke: verdict, findings and statistics per layer on "ring2 request", and "fault.injected" on "llm.generate"',
     ],
     [
-      entropy,
-      'median entropy of the next token: it jumps where the layer broke; exemplars lead to traces',
+      servers.prometheus_entropy,
+      'median entropy of the next token over the time of this run: it jumps where the layer broke',
     ],
-    [`${urls.alertmanager}/#/alerts`, 'the alerts, their labels and their runbooks'],
-    [`${api}/v1/traces/${shown}`, 'verdict, statistics and stored tensors of that request'],
-    ...(pages ? [[`${grafana}/d/ring2-overview`, 'the dashboards, in Grafana'] as const] : []),
+    [servers.prometheus_exemplars, 'the trace ids behind the points of that curve'],
+    [servers.alertmanager, 'the alerts, their labels and their runbooks'],
+    [request, 'verdict, statistics and stored tensors of that request'],
+    ...(grafana === null ? [] : [[grafana, 'the dashboards, in Grafana'] as const]),
   ]
+  const { layer } = demoFault
   return [
     ...places.flatMap(([url, what]) => [url, dim(`  ${what}`)]),
-    ...(pages ? [] : [dim(pagesHint)]),
+    dim(
+      `Statistics of resid_pre are of what enters a layer, so noise in layer ${layer} shows from layer ${layer + 1} on.`,
+    ),
+    ...(grafana === null ? [dim(pagesHint)] : []),
   ]
 }

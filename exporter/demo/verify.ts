@@ -5,6 +5,7 @@ import { Ring2Error } from '../errors.ts'
 export interface Verified {
   readonly hook: string
   readonly layer: number
+  readonly trace_id: string
   readonly request_id: string
   readonly shape: readonly number[]
   readonly bytes: number
@@ -42,9 +43,7 @@ function parseNpy(file: Uint8Array): Npy {
 export function verify(
   fetched: Uint8Array,
   heldPath: string,
-  hook: string,
-  layer: number,
-  requestId: string,
+  what: Pick<Verified, 'hook' | 'layer' | 'trace_id' | 'request_id'>,
 ): Verified {
   const ours = parseNpy(fetched)
   const held = parseNpy(readFileSync(heldPath))
@@ -53,9 +52,7 @@ export function verify(
     ours.shape.join() === held.shape.join() &&
     Buffer.compare(ours.data, held.data) === 0
   return {
-    hook,
-    layer,
-    request_id: requestId,
+    ...what,
     shape: ours.shape,
     bytes: ours.data.byteLength,
     equal,

@@ -1,10 +1,9 @@
-import { execFile, spawn } from 'node:child_process'
+import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
-import { promisify } from 'node:util'
 import { afterAll, beforeAll, expect, test, vi } from 'vitest'
 import { python } from '../helpers/otlp-receiver.ts'
 import { modelFolder } from './processes.ts'
@@ -29,6 +28,7 @@ const environment = {
   ...process.env,
   RING2_PYTHON: python,
   RING2_MODEL_DIR: modelFolder(),
+  NO_COLOR: '1',
   OTEL_EXPORTER_OTLP_ENDPOINT: '',
 }
 let document: {
@@ -37,18 +37,47 @@ let document: {
   readonly verified: { hook: string; layer: number; bytes: number; equal: boolean }
   readonly losses: readonly unknown[]
   readonly seconds: number
+  readonly links: { readonly api: string; readonly chat: string; readonly request: string }
 }
+const temporary = join(store, 'temporary')
+const progress: string[] = []
+let statuses: number[]
+/** Exit code and signal. */
+let ended: unknown[]
 
 beforeAll(async () => {
-  const { stdout } = await promisify(execFile)(
-    process.execPath,
-    [join(root, 'bin/ring2-exporter.js'), 'demo', '--json', '--store', store],
-    { env: environment },
-  )
-  document = JSON.parse(stdout)
+  mkdirSync(temporary)
+  const words = [join(root, 'bin/ring2-exporter.js'), 'demo', '--json', '--keep', '--store', store]
+  const options = { env: { ...environment, TMPDIR: temporary }, detached: true } as const
+  const demo = spawn(process.execPath, words, options)
+  const exited = once(demo, 'exit')
+  demo.stderr.on('data', (text: Buffer) => progress.push(text.toString()))
+  let text = ''
+  for await (const line of createInterface({ input: demo.stdout })) {
+    text += line
+    if (line === '}') break
+  }
+  document = JSON.parse(text)
+  const { links } = document
+  const answers = [await fetch(`${links.api}/readyz`), await fetch(links.request)]
+  statuses = answers.map(({ status }) => status)
+  // As a terminal does for Ctrl-C: to every process of the group.
+  process.kill(-(demo.pid ?? 0), 'SIGINT')
+  ended = await exited
 }, 300_000)
 
 afterAll(() => rmSync(store, { recursive: true }))
+
+test('a demo that goes on says where, and Ctrl-C ends all of it in order', () => {
+  expect(statuses).toEqual([200, 200])
+  expect(document.links.chat).toMatch(/^http:\/\/127\.0\.0\.1:\d+\/chat$/)
+  expect(ended, progress.join('')).toEqual([0, null])
+  expect(progress.join('')).toMatch(
+    /stopping the chat-service …\nstopping the exporter …\nstopping the receiver …\n$/,
+  )
+  expect(processesOf(temporary)).toEqual([])
+  expect(readdirSync(temporary)).toEqual([])
+})
 
 test('the demo prints one document of six requests, each complete and with its own trace', () => {
   expect(document.requests).toHaveLength(6)
@@ -94,21 +123,24 @@ function processesOf(folder: string): string[] {
     .filter((words) => words.includes(folder))
 }
 
-test('an interrupted demo leaves no process behind', async () => {
-  const temporary = join(store, 'interrupted')
-  mkdirSync(temporary)
-  const words = [join(root, 'bin/ring2-exporter.js'), 'demo', '--store', join(temporary, 'store')]
-  const demo = spawn(process.execPath, words, { env: { ...environment, TMPDIR: temporary } })
+test.each([
+  ['interrupted', 'SIGTERM', [128 + 15, null]],
+  ['killed', 'SIGKILL', [null, 'SIGKILL']],
+] as const)('a demo that is %s leaves no process behind', async (how, signal, status) => {
+  const folder = join(store, how)
+  mkdirSync(folder)
+  const words = [join(root, 'bin/ring2-exporter.js'), 'demo', '--store', join(folder, 'store')]
+  const demo = spawn(process.execPath, words, { env: { ...environment, TMPDIR: folder } })
   const exited = once(demo, 'exit')
   for await (const line of createInterface({ input: demo.stderr })) {
     if (line.startsWith('starting the chat service')) break
   }
   await vi.waitFor(
-    () => expect(processesOf(join(temporary, 'ring2-demo')).join()).toContain('service.py'),
+    () => expect(processesOf(join(folder, 'ring2-demo')).join()).toContain('service.py'),
     10_000,
   )
-  expect(processesOf(temporary).length).toBeGreaterThan(2)
-  demo.kill('SIGTERM')
-  expect(await exited).toEqual([128 + 15, null])
-  await vi.waitFor(() => expect(processesOf(temporary)).toEqual([]), 60_000)
+  expect(processesOf(folder).length).toBeGreaterThan(2)
+  demo.kill(signal)
+  expect(await exited).toEqual(status)
+  await vi.waitFor(() => expect(processesOf(folder)).toEqual([]), 60_000)
 })

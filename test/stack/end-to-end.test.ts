@@ -8,13 +8,13 @@ import { type Answer, ask, injectFault, removeFault } from '../../exporter/demo/
 import { demoFault } from '../../exporter/demo/conversations.ts'
 import { showWatched, type WatchedDemo } from '../../exporter/demo/demo.ts'
 import { readTrace } from '../../exporter/demo/jaeger.ts'
+import { entropyQuery } from '../../exporter/demo/links.ts'
 import { exemplarTraceIds, query, queryNumber } from '../../exporter/demo/prometheus.ts'
 import { renderPage } from '../../exporter/demo/report.ts'
 import { pageOf, settle, startWatched } from '../../exporter/demo/scenario.ts'
 import { requireStackBinaries } from '../../exporter/demo/stack/binaries.ts'
 import { otelConfig, serverCommand } from '../../exporter/demo/stack/commands.ts'
 import { createServerProcess } from '../../exporter/demo/stack/process.ts'
-import { entropyQuery } from '../../exporter/demo/stack-report.ts'
 import type { TraceSpan } from '../../exporter/demo/trace-tree.ts'
 import { prometheusName } from '../../exporter/telemetry/prometheus-names.ts'
 import { metrics } from '../../exporter/telemetry/registry.ts'
@@ -43,6 +43,17 @@ function named(spans: readonly TraceSpan[], name: string): TraceSpan {
   const found = spans.find((span) => span.name === name)
   if (found === undefined) throw new Error(`no span ${name}`)
   return found
+}
+
+interface Result {
+  readonly values?: readonly unknown[]
+  readonly exemplars?: readonly { readonly labels: { readonly trace_id: string } }[]
+}
+
+/** What a link to Prometheus' API gives. */
+async function results(link = ''): Promise<readonly Result[]> {
+  const { data } = (await (await fetch(link)).json()) as { data: Result[] | { result: Result[] } }
+  return Array.isArray(data) ? data : data.result
 }
 
 /** Metric as PromQL names it → why it has no data here. */
@@ -223,9 +234,22 @@ describe.runIf(stackIsThere())('A model that is watched by the real servers', ()
     const page = renderPage(demo.page)
     expect(page).toContain('the model inside the app’s span')
     expect(page).toContain('Ring2BudgetBurnFast (page)')
-    const links = page.split('\n').filter((line) => line.startsWith('http'))
-    expect(links).toHaveLength(4)
+    const { verified } = demo.document
+    expect(verified).toMatchObject({ trace_id: demo.page.shown, equal: true })
+    expect(page).toContain(`fetch ${demo.page.shown} --hook ${verified.hook}`)
+    const { otlp, servers } = demo.page.links
+    // What a browser cannot open: OTLP over gRPC.
+    const links = page.split('\n').filter((line) => line.startsWith('http') && line !== otlp)
+    expect(links).toHaveLength(6)
     for (const link of links) expect((await fetch(link)).status, link).toBe(200)
+    const [curve] = await results(servers?.prometheus_entropy)
+    expect(curve?.values?.length).toBeGreaterThan(0)
+    const ids = (await results(servers?.prometheus_exemplars)).flatMap(({ exemplars = [] }) =>
+      exemplars.map(({ labels }) => labels.trace_id),
+    )
+    const known = demo.document.requests.map((request) => request.trace_id)
+    expect(ids.length).toBeGreaterThan(0)
+    expect(known).toEqual(expect.arrayContaining(ids))
   })
 
   test('answers every query of every panel and rule, but for what this model does not have', async () => {
