@@ -9,12 +9,13 @@
 import { promisify } from 'node:util'
 import { gunzip } from 'node:zlib'
 import type { FastifyError, FastifyPluginAsync, FastifyReply, FastifyRequest } from 'fastify'
-import { errorText } from '../errors.ts'
+import { errorText, Ring2Error } from '../errors.ts'
 import { httpLimits } from '../limits.ts'
 import type { ContextBatch } from '../pipeline/messages.ts'
 import { createProtobufWriter } from '../telemetry/protobuf.ts'
 import { contextsOf, faultText } from '../telemetry/tap.ts'
 import { readJsonSpans, readProtobufSpans, type TapSpan } from '../telemetry/tap-spans.ts'
+import { sendProblem } from './problem.ts'
 
 const PROTOBUF = 'application/x-protobuf'
 const JSON_TYPE = 'application/json'
@@ -42,6 +43,10 @@ export function tapRoutes(take: (batch: ContextBatch) => boolean): FastifyPlugin
     })
     app.setErrorHandler<FastifyError>((error, request, reply) => {
       const status = error.statusCode ?? 500
+      // In no type that OTLP has, it is not from a sender of spans: a person reads this answer.
+      if (error.code === 'FST_ERR_CTP_INVALID_MEDIA_TYPE') {
+        return sendProblem(reply, wrongType(request), status)
+      }
       if (status >= 500 && status !== 503) request.log.error({ err: error }, 'the tap failed')
       return sendStatus(request, reply, status, status === 500 ? 'a defect' : error.message)
     })
@@ -74,6 +79,13 @@ export const tapOff: FastifyPluginAsync = async (app) => {
   app.post('/otlp/v1/traces', { schema: { hide: true } }, (request, reply) =>
     sendStatus(request, reply, 404, 'the tap is off; telemetry.tap: true switches it on'),
   )
+}
+
+function wrongType(request: FastifyRequest): Ring2Error {
+  return new Ring2Error('RING2_E_QUERY', {
+    expected: `${PROTOBUF} or ${JSON_TYPE} as Content-Type`,
+    actual: request.headers['content-type'] ?? 'none',
+  })
 }
 
 function isJson(request: FastifyRequest): boolean {

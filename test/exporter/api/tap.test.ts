@@ -135,7 +135,13 @@ test('what cannot be decoded is refused for good, with a status in its own encod
 test('other encodings and types are refused', async () => {
   const { post } = await tap()
   expect((await post(body(span()), { ...json, 'content-encoding': 'zstd' })).statusCode).toBe(415)
-  expect((await post(body(span()), { 'content-type': 'text/plain' })).statusCode).toBe(415)
+  const plain = await post(body(span()), { 'content-type': 'text/plain' })
+  expect(plain.statusCode).toBe(415)
+  expect(plain.json()).toMatchObject({
+    code: 'RING2_E_QUERY',
+    expected: 'application/x-protobuf or application/json as Content-Type',
+    actual: 'text/plain',
+  })
 })
 
 test('a body over the bound is refused, also one that only unpacks to that', async () => {
