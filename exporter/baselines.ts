@@ -122,7 +122,7 @@ function load(path: string, logger: Logger): BaselineBook {
       { path, error: error.toJSON() },
       'cannot use the baselines: no request is called ok until the file is mended',
     )
-    return { baselines: [], fault: `${error.code}: ${error.message}` }
+    return { baselines: [], fault: error.message }
   }
 }
 

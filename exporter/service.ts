@@ -165,6 +165,11 @@ function prepareFolders(location: StoreLocation): void {
   }
 }
 
+function baselinesText(models: number): string {
+  if (models === 0) return 'none: requests are judged by the built-in bounds'
+  return `read for ${models} ${models === 1 ? 'model' : 'models'}`
+}
+
 function health(
   pipeline: Pipeline | null,
   telemetry: Telemetry,
@@ -194,7 +199,7 @@ function health(
       {
         name: 'baselines',
         ok: fault === null,
-        detail: fault ?? `of ${baselines.length} models`,
+        detail: fault ?? baselinesText(baselines.length),
       },
       {
         name: 'telemetry',

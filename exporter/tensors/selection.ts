@@ -40,6 +40,13 @@ export const GLOBAL_LAYER = -1
 
 const TRACE_ID = /^[0-9a-f]{32}$/
 const HOOK = /^[a-z0-9_]{1,64}$/
+/** Names that only the Python package takes, and what they mean. */
+const hookAliases: ReadonlyMap<string, string> = new Map([
+  ['hidden-states', 'resid_pre'],
+  ['hidden_states', 'resid_pre'],
+  ['logits', 'final_logits'],
+  ['token-ids', 'token_ids'],
+])
 const TOKENS = /^(\d{1,9})?:(\d{1,9})?$/
 const HEADS_MAX = 4096
 const TOKEN_MAX = 2 ** 31 - 1
@@ -54,6 +61,8 @@ export function parseTraceId(value: string): string {
 }
 
 export function parseHook(value: string): string {
+  const meant = hookAliases.get(value)
+  if (meant !== undefined) throw query(`${meant}, the hook that ${value} is an alias of`, value)
   if (HOOK.test(value)) return value
   throw query('a hook name such as resid_pre', value)
 }

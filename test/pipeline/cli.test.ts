@@ -378,6 +378,13 @@ describe('fetch', () => {
     ['a trace id of zeros', ['0'.repeat(32)], 2, 'RING2_E_TRACE_ID', '0000'],
     ['an unknown trace', ['f'.repeat(32)], 3, 'RING2_E_TRACE_UNKNOWN', 'ffff'],
     ['an unknown hook', [trace, '--hook', 'residuals'], 3, 'RING2_E_TENSOR_UNKNOWN', 'residuals'],
+    [
+      'an alias',
+      [trace, '--hook', 'hidden-states'],
+      2,
+      'RING2_E_QUERY',
+      'resid_pre, the hook that',
+    ],
     ['what is no hook', [trace, '--hook', 'Resid Pre'], 2, 'RING2_E_QUERY', 'Resid Pre'],
     ['a hook that was not kept', [trace, '--hook', 'q'], 3, 'RING2_E_TENSOR_UNKNOWN', 'q'],
     [

@@ -55,6 +55,8 @@ test('ranks, layers and hooks have one form each', () => {
   for (const bad of ['', '../x', 'Resid', 'a*', 'a/b']) {
     expect(() => parseHook(bad)).toThrow(/RING2_E_QUERY.*hook/)
   }
+  expect(() => parseHook('hidden-states')).toThrow(/RING2_E_QUERY.*resid_pre/)
+  expect(() => parseHook('logits')).toThrow(/RING2_E_QUERY.*final_logits/)
 })
 
 test('since is a duration before now or a time', () => {
