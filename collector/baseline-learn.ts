@@ -2,8 +2,8 @@
  * Learns baselines from the summaries of requests that were healthy. Pure.
  *
  * Left out are requests that say nothing about health: open ones, those whose capture is not
- * complete, those with NaN or infinities, and those of older stores without values per phase. Only statistics that a rule reads are learnt, each
- * from the requests that the rule would judge.
+ * complete, those with NaN or infinities, and those of older stores without values per phase. Only
+ * statistics that a rule reads are learnt, each from the requests that the rule would judge.
  */
 import {
   type Baseline,
@@ -124,6 +124,7 @@ function learnPhase(
     const fitting = evidence
       .filter((one) => one.tokens - one.promptTokens >= tokensMin(judged))
       .flatMap((one) => one.phases[phase] ?? [])
+      .filter(({ tokens }) => tokens >= judged.tokensMin[phase])
     const learn = (values: readonly (number | null | undefined)[]): LearntQuantiles | null => {
       const known = values.filter((value): value is number => Number.isFinite(value))
       // What too few requests have is left to the built-in bounds.

@@ -2,7 +2,8 @@
  * Sums up the slices of one request: per hook and layer, means weighted by rows, maxima, counts.
  *
  * What rules read is summed up a second time per phase: the tokens of a long prompt would hide what
- * becomes of an answer. Plain state that survives a checkpoint as JSON; the statistics themselves are computed natively.
+ * becomes of an answer. Plain state that survives a checkpoint as JSON; the statistics themselves
+ * are computed natively.
  */
 import type { Phase, PhaseStatistics, SliceStatistics } from './records.ts'
 import { ruleStatistics } from './verdict-rules.ts'

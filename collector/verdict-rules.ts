@@ -44,7 +44,10 @@ export interface JudgedStatistic {
   readonly group: StatisticGroup | null
   readonly below: Side | null
   readonly above: Side | null
-  /** Whether it compares a layer with the one before, which then has to be captured too. */
+  /**
+   * Whether it compares a layer with the one before, which then has to be captured too. When the
+   * ring was released between the two there is no value: then one phase's is evidence enough.
+   */
   readonly needsLayerBefore?: boolean
   /** The first layer that is judged: layer 0 is the embedding, which tells of the text alone. */
   readonly fromLayer?: number
@@ -52,8 +55,8 @@ export interface JudgedStatistic {
   readonly defaultsFromLayer?: number
   /** Judged over the tokens of each of these phases apart: a long prompt would hide an answer. */
   readonly phases: readonly Phase[]
-  /** Generated tokens that give a first value in decoding; 1 where not named. */
-  readonly decodeTokensMin?: number
+  /** Tokens of a phase from which on the statistic is judged there. */
+  readonly tokensMin: Readonly<Record<Phase, number>>
   /** Values that are possible, both ends included. */
   readonly range: readonly [number, number]
 }
@@ -68,6 +71,8 @@ const SINK_MARGIN = 2
 const both: readonly Phase[] = ['prefill', 'decode']
 /** Rows of generated tokens are compared in windows of so many: docs/statistics.md. */
 const WINDOW_TOKENS = 32
+/** A mean of growth is over so many tokens of a prompt: what the first one does would rule it. */
+const GROWTH_TOKENS = 16
 const share = [0, 1] as const
 const positive = [Number.MIN_VALUE, Number.MAX_VALUE] as const
 /** The natural logarithm of 2^24 tokens: no vocabulary is larger. */
@@ -91,6 +96,7 @@ export const judgedStatistics: readonly JudgedStatistic[] = [
     above: { rule: 'high_entropy', bound: 3.5, scale: 'linear', marginMin: 0.5 },
     // What the model expected of the prompt says nothing of what it made of it.
     phases: ['decode'],
+    tokensMin: { prefill: 1, decode: 1 },
     range: [0, ENTROPY_MAX],
   },
   {
@@ -101,6 +107,7 @@ export const judgedStatistics: readonly JudgedStatistic[] = [
     // Half of all 4-grams came before: people are at 0.006, greedy models at 0.44 (Welleck 2020).
     above: { rule: 'looping', bound: 0.5, scale: 'linear', marginMin: 0.2 },
     phases: ['decode'],
+    tokensMin: { prefill: 1, decode: 1 },
     range: share,
   },
   ...['resid_pre', 'resid_final'].flatMap((hook): JudgedStatistic[] => [
@@ -113,7 +120,7 @@ export const judgedStatistics: readonly JudgedStatistic[] = [
       above: collapsed(0.9995, 'share'),
       fromLayer: 1,
       phases: both,
-      decodeTokensMin: WINDOW_TOKENS,
+      tokensMin: { prefill: 3, decode: WINDOW_TOKENS },
       range: [-1, 1],
     },
     {
@@ -125,7 +132,7 @@ export const judgedStatistics: readonly JudgedStatistic[] = [
       above: null,
       fromLayer: 1,
       phases: both,
-      decodeTokensMin: WINDOW_TOKENS,
+      tokensMin: { prefill: 3, decode: WINDOW_TOKENS },
       range: share,
     },
     {
@@ -138,6 +145,7 @@ export const judgedStatistics: readonly JudgedStatistic[] = [
       defaultsFromLayer: 2,
       needsLayerBefore: true,
       phases: both,
+      tokensMin: { prefill: GROWTH_TOKENS, decode: 1 },
       range: positive,
     },
     {
@@ -149,6 +157,7 @@ export const judgedStatistics: readonly JudgedStatistic[] = [
       below: collapsed(null, 'log'),
       above: collapsed(null, 'log'),
       phases: both,
+      tokensMin: { prefill: 2, decode: 1 },
       range: positive,
     },
   ]),
@@ -160,6 +169,7 @@ export const judgedStatistics: readonly JudgedStatistic[] = [
     below: collapsed(0.1, 'share'),
     above: collapsed(0.995, 'share'),
     phases: both,
+    tokensMin: { prefill: 3, decode: 1 },
     range: share,
   },
   {
@@ -170,6 +180,7 @@ export const judgedStatistics: readonly JudgedStatistic[] = [
     below: { ...collapsed(null, 'share'), marginMin: SINK_MARGIN },
     above: { ...collapsed(null, 'share'), marginMin: SINK_MARGIN },
     phases: both,
+    tokensMin: { prefill: 2, decode: 1 },
     range: share,
   },
 ]

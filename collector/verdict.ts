@@ -207,17 +207,15 @@ function judgeStructure(
   for (const statistic of judgedStatistics) {
     if ((statistic.below ?? statistic.above)?.rule !== 'collapsed') continue
     if (statistic.group !== null && !groups.has(statistic.group)) continue
-    const found: Found[] = []
-    for (const phase of statistic.phases) {
-      const result = judgePhase(evidence, statistic, phase, learnt)
-      judged += result.judged
-      if (result.worst !== null) found.push(result.worst)
-      if (result.absent === 0) continue
-      missing.push(`${judgedName(statistic)} has no ${phase} value in ${layersText(result.absent)}`)
-    }
+    const results = statistic.phases
+      .filter((phase) => isDue(evidence, statistic, phase))
+      .map((phase) => judgePhase(evidence, statistic, phase, learnt))
+    for (const result of results) judged += result.judged
     // One finding per statistic: what breaks in one layer shows in all that follow.
+    const found = results.flatMap(({ worst }) => worst ?? [])
     const worst = found.sort((a, b) => b.distance - a.distance)[0]
     if (worst !== undefined) findings.push(worst.finding)
+    missing.push(...absences(statistic, results))
   }
   if (judged === 0) {
     missing.push('neither the residual stream nor attention was measured for collapse')
@@ -230,27 +228,50 @@ interface Found {
   readonly distance: number
 }
 
-/** The worst layer, how many were looked at, and how many of those have no value. */
+interface PhaseResult {
+  readonly phase: Phase
+  /** The layer furthest out. */
+  readonly worst: Found | null
+  /** Layers that were looked at, and those of them without a value. */
+  readonly judged: number
+  readonly absent: readonly number[]
+}
+
+/** Whether the phase has tokens enough to say anything. */
+function isDue({ phases }: VerdictEvidence, { tokensMin }: JudgedStatistic, phase: Phase) {
+  return (phases[phase]?.tokens ?? 0) >= tokensMin[phase]
+}
+
+function absences(statistic: JudgedStatistic, results: readonly PhaseResult[]): string[] {
+  const name = judgedName(statistic)
+  if (statistic.needsLayerBefore === true) {
+    const [first, ...others] = results.map(({ absent }) => absent)
+    const nowhere = (first ?? []).filter((one) => others.every((other) => other.includes(one)))
+    return nowhere.length === 0 ? [] : [`${name} has no value in ${layersText(nowhere.length)}`]
+  }
+  return results
+    .filter(({ absent }) => absent.length > 0)
+    .map(({ phase, absent }) => `${name} has no ${phase} value in ${layersText(absent.length)}`)
+}
+
 function judgePhase(
   evidence: VerdictEvidence,
   statistic: JudgedStatistic,
   phase: Phase,
   learnt: LearntBounds | null,
-): { readonly worst: Found | null; readonly judged: number; readonly absent: number } {
+): PhaseResult {
   const measured = evidence.phases[phase]
-  const { decodeTokensMin = 1 } = statistic
-  const due = measured !== undefined && (phase === 'prefill' || measured.tokens >= decodeTokensMin)
   let worst: Found | null = null
   let judged = 0
-  let absent = 0
-  for (const layer of due ? expectedLayers(evidence, statistic) : []) {
+  const absent: number[] = []
+  for (const layer of expectedLayers(evidence, statistic)) {
     const place = { phase, layer }
     if (!isBounded(statistic, place, learnt)) continue
     const name = judgedName(statistic)
     const value = finite(layer < 0 ? measured?.globals[name] : measured?.layerSeries[name]?.[layer])
     judged += 1
     if (value === null) {
-      absent += 1
+      absent.push(layer)
       continue
     }
     const finding = outside(statistic, value, place, learnt)
@@ -258,7 +279,7 @@ function judgePhase(
     const distance = distanceOf(statistic, finding)
     if (worst === null || distance > worst.distance) worst = { finding, distance }
   }
-  return { worst, judged, absent }
+  return { phase, worst, judged, absent }
 }
 
 /** Without the number of layers nobody knows which layer the last one is compared with. */

@@ -151,6 +151,9 @@ const finding = Type.Object(
     bound: Type.Number({ description: 'the bound that the value passed' }),
     direction: Type.String({ description: 'above or below' }),
     layer: nullable(Type.Integer({ description: 'null when the statistic is not of one layer' })),
+    phase: nullable(
+      Type.String({ description: 'prefill or decode; null when it is of the whole request' }),
+    ),
   },
   strict,
 )

@@ -86,8 +86,9 @@ function detailsView(text: string | null) {
   }
 }
 
-function findingView({ verdict, statistic, value, bound, direction, layer }: Finding) {
-  return { verdict, statistic, value, bound, direction, layer }
+function findingView(finding: Finding) {
+  const { verdict, statistic, value, bound, direction, layer, phase = null } = finding
+  return { verdict, statistic, value, bound, direction, layer, phase }
 }
 
 interface HeldTensor {

@@ -103,6 +103,17 @@ function withGenerated(tokens: number, globals: Values = {}): VerdictEvidence {
   return healthy({ tokens: 20 + tokens, phases: { prefill: healthyPrefill, decode } })
 }
 
+/** The same with a third layer, where it has none yet. */
+function withThird(phase: PhaseEvidence): PhaseEvidence {
+  const layerSeries = Object.fromEntries(
+    Object.entries(phase.layerSeries).map(([name, [first, second, third]]) => [
+      name,
+      [first ?? null, second ?? null, third ?? 0.6],
+    ]),
+  )
+  return { ...phase, layerSeries }
+}
+
 function bounds(decode: PhaseBounds): LearntBounds {
   return { phases: { prefill: { globals: {}, layers: {} }, decode } }
 }
@@ -230,15 +241,40 @@ describe('what is missing', () => {
   })
 
   test('the end of the stream is compared with the last layer, where that one is captured', () => {
-    const { 'resid_final.layer_growth_mean': _growth, ...globals } = healthyPrefill.globals
-    const lacking = (resid_pre: number[]) => {
-      const { phases, capture } = withPhase('prefill', { globals })
+    const { 'resid_final.layer_growth_mean': _growth, ...globals } = healthyDecode.globals
+    const lacking = (resid_pre: number[], prefill: PhaseEvidence) => {
+      const { capture } = healthy()
+      const phases = { prefill, decode: { ...healthyDecode, globals } }
       return of(healthy({ phases, capture: { ...capture, resid_pre } }), only('collapsed'))
     }
-    expect(lacking([0, 1]).missingEvidence).toEqual([
-      'resid_final.layer_growth_mean has no prefill value in one layer',
+    const both = { ...healthyPrefill, globals }
+    expect(lacking([0, 1], both).missingEvidence).toEqual([
+      'resid_final.layer_growth_mean has no value in one layer',
     ])
-    expect(lacking([0]).verdict).toBe('ok')
+    expect(lacking([0], both).verdict).toBe('ok')
+    // One phase's value is enough: the ring may be released between two layers.
+    expect(lacking([0, 1], healthyPrefill).verdict).toBe('ok')
+  })
+
+  test('a prompt too short for a statistic is not asked for it, nor judged by it', () => {
+    const short = (tokens: number) => {
+      const layerSeries = { ...series, 'resid_pre.layer_growth_mean': [null, 16, 100] }
+      const prefill = { ...healthyPrefill, tokens, layerSeries }
+      const { pattern: _pattern, ...capture } = healthy().capture
+      return healthy({
+        layers: 3,
+        capture: { ...capture, resid_pre: [0, 1, 2] },
+        phases: { prefill: withThird(prefill), decode: withThird(healthyDecode) },
+        promptTokens: tokens,
+        tokens: tokens + 40,
+      })
+    }
+    expect(of(short(15)).verdict).toBe('ok')
+    expect(of(short(16)).findings).toMatchObject([{ value: 100, layer: 2, phase: 'prefill' }])
+    const evidence = short(1)
+    const { decode = healthyDecode } = evidence.phases
+    const prefill = { tokens: 1, logitRows: 1, layerSeries: {}, globals: {} }
+    expect(of({ ...evidence, phases: { prefill, decode } }).verdict).toBe('ok')
   })
 
   test('a baseline that cannot be read leaves nothing ok, and finds no less', () => {
@@ -357,11 +393,13 @@ describe('a prompt and an answer are judged apart', () => {
 /** Every way of taking one thing away from what is known of a phase. */
 function phaseReductions(phase: PhaseEvidence): PhaseEvidence[] {
   const reduced: PhaseEvidence[] = [{ ...phase, logitRows: 0 }]
-  for (const name of Object.keys(phase.globals)) {
+  const others = (name: string) => !name.endsWith('layer_growth_mean')
+  for (const name of Object.keys(phase.globals).filter(others)) {
     const { [name]: _gone, ...globals } = phase.globals
     reduced.push({ ...phase, globals })
   }
   for (const [name, values] of Object.entries(phase.layerSeries)) {
+    if (!others(name)) continue
     const { [name]: _gone, ...layerSeries } = phase.layerSeries
     reduced.push({ ...phase, layerSeries })
     for (const layer of values.keys()) {
@@ -385,7 +423,18 @@ function reductions(evidence: VerdictEvidence): VerdictEvidence[] {
       reduced.push({ ...evidence, phases: { ...phases, [phase]: less } })
     }
   }
-  return reduced
+  const { prefill = healthyPrefill, decode = healthyDecode } = phases
+  return [
+    ...reduced,
+    { ...evidence, phases: { prefill: withoutGrowth(prefill), decode: withoutGrowth(decode) } },
+  ]
+}
+
+/** Growth is taken from both phases at once: one phase's is evidence enough. */
+function withoutGrowth(phase: PhaseEvidence): PhaseEvidence {
+  const { 'resid_pre.layer_growth_mean': _layers, ...layerSeries } = phase.layerSeries
+  const { 'resid_final.layer_growth_mean': _last, ...globals } = phase.globals
+  return { ...phase, layerSeries, globals }
 }
 
 /** A sequence of numbers in [0, 1) that is the same every time (Numerical Recipes' generator). */
