@@ -33,6 +33,8 @@ export interface Notification {
     readonly labels: Readonly<Record<string, string>>
     readonly annotations: Readonly<Record<string, string>>
     readonly startsAt: string
+    /** The graph of the alert's expression. */
+    readonly generatorURL: string
   }[]
 }
 

@@ -228,6 +228,8 @@ describe.runIf(stackIsThere())('A model that is watched by the real servers', ()
     expect(message).toMatchObject({ status: 'firing', receiver: 'page' })
     const { runbook_url: runbook } = message?.alerts[0]?.annotations ?? {}
     expect(runbook).toMatch(/ring2-budget-burn-\w+/)
+    const { prometheus } = watched.stack.urls
+    expect(message?.alerts[0]?.generatorURL.startsWith(`${prometheus}/graph?`)).toBe(true)
   })
 
   test('is shown on one page, with links that open', async () => {
