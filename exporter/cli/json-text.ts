@@ -4,7 +4,7 @@
  */
 
 /** Columns up to which an object of plain values stays on one line. */
-const columnsMax = 160
+const columnsMax = 240
 
 /** @param value whatever JSON.stringify takes. */
 export function jsonText(value: unknown): string {
