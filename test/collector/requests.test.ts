@@ -12,6 +12,7 @@ import {
   type RegistryOptions,
   type RequestRegistry,
 } from '../../collector/requests.ts'
+import { createVerdicts, noBaselines } from '../../collector/verdicts.ts'
 import { tinyModel } from '../helpers/producer.ts'
 import { nonfiniteVerdicts } from '../helpers/verdicts.ts'
 
@@ -425,4 +426,33 @@ test('a request id that comes again in a trace is another request, told apart by
   }
   expect(ended.map(({ request }) => request.requestId)).toEqual(['request-1', 'request-1~2'])
   expect(new Set(ended.map(({ request }) => request.spanId)).size).toBe(2)
+})
+
+test('a fault that begins after a long prompt is found, also across a checkpoint', () => {
+  const verdicts = createVerdicts({ rules: ['collapsed'], statistics: ['all'], book: noBaselines })
+  const name = 'resid_pre.layer_growth_mean'
+  const before = open({ verdicts })
+  const after = open({ verdicts })
+  const model = { ...tiny(), layers: 3, hooks: { resid_pre: [0, 1, 2] } }
+  const grow = ({ registry }: typeof before, step: StepRow, layerGrowthMean: number) => {
+    registry.step(step, second)
+    const request = registry.find(step.requestKey)
+    if (request === undefined) throw new Error('a step makes its request known')
+    const { phase, tokenStart, tokenEnd } = step
+    const common = { hook: 'resid_pre', phase, tokenStart, tokenEnd, capturedAtMicros: second }
+    const none = { nan: 0, posInf: 0, negInf: 0, storedBytes: null }
+    for (const layer of model.hooks.resid_pre) {
+      registry.addSlice(request, { ...common, ...none, layer, statistics: { layerGrowthMean } })
+    }
+  }
+  before.registry.setModel(model)
+  grow(before, row(1, 0, 97), 1)
+  grow(before, row(1, 97, 98), 33)
+  after.registry.restore(JSON.parse(JSON.stringify(before.registry.store())))
+  for (let token = 98; token < 108; token++) grow(after, row(1, token, token + 1), 33)
+  after.registry.end({ ...end(1, 12, 108), promptTokens: 97 }, 2 * second)
+  const [summary] = after.ended
+  expect(summary?.layerSeries[name]?.[2]).toBeLessThan(8)
+  expect(summary?.findings).toMatchObject([{ statistic: name, value: 33, phase: 'decode' }])
+  expect(summary?.verdict).toBe('collapsed')
 })
