@@ -2,7 +2,8 @@
  * Learns baselines from the summaries of requests that were healthy. Pure.
  *
  * Left out are requests that say nothing about health: open ones, those whose capture is not
- * complete, those with NaN or infinities, and those of older stores without values per phase. Only
+ * complete, those with NaN or infinities, those of older stores without values per phase, and, unless
+ * told otherwise, those that were found broken when they ended. Only
  * statistics that a rule reads are learnt, each from the requests that the rule would judge.
  */
 import {
@@ -25,7 +26,7 @@ import {
   verdictRules,
 } from './verdict-rules.ts'
 
-export type LeftOut = 'nonfinite' | 'incomplete' | 'unknown_model' | 'without_phases'
+export type LeftOut = 'nonfinite' | 'broken' | 'incomplete' | 'unknown_model' | 'without_phases'
 
 /** What one model's requests gave. */
 export interface Learnt {
@@ -51,15 +52,17 @@ interface Model {
   last: number
 }
 
-export function createLearner(): Learner {
+/** @param takeBroken whether requests with findings of the bounds they were judged by count as healthy. */
+export function createLearner(takeBroken = false): Learner {
   const models = new Map<string, Model>()
-  const leftOut = { nonfinite: 0, incomplete: 0, unknown_model: 0, without_phases: 0 }
+  const leftOut = { nonfinite: 0, broken: 0, incomplete: 0, unknown_model: 0, without_phases: 0 }
 
   function take(summary: RequestSummary): LeftOut | null {
     if (summary.nan + summary.posInf + summary.negInf > 0) return 'nonfinite'
     if (Object.keys(summary.model.hooks).length === 0) return 'unknown_model'
     if (summary.completeness.state !== 'complete') return 'incomplete'
     if (summary.phaseStatistics === undefined) return 'without_phases'
+    if (!takeBroken && summary.findings.length > 0) return 'broken'
     const key = JSON.stringify(identityOf(summary.model))
     const at = summary.request.startedAtMicros
     const known = models.get(key) ?? { model: summary.model, evidence: [], first: at, last: at }

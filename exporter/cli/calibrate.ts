@@ -24,6 +24,7 @@ interface CalibrateOptions extends ConfigOptions {
   readonly since?: string
   readonly model?: string
   readonly minRequests?: string
+  readonly includeBroken?: boolean
   readonly dryRun?: boolean
   readonly output?: string
   readonly json?: boolean
@@ -41,6 +42,7 @@ export function calibrateCommand(command: Command): void {
       '--min-requests <count>',
       `fewest requests to learn from (default: ${calibrateLimits.requestsDefault})`,
     )
+    .option('--include-broken', 'learn from requests with findings too: they are healthy after all')
     .option('--dry-run', 'show what would be learnt, and write nothing')
     .option('-o, --output <file>', 'file to write (default: verdict.baselines)')
     .option('--json', 'print one JSON document')
@@ -56,7 +58,7 @@ async function calibrate(options: CalibrateOptions): Promise<number> {
   // A damaged file is not overwritten: it may hold what was learnt of other models.
   const before = readBaselines(path) ?? []
   const { catalog } = await openTensors(config)
-  const learner = createLearner()
+  const learner = createLearner(options.includeBroken)
   const read = readRequests(catalog, options, learner)
   catalog.close()
   const models = learner.finish(requestsMin, new Date())
@@ -119,9 +121,17 @@ function identityText({ model }: Learnt): string {
 }
 
 function leftOutText(learner: Learner): string {
-  const { nonfinite, incomplete, unknown_model: unknown, without_phases } = learner.leftOut()
-  const known = `${nonfinite} nonfinite, ${incomplete} incomplete, ${unknown} without a model`
-  return `left out: ${known}, ${without_phases} of an older exporter without values per phase`
+  const {
+    nonfinite,
+    broken,
+    incomplete,
+    unknown_model: unknown,
+    without_phases,
+  } = learner.leftOut()
+  const known = `${nonfinite} nonfinite, ${broken} found broken, ${incomplete} incomplete`
+  const other = `${unknown} without a model, ${without_phases} of an older exporter`
+  const hint = broken > 0 ? '; --include-broken takes those found broken, too' : ''
+  return `left out: ${known}, ${other}${hint}`
 }
 
 function report(

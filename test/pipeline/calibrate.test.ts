@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
 import { type Baseline, parseBaselines } from '../../collector/baseline.ts'
 import { deriveTraceId } from '../../collector/ids.ts'
-import type { RequestSummary } from '../../collector/records.ts'
+import type { Finding, RequestSummary } from '../../collector/records.ts'
 import { requestInfo, requestSummary } from '../exporter/telemetry/fixtures.ts'
 import { openFixture } from '../exporter/tensors/store-fixture.ts'
 import { openProducer, type TestProducer } from '../helpers/producer.ts'
@@ -60,6 +60,16 @@ function healthy(index: number, change: Partial<RequestSummary> = {}): RequestSu
   return { ...summary, model: { ...summary.model, layers: 2, hooks }, ...change }
 }
 
+const collapse: Finding = {
+  verdict: 'collapsed',
+  phase: 'decode',
+  statistic: 'resid_pre.layer_growth_mean',
+  value: 30,
+  bound: 8,
+  direction: 'above',
+  layer: 1,
+}
+
 /** As a store holds it that was written before values were kept per phase. */
 function withoutPhases(summary: RequestSummary): RequestSummary {
   const { phaseStatistics: _gone, ...older } = summary
@@ -85,6 +95,7 @@ beforeAll(() => {
       healthy(100, { verdict: 'nonfinite', nan: 1, globals: wild }),
       healthy(101, { verdict: 'unknown', completeness: incomplete, globals: wild }),
       { ...other, model: { ...other.model, revision: 'older' } },
+      healthy(400, { verdict: 'collapsed', findings: [collapse] }),
       withoutPhases(healthy(300)),
     ],
   )
@@ -101,7 +112,7 @@ describe('calibrate', () => {
     const document = JSON.parse(done.stdout)
     expect(document).toMatchObject({
       written: null,
-      left_out: { nonfinite: 1, incomplete: 1, unknown_model: 0, without_phases: 1 },
+      left_out: { nonfinite: 1, broken: 1, incomplete: 1, unknown_model: 0, without_phases: 1 },
     })
     const models = document.models as { revision: string; requests: number; learnt: boolean }[]
     expect(models.map(({ revision, requests, learnt }) => [revision, requests, learnt])).toEqual(
@@ -110,6 +121,14 @@ describe('calibrate', () => {
         ['older', 1, false],
       ]),
     )
+  })
+
+  test('leaves out what was found broken, and says so, unless it is asked to take it', () => {
+    expect(calibrate('--dry-run').stderr).toMatch(/1 found broken.*--include-broken/)
+    const done = calibrate('--dry-run', '--json', '--include-broken')
+    const document = JSON.parse(done.stdout) as { models: { revision: string; requests: number }[] }
+    const main = document.models.find(({ revision }) => revision === 'main')
+    expect(main?.requests).toBe(healthyCount + 1)
   })
 
   test('shows each statistic, and how many of the requests it would find fault with', () => {
@@ -140,7 +159,7 @@ describe('calibrate', () => {
     const done = calibrate('--min-requests', '41')
     expect(done.code).toBe(1)
     expect(done.stderr).toMatch(/^RING2_E_CALIBRATE/)
-    expect(done.stderr).toMatch(/left out: 1 nonfinite, 1 incomplete, .* 1 of an older exporter/)
+    expect(done.stderr).toMatch(/left out: 1 nonfinite, 1 found broken, 1 incomplete, .* 1 of an older exporter/)
     expect(calibrate('--min-requests', 'few').code).toBe(2)
   })
 
