@@ -2,7 +2,7 @@
  * `npm run bench`: every benchmark in turn, each against its peers in pairs of one run.
  *
  *   npm run bench                     all, as a table, and written to docs/benchmarks.md
- *   npm run bench -- --only NAME      one of them, as a table
+ *   npm run bench -- --only NAME      one of them, as a table, and its section of docs/benchmarks.md
  *   npm run bench -- --json           {machine, results:[…]} on standard output
  */
 import { spawnSync } from 'node:child_process'
@@ -259,7 +259,26 @@ const sections = chosen.map((benchmark) => ({ benchmark, results: runBenchmark(b
 const results = sections.flatMap((section) => section.results)
 if (values.json) process.stdout.write(`${JSON.stringify({ machine, results }, null, 2)}\n`)
 else process.stdout.write(`${plainTable(results)}\n`)
-if (values.only === undefined && !values.json) {
-  writeFileSync(join(root, 'docs', 'benchmarks.md'), markdown(machine, sections))
+if (!values.json) {
+  const path = join(root, 'docs', 'benchmarks.md')
+  const fresh = markdown(machine, sections)
+  writeFileSync(
+    path,
+    values.only === undefined ? fresh : withSections(readFileSync(path, 'utf8'), fresh),
+  )
   process.stderr.write('wrote docs/benchmarks.md\n')
+}
+
+/** The document with the sections of a newer one in the place of its own; new ones come last. */
+function withSections(document: string, newer: string): string {
+  const [head = '', ...kept] = document.trimEnd().split(/^(?=## )/m)
+  const added = newer
+    .trimEnd()
+    .split(/^(?=## )/m)
+    .slice(1)
+  const title = (text: string): string => text.slice(0, text.indexOf('\n'))
+  const merged = kept.map((old) => added.find((one) => title(one) === title(old)) ?? old)
+  const others = added.filter((one) => !kept.some((old) => title(old) === title(one)))
+  const all = [head, ...merged, ...others].map((part) => part.trimEnd())
+  return `${all.join('\n\n')}\n`
 }
