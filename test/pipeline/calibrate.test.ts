@@ -159,7 +159,9 @@ describe('calibrate', () => {
     const done = calibrate('--min-requests', '41')
     expect(done.code).toBe(1)
     expect(done.stderr).toMatch(/^RING2_E_CALIBRATE/)
-    expect(done.stderr).toMatch(/left out: 1 nonfinite, 1 found broken, 1 incomplete, .* 1 of an older exporter/)
+    expect(done.stderr).toMatch(
+      /left out: 1 nonfinite, 1 found broken, 1 incomplete, .* 1 of an older exporter/,
+    )
     expect(calibrate('--min-requests', 'few').code).toBe(2)
   })
 
