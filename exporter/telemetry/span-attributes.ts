@@ -83,6 +83,7 @@ export function findingAttributes(finding: Finding): Attributes {
     [names.findingBound]: finding.bound,
     [names.findingDirection]: finding.direction,
     ...(finding.layer === null ? {} : { [names.findingLayer]: finding.layer }),
+    ...(finding.phase === undefined ? {} : { [names.phase]: finding.phase }),
   }
 }
 

@@ -186,7 +186,7 @@ export const spanAttributeHelp: Readonly<Record<SpanAttribute, SpanAttributeDefi
   tensorsUrl: { type: 'string', on: request, help: 'address of the tensors in the API' },
   tensorsRows: { type: 'int', on: request, help: 'tensor rows stored' },
   tensorsSize: { type: 'int', on: request, help: 'payload bytes stored' },
-  phase: { type: 'string', on: phases, help: '`prefill` or `decode`' },
+  phase: { type: 'string', on: `${phases}, ${finding}`, help: '`prefill` or `decode`' },
 }
 
 /** Attributes whose names are made of a hook and a statistic. */

@@ -133,6 +133,7 @@ describe('the verdict', () => {
         bound: 0.1,
         direction: 'below',
         layer: 15,
+        phase: 'decode',
       },
       {
         verdict: 'looping',
@@ -161,6 +162,7 @@ describe('the verdict', () => {
         'ring2.finding.bound': 0.1,
         'ring2.finding.direction': 'below',
         'ring2.finding.layer': 15,
+        'ring2.phase': 'decode',
       },
       {
         'ring2.finding.verdict': 'looping',
