@@ -179,7 +179,7 @@ describe('the verdict', () => {
       'gen_ai.evaluation.name': 'ring2.verdict',
       'gen_ai.evaluation.score.label': 'collapsed',
       'gen_ai.evaluation.explanation':
-        'pattern.entropy_no_sink_mean 0.079 is below 0.1 in layer 15 (collapsed); ' +
+        'pattern.entropy_no_sink_mean 0.079 is below 0.1 in decode, layer 15 (collapsed); ' +
         'token_ids.loop_period 7 is above 0 (looping)',
     })
     expect(request.status?.code).toBeUndefined()
