@@ -107,7 +107,7 @@ const benchmarks: readonly Benchmark[] = [
   {
     name: 'sustained',
     about:
-      'The whole exporter as users run it, for half a minute at 200 tokens a second of a model with 16 layers and 32,000 logits, then 20,000 short requests at once, with a real Collector. Nothing to compare with.',
+      'The whole exporter as users run it, for 15 seconds at 200 tokens a second of a model with 16 layers and 32,000 logits, then 4,000 short requests at once, with a real Collector. Nothing to compare with.',
     budget: 'at most 512 MiB over the segments; nothing lost',
     program: process.execPath,
     arguments: ['bench/sustained.ts'],

@@ -191,8 +191,8 @@ async function main(seconds: number, requests: number) {
 
 const { values } = parseArgs({
   options: {
-    seconds: { type: 'string', default: '30' },
-    requests: { type: 'string', default: '20000' },
+    seconds: { type: 'string', default: '15' },
+    requests: { type: 'string', default: '4000' },
   },
 })
 const results = await main(Number(values.seconds), Number(values.requests))
