@@ -3,8 +3,8 @@
  * for Prometheus and Grafana, the heads of the runbooks. With `--check` it writes nothing and fails when
  * one of them is stale.
  */
-import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
-import { dirname, join } from 'node:path'
+import { join } from 'node:path'
+import { staleAmong, writeOrCheck } from '../exporter/telemetry/generated-files.ts'
 import { grafanaRules } from './alerts/grafana-rules.ts'
 import { prometheusRules } from './alerts/prometheus-rules.ts'
 import { runbooks } from './alerts/runbooks.ts'
@@ -27,33 +27,10 @@ export function generatedFiles(root: string): ReadonlyMap<string, string> {
 
 /** Generated files whose content on disk is another, or that are missing. */
 export function staleFiles(root: string): string[] {
-  return [...generatedFiles(root)]
-    .filter(([path, content]) => contentOf(join(root, path)) !== content)
-    .map(([path]) => path)
+  return staleAmong(generatedFiles(root), root)
 }
 
-function contentOf(path: string): string | null {
-  try {
-    return readFileSync(path, 'utf8')
-  } catch {
-    return null
-  }
-}
-
-function main(arguments_: readonly string[]): number {
+if (import.meta.main) {
   const root = join(import.meta.dirname, '..')
-  const stale = staleFiles(root)
-  if (arguments_.includes('--check')) {
-    for (const path of stale) process.stderr.write(`stale: ${path}; run npm run gen\n`)
-    return stale.length === 0 ? 0 : 1
-  }
-  const files = generatedFiles(root)
-  for (const path of stale) {
-    mkdirSync(dirname(join(root, path)), { recursive: true })
-    writeFileSync(join(root, path), files.get(path) ?? '')
-    process.stderr.write(`written: ${path}\n`)
-  }
-  return 0
+  process.exitCode = writeOrCheck(generatedFiles(root), root, process.argv.slice(2))
 }
-
-if (import.meta.main) process.exitCode = main(process.argv.slice(2))

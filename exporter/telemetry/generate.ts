@@ -3,10 +3,10 @@
  * it writes nothing and fails when one of them is stale.
  */
 
-import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { generateConfigDoc } from '../config/config-doc.ts'
 import { publishedSchema } from '../config/keys.ts'
+import { staleAmong, writeOrCheck } from './generated-files.ts'
 import { generateSignalsDoc } from './signals-doc.ts'
 
 /** Path from the repository's root → content. */
@@ -41,32 +41,10 @@ function jsonText(value: unknown, indent: number, column: number): string {
 
 /** Generated files whose content on disk is another, or that are missing. */
 export function staleFiles(root: string): string[] {
-  return [...generatedFiles()]
-    .filter(([path, content]) => contentOf(join(root, path)) !== content)
-    .map(([path]) => path)
+  return staleAmong(generatedFiles(), root)
 }
 
-function contentOf(path: string): string | null {
-  try {
-    return readFileSync(path, 'utf8')
-  } catch {
-    return null
-  }
-}
-
-function main(arguments_: readonly string[]): number {
+if (import.meta.main) {
   const root = join(import.meta.dirname, '../..')
-  const stale = staleFiles(root)
-  if (arguments_.includes('--check')) {
-    for (const path of stale) process.stderr.write(`stale: ${path}; run npm run gen\n`)
-    return stale.length === 0 ? 0 : 1
-  }
-  const files = generatedFiles()
-  for (const path of stale) {
-    writeFileSync(join(root, path), files.get(path) ?? '')
-    process.stderr.write(`written: ${path}\n`)
-  }
-  return 0
+  process.exitCode = writeOrCheck(generatedFiles(), root, process.argv.slice(2))
 }
-
-if (import.meta.main) process.exitCode = main(process.argv.slice(2))
