@@ -67,25 +67,6 @@ void clear_results(ring2_slice *slice) {
   for (double &stat : slice->stats) stat = 0;
 }
 
-bool element_type_of(uint32_t dtype, ElementType *type) {
-  switch (dtype) {
-    case RING2_DTYPE_FLOAT32:
-      *type = kFloat32;
-      return true;
-    case RING2_DTYPE_FLOAT16:
-      *type = kFloat16;
-      return true;
-    case RING2_DTYPE_BFLOAT16:
-      *type = kBfloat16;
-      return true;
-    case RING2_DTYPE_FLOAT64:
-      *type = kFloat64;
-      return true;
-    default:
-      return false;
-  }
-}
-
 void measure_values(const SliceContext &context) {
   const bool unattributed = (context.slice->flags & RING2_SLICE_UNATTRIBUTED) != 0;
   switch (context.slice->hook) {
@@ -122,6 +103,25 @@ void fold_slice_counts(ring2_fold *fold, const ring2_slice &slice) {
 }
 
 }  // namespace
+
+bool element_type_of(uint32_t dtype, ElementType *type) {
+  switch (dtype) {
+    case RING2_DTYPE_FLOAT32:
+      *type = kFloat32;
+      return true;
+    case RING2_DTYPE_FLOAT16:
+      *type = kFloat16;
+      return true;
+    case RING2_DTYPE_BFLOAT16:
+      *type = kBfloat16;
+      return true;
+    case RING2_DTYPE_FLOAT64:
+      *type = kFloat64;
+      return true;
+    default:
+      return false;
+  }
+}
 
 int measure_slice(const uint8_t *data, ring2_fold *fold, ring2_track *track, ring2_slice *slice) {
   const int checked = check_shape(*slice);

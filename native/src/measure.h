@@ -4,6 +4,7 @@
 
 #include <cstdint>
 
+#include "kernels/kernels.h"
 #include "ring2.h"
 
 namespace ring2 {
@@ -15,6 +16,9 @@ namespace ring2 {
 // Returns RING2_OK, RING2_E_ARGUMENT for a slice that is no tensor of 1 to 4 axes with a dense last
 // axis, or RING2_E_HOOK for an attention pattern without exactly 3.
 int measure_slice(const uint8_t *data, ring2_fold *fold, ring2_track *track, ring2_slice *slice);
+
+// False for a dtype that no kernel reads: integers and booleans.
+bool element_type_of(uint32_t dtype, ElementType *type);
 
 }  // namespace ring2
 #endif

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "measure.h"
 #include "ring2_hooks.h"
 #include "track_state.h"
 #include "track_stream.h"
@@ -109,7 +110,7 @@ bool has_direction(double squares) {
 
 void track_stream(const SliceContext &context, ring2_track *track, TrackedRequest *request) {
   ElementType type;
-  if (context.slice->ndim != 2 || !float_type(context.slice->dtype, &type)) return;
+  if (context.slice->ndim != 2 || !element_type_of(context.slice->dtype, &type)) return;
   const Place stream = place_of(context);
   if (stream.data == nullptr) return;
   switch (context.slice->hook) {

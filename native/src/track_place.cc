@@ -85,23 +85,4 @@ bool integer_at(const uint8_t *at, uint32_t dtype, int64_t *value) {
   }
 }
 
-bool float_type(uint32_t dtype, ElementType *type) {
-  switch (dtype) {
-    case RING2_DTYPE_FLOAT32:
-      *type = kFloat32;
-      return true;
-    case RING2_DTYPE_FLOAT16:
-      *type = kFloat16;
-      return true;
-    case RING2_DTYPE_BFLOAT16:
-      *type = kBfloat16;
-      return true;
-    case RING2_DTYPE_FLOAT64:
-      *type = kFloat64;
-      return true;
-    default:
-      return false;
-  }
-}
-
 }  // namespace ring2

@@ -48,8 +48,5 @@ Place last_row(const Place &place);
 // An integer element; false when the dtype is none.
 bool integer_at(const uint8_t *at, uint32_t dtype, int64_t *value);
 
-// The kernels' type of a dtype; false for integers.
-bool float_type(uint32_t dtype, ElementType *type);
-
 }  // namespace ring2
 #endif

@@ -7,6 +7,7 @@
 #include <cstring>
 #include <limits>
 
+#include "measure.h"
 #include "ring2_hooks.h"
 #include "tensor_shape.h"
 #include "track_state.h"
@@ -27,7 +28,7 @@ bool token_at(const Place &ids, int64_t index, int64_t *token) {
 double surprisal(const SliceContext &context, const Place &logits, uint64_t row,
                  double log_sum_exp, int64_t label) {
   ElementType type;
-  if (label < 0 || label >= int64_t{logits.width} || !float_type(logits.dtype, &type)) return NAN;
+  if (label < 0 || label >= int64_t{logits.width} || !element_type_of(logits.dtype, &type)) return NAN;
   const uint8_t *at = logits.row(row) + static_cast<uint64_t>(label) * dtype_bytes(logits.dtype);
   // Of one finite element the kernel's maximum is the element itself.
   LogitsBlock block;
@@ -76,7 +77,7 @@ void label_logits(const SliceContext &context, ring2_track *track, TrackedReques
   request->pending = PendingLogits();
   const Place rows = place_of(context);
   ElementType type;
-  if (rows.data == nullptr || context.row_lse == nullptr || !float_type(rows.dtype, &type)) return;
+  if (rows.data == nullptr || context.row_lse == nullptr || !element_type_of(rows.dtype, &type)) return;
   const Place &ids = request->token_ids;
   const bool known = readable(track->ring, ids) && ids.step == rows.step;
   Surprisals surprisals(context, rows.layer);
