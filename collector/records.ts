@@ -173,6 +173,10 @@ export interface TensorRow {
   readonly crc32c: number
   /** Little-endian elements, borrowed from the ring: valid until the sink's flush has returned. */
   readonly data: Uint8Array
+  /** How `data` is encoded, name and version; left out for raw elements. */
+  readonly encoding?: string
+  /** Bytes of the elements themselves, where `data` is encoded. `crc32c` is of those. */
+  readonly decodedBytes?: number
 }
 
 /** `unknown` is never reported as `complete`. */

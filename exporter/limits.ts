@@ -32,7 +32,7 @@ export const parquetLimits = {
   fileBytesMax: 1024 * MIB,
 } as const
 
-/** Names in keys: `model={slug}` and `{producer}-{ulid}`, and the flat names of the spool. */
+/** Names in keys: `model_slug={slug}` and `{producer}-{ulid}`, and the flat names of the spool. */
 export const keyLimits = {
   slugCharactersMax: 64,
   bootCharactersMax: 32,

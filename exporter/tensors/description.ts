@@ -118,6 +118,11 @@ export interface FileDescription {
   readonly rows: number
   readonly series: readonly SeriesRange[]
   readonly requests: readonly RequestEntry[]
+  /**
+   * Where the file's tail begins: everything but payloads, so all that must be known before a payload
+   * can be found. Left out where payloads and other columns alternate, as earlier versions wrote them.
+   */
+  readonly tail_start?: number
   /** Left out where there are none. */
   readonly aliases?: readonly AliasEntry[]
 }
@@ -125,6 +130,7 @@ export interface FileDescription {
 export interface FileFacts {
   readonly key: string
   readonly bytes: number
+  readonly tail_start?: number
 }
 
 /** Describes a tensor file from its rows, in file order. */
@@ -211,7 +217,7 @@ export function placeOf(row: TensorRow): TensorPlace {
     ep_rank: row.ranks.ep,
     captured_at: row.capturedAtMicros,
     dtype: row.dtype,
-    data_bytes: row.data.byteLength,
+    data_bytes: row.decodedBytes ?? row.data.byteLength,
     producer: producerLabel(row.producer),
     host: row.producer.host,
   }

@@ -1,9 +1,13 @@
 /**
  * Keys of the store: how a file is called, and that no name from outside can leave its place.
  *
- *   tensors/model={slug}/date=YYYY-MM-DD/hour=HH/{producer}-{ulid}.parquet
- *   requests/model={slug}/date=YYYY-MM-DD/{producer}-{ulid}.parquet
- *   contexts/model={slug}/date=YYYY-MM-DD/{producer}-{ulid}.parquet
+ *   tensors/model_slug={slug}/date=YYYY-MM-DD/hour=HH/{producer}-{ulid}.parquet
+ *   requests/model_slug={slug}/date=YYYY-MM-DD/{producer}-{ulid}.parquet
+ *   contexts/model_slug={slug}/date=YYYY-MM-DD/{producer}-{ulid}.parquet
+ *   vocabularies/model_slug={slug}/date=YYYY-MM-DD/{producer}-{ulid}.parquet
+ *
+ * The folder is not called `model`, as the column is: readers that make columns of folders would see
+ * the slug under the name's name. Stores of earlier versions have `model=` and are still read.
  *
  * Invariants: a slug is [A-Za-z0-9._-], 1 to 64 characters, and does not start with a dot, so a key
  * is never absolute, has no `..`, and no character that a shell, a glob or a URL takes specially. A
@@ -15,14 +19,15 @@ import type { ProducerInfo } from '../../collector/records.ts'
 import { Ring2Error } from '../errors.ts'
 import { keyLimits } from '../limits.ts'
 
-export type Dataset = 'tensors' | 'requests' | 'contexts'
+export const datasets = ['tensors', 'requests', 'contexts', 'vocabularies'] as const
 
-export const datasets: readonly Dataset[] = ['tensors', 'requests', 'contexts']
+export type Dataset = (typeof datasets)[number]
 
 const SLUG = '[A-Za-z0-9_-][A-Za-z0-9._-]{0,199}'
 const KEY = new RegExp(
-  `^(?:tensors/model=${SLUG}/date=\\d{4}-\\d{2}-\\d{2}/hour=\\d{2}` +
-    `|(?:requests|contexts)/model=${SLUG}/date=\\d{4}-\\d{2}-\\d{2})/${SLUG}\\.parquet$`,
+  `^(?:tensors/model(?:_slug)?=${SLUG}/date=\\d{4}-\\d{2}-\\d{2}/hour=\\d{2}` +
+    `|(?:requests|contexts|vocabularies)/model(?:_slug)?=${SLUG}/date=\\d{4}-\\d{2}-\\d{2})` +
+    `/${SLUG}\\.parquet$`,
 )
 /** Stands for `/` in a flat name; no slug has it. */
 const FLAT_SEPARATOR = ','
@@ -49,7 +54,7 @@ export function producerSlug(producer: ProducerInfo): string {
 /** The folder of a key: rows of one file share it. */
 export function partition(dataset: Dataset, model: string, micros: number): string {
   const iso = new Date(Math.floor(micros / 1000)).toISOString()
-  const folder = `${dataset}/model=${slug(model)}/date=${iso.slice(0, 10)}`
+  const folder = `${dataset}/model_slug=${slug(model)}/date=${iso.slice(0, 10)}`
   return dataset === 'tensors' ? `${folder}/hour=${iso.slice(11, 13)}` : folder
 }
 
@@ -65,7 +70,7 @@ export function isKey(text: string): boolean {
 export function assertKey(text: string): string {
   if (isKey(text)) return text
   throw new Ring2Error('RING2_E_STORE', {
-    expected: 'a key such as tensors/model=M/date=YYYY-MM-DD/hour=HH/PRODUCER-ULID.parquet',
+    expected: 'a key such as tensors/model_slug=M/date=YYYY-MM-DD/hour=HH/PRODUCER-ULID.parquet',
     actual: JSON.stringify(text.slice(0, 200)),
     action: 'Remove the file with this name if the exporter did not write it.',
   })

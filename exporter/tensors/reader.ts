@@ -13,7 +13,7 @@ import { Ring2Error } from '../errors.ts'
 import { answerLimits } from '../limits.ts'
 import type { Catalog, CatalogSeries } from './catalog.ts'
 import type { ParquetSource } from './parquet-source.ts'
-import { payloadFrom, recordColumns, recordFrom, type TensorRecord } from './records.ts'
+import { payloadFrom, recordColumnsOf, recordFrom, type TensorRecord } from './records.ts'
 import type { TensorQuery } from './selection.ts'
 import { chooseSeries, expectedRanges } from './series-choice.ts'
 import { copySegment, planStitch, type StitchPlan } from './stitch.ts'
@@ -144,7 +144,8 @@ async function readRun(
 ): Promise<TensorRowPlace[]> {
   const key = run[0]?.key ?? ''
   const start = run[0]?.row_start ?? 0
-  const rows = await source.read(key, recordColumns, start, run.at(-1)?.row_end ?? 0)
+  const columns = recordColumnsOf(await source.columns(key))
+  const rows = await source.read(key, columns, start, run.at(-1)?.row_end ?? 0)
   return run.flatMap((series) =>
     rows.slice(series.row_start - start, series.row_end - start).map((row, index) => {
       const place = { ...recordFrom(row), key, row: series.row_start + index }

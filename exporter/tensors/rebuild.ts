@@ -124,6 +124,8 @@ async function describe(source: ParquetSource, object: StoredObject): Promise<Fi
       return describeContexts(object, await readAliases(source, object.key, rows))
     case 'tensors':
       return describeTensors(object, await readPlaces(source, object.key, rows))
+    case 'vocabularies':
+      return { ...object, dataset: 'vocabularies', rows, series: [], requests: [] }
   }
 }
 

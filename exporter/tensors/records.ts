@@ -21,6 +21,10 @@ export interface TensorRecord extends TensorPlace {
   readonly std: number | null
   readonly entropy_mean: number | null
   readonly sink_mass: number | null
+  /** These three are null in what earlier versions wrote. */
+  readonly top1_probability_mean: number | null
+  readonly margin_mean: number | null
+  readonly surprisal_mean: number | null
   readonly nonfinite: number
 }
 
@@ -38,8 +42,22 @@ export const recordColumns = [
   'std',
   'entropy_mean',
   'sink_mass',
+  'top1_probability_mean',
+  'margin_mean',
+  'surprisal_mean',
   'nonfinite',
 ] as const satisfies readonly (keyof TensorRecord)[]
+
+const laterColumns = new Set<string>([
+  'top1_probability_mean',
+  'margin_mean',
+  'surprisal_mean',
+] satisfies (keyof TensorRecord)[])
+
+/** The columns to ask a file for: one of an earlier version lacks some. */
+export function recordColumnsOf(present: ReadonlySet<string>): string[] {
+  return recordColumns.filter((name) => present.has(name) || !laterColumns.has(name))
+}
 
 export function placeFrom(row: ParquetRow): TensorPlace {
   return {
@@ -81,6 +99,9 @@ export function recordFrom(row: ParquetRow): TensorRecord {
     std: optional(row, 'std'),
     entropy_mean: optional(row, 'entropy_mean'),
     sink_mass: optional(row, 'sink_mass'),
+    top1_probability_mean: optional(row, 'top1_probability_mean'),
+    margin_mean: optional(row, 'margin_mean'),
+    surprisal_mean: optional(row, 'surprisal_mean'),
     nonfinite: integer(row, 'nonfinite'),
   }
 }

@@ -239,5 +239,5 @@ test('an object that is gone from the store is 503 and names it', async () => {
   rmSync(join(root, 'tensors'), { recursive: true })
   const answer = await get(app, tensorUrl)
   expect([answer.statusCode, answer.json().code]).toEqual([503, 'RING2_E_STORE'])
-  expect(answer.json().expected).toContain('tensors/model=')
+  expect(answer.json().expected).toContain('tensors/model_slug=')
 })

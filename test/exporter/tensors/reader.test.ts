@@ -186,7 +186,7 @@ test('a damaged payload is an error, and other rows of the file still come', asy
   const opened = await reader.open(query({ layer: 1 }))
   await expect(opened.read()).rejects.toMatchObject({
     code: 'RING2_E_CHECKSUM',
-    actual: expect.stringMatching(/row 1 of tensors\/model=/),
+    actual: expect.stringMatching(/row 1 of tensors\/model_slug=/),
   })
 })
 
@@ -214,7 +214,7 @@ test('a file that is cut off, or gone, is an error that names it', async () => {
   writeFileSync(path, bytes.subarray(0, bytes.length - 20))
   await expect(fixture.reader().open(query())).rejects.toMatchObject({
     code: 'RING2_E_STORE',
-    message: expect.stringContaining('tensors/model='),
+    message: expect.stringContaining('tensors/model_slug='),
   })
   writeFileSync(path, bytes)
   expect((await fixture.reader().open(query())).plan.shape).toEqual([1, 4])

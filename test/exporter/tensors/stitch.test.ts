@@ -58,6 +58,9 @@ function piece(tokens: [number, number], step: number, shape: number[], first: n
     std: null,
     entropy_mean: null,
     sink_mass: null,
+    top1_probability_mean: null,
+    margin_mean: null,
+    surprisal_mean: null,
     nonfinite: 0,
   }
   return { record, data }

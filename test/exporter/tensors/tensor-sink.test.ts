@@ -39,7 +39,7 @@ test('prepared files are invisible until they are published', () => {
   value(sink.publish(files))
   const names = parquetFiles(root)
   expect(names).toHaveLength(2)
-  const partition = 'model=HuggingFaceTB-SmolLM2-135M-Instruct/date=2026-03-04'
+  const partition = 'model_slug=HuggingFaceTB-SmolLM2-135M-Instruct/date=2026-03-04'
   expect(names[0]).toMatch(
     new RegExp(`^requests/${partition}/chat-00c0ffee00c0ffee-[0-9A-Z]{26}\\.parquet$`),
   )
@@ -66,9 +66,9 @@ test('rows of different hours and models go to files of their own', () => {
   value(sink.publish(value(sink.prepare(producer))))
   const folders = parquetFiles(root).map((name) => name.split('/').slice(1, -1).join('/'))
   expect(folders).toEqual([
-    'model=HuggingFaceTB-SmolLM2-135M-Instruct/date=2026-03-04/hour=05',
-    'model=HuggingFaceTB-SmolLM2-135M-Instruct/date=2026-03-04/hour=06',
-    'model=etc-passwd/date=2026-03-04/hour=05',
+    'model_slug=HuggingFaceTB-SmolLM2-135M-Instruct/date=2026-03-04/hour=05',
+    'model_slug=HuggingFaceTB-SmolLM2-135M-Instruct/date=2026-03-04/hour=06',
+    'model_slug=etc-passwd/date=2026-03-04/hour=05',
   ])
 })
 
