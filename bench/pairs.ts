@@ -32,14 +32,17 @@ export interface Comparison {
   readonly ours: Measure
   readonly theirs: Measure
   readonly pairs: number
+  /** Turns of each side before any counts: they warm code and page cache up. */
+  readonly warmUps?: number
 }
 
 /** The ratio of a pair is ours over theirs; values are medians over the pairs. */
 export async function comparePairs(comparison: Comparison): Promise<Result> {
   const { name, unit, vs, pairs } = comparison
-  // The first turn of each warms its code up and touches the pages of the page cache.
-  await comparison.ours()
-  await comparison.theirs()
+  for (let turn = 0; turn < (comparison.warmUps ?? 1); turn += 1) {
+    await comparison.ours()
+    await comparison.theirs()
+  }
   const ours: number[] = []
   const theirs: number[] = []
   for (let pair = 0; pair < pairs; pair += 1) {

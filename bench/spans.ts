@@ -26,6 +26,7 @@ import { createRetryingExporter } from '../exporter/telemetry/retrying-exporter.
 import { createSpanExporter } from '../exporter/telemetry/span-exporter.ts'
 import { createGivenIds, createSpanSink } from '../exporter/telemetry/span-sink.ts'
 import { recordingLogger, requestSummary } from '../test/exporter/telemetry/fixtures.ts'
+import { pairedFigures } from './pairs.ts'
 
 const spansPerRequest = 3
 /** 1536 spans: within the stock queue of 2048. */
@@ -117,10 +118,6 @@ async function timed(work: Promise<void>): Promise<number> {
   return (performance.now() - start) / 1000
 }
 
-function median(values: readonly number[]): number {
-  return values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)] ?? Number.NaN
-}
-
 async function main(requests: number, pairs: number) {
   const folder = mkdtempSync(join(tmpdir(), 'ring2-bench-'))
   const stack = await startStack({
@@ -147,34 +144,17 @@ async function main(requests: number, pairs: number) {
   await Promise.all([sides.ours.close(), sides.stock.close()])
   await stack.stop()
   rmSync(folder, { recursive: true })
-  const ratios = rates.ours.map((rate, index) => rate / (rates.stock[index] ?? Number.NaN))
   const peer = 'BatchSpanProcessor and OTLPTraceExporter'
   return [
     {
       name: 'spans taken by a Collector',
       unit: 'spans/s',
-      ours: median(rates.ours),
-      peers: { [peer]: median(rates.stock) },
-      ratio: {
-        vs: peer,
-        median: median(ratios),
-        min: Math.min(...ratios),
-        max: Math.max(...ratios),
-        pairs,
-      },
+      ...pairedFigures(peer, rates.ours, rates.stock),
     },
     {
       name: `of ${spans} spans ended in one tick, taken`,
       unit: 'spans',
-      ours: whole,
-      peers: { [peer]: partial },
-      ratio: {
-        vs: peer,
-        median: whole / partial,
-        min: whole / partial,
-        max: whole / partial,
-        pairs: 1,
-      },
+      ...pairedFigures(peer, [whole], [partial]),
     },
   ]
 }

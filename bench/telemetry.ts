@@ -29,20 +29,7 @@ import { collectFamilies } from '../exporter/telemetry/metric-families.ts'
 import { emptySnapshot } from '../exporter/telemetry/metric-points.ts'
 import { createMetricSender } from '../exporter/telemetry/metric-sender.ts'
 import { startReceiver } from '../test/helpers/otlp-receiver.ts'
-
-interface Result {
-  readonly name: string
-  readonly unit: string
-  readonly ours: number
-  readonly peers: Readonly<Record<string, number>>
-  readonly ratio: {
-    readonly vs: string
-    readonly median: number
-    readonly min: number
-    readonly max: number
-    readonly pairs: number
-  }
-}
+import { comparePairs, type Result } from './pairs.ts'
 
 const peer = 'OTel JS SDK'
 const seriesCounts = [1, 100, 2000]
@@ -208,49 +195,13 @@ async function exporting(series: number, pairs: number): Promise<Result> {
 async function inPairs(
   name: string,
   unit: string,
-  measureOurs: () => Promise<number>,
-  measureTheirs: () => Promise<number>,
+  ours: () => Promise<number>,
+  theirs: () => Promise<number>,
   pairs: number,
 ): Promise<Result> {
-  // The first turns warm the code up.
-  for (let turn = 0; turn < 5; turn += 1) {
-    await measureOurs()
-    await measureTheirs()
-  }
-  const ours: number[] = []
-  const theirs: number[] = []
-  for (let pair = 0; pair < pairs; pair += 1) {
-    const oursFirst = pair % 2 === 0
-    if (oursFirst) ours.push(await measureOurs())
-    theirs.push(await measureTheirs())
-    if (!oursFirst) ours.push(await measureOurs())
-  }
-  const ratios = ours.map((value, index) => value / (theirs[index] ?? Number.NaN))
+  const result = await comparePairs({ name, unit, vs: peer, ours, theirs, pairs, warmUps: 5 })
   process.stderr.write(`${name}: done\n`)
-  return {
-    name,
-    unit,
-    ours: round(median(ours)),
-    peers: { [peer]: round(median(theirs)) },
-    ratio: {
-      vs: peer,
-      median: round(median(ratios)),
-      min: round(Math.min(...ratios)),
-      max: round(Math.max(...ratios)),
-      pairs,
-    },
-  }
-}
-
-function median(values: readonly number[]): number {
-  const sorted = [...values].sort((left, right) => left - right)
-  const middle = Math.floor(sorted.length / 2)
-  const upper = sorted[middle] ?? Number.NaN
-  return sorted.length % 2 === 1 ? upper : (upper + (sorted[middle - 1] ?? Number.NaN)) / 2
-}
-
-function round(value: number): number {
-  return Number(value.toPrecision(3))
+  return result
 }
 
 const { values } = parseArgs({ options: { pairs: { type: 'string', default: '11' } } })
