@@ -4,6 +4,9 @@
  * The footer and the small columns (column-chunks.ts) come from hyparquet-writer; the pages of the
  * payload (payload-pages.ts) refer to payload bytes, which reach the file without a copy.
  *
+ * Payload pages of all row groups come first, then every other column of all row groups, indexes
+ * and the footer: one read of that tail is enough to know every row and where its payload lies.
+ *
  * Invariants: the file exists under its name only when it is complete; after an error there is
  * none. Not here: names of files (keys.ts), when to write (tensor-sink.ts).
  */
@@ -15,7 +18,7 @@ import { schemaPathResolver } from 'hyparquet-writer/src/schema.js'
 import { parquetLimits } from '../limits.ts'
 import { type WrittenChunk, writeColumnChunk } from './column-chunks.ts'
 import { createGatherWriter } from './gather-writer.ts'
-import { type PayloadChunk, writeOffsetIndex, writePayloadChunk } from './payload-pages.ts'
+import { writeOffsetIndex, writePayloadChunk } from './payload-pages.ts'
 import { type Column, type PayloadColumn, schemaElements } from './schema.ts'
 
 export const PARTIAL_SUFFIX = '.partial'
@@ -30,15 +33,20 @@ export interface ParquetFileOptions<Row> {
   readonly fsync: boolean
 }
 
-/**
- * Writes the file and returns its size in bytes. Throws what the system or the encoder throws.
- */
-export function writeParquetFile<Row>(options: ParquetFileOptions<Row>): number {
+/** What is known of a file once it is written; named as the catalogue names it. */
+export interface WrittenFile {
+  readonly bytes: number
+  /** Offset of the first byte that is not payload. */
+  readonly tail_start: number
+}
+
+/** Writes the file. Throws what the system or the encoder throws. */
+export function writeParquetFile<Row>(options: ParquetFileOptions<Row>): WrittenFile {
   const partial = options.path + PARTIAL_SUFFIX
   const fd = openSync(partial, 'w', 0o640)
-  let bytes: number
+  let written: WrittenFile
   try {
-    bytes = writeAll(fd, options)
+    written = writeAll(fd, options)
     if (options.fsync) fsyncSync(fd)
   } catch (error) {
     closeSync(fd)
@@ -47,10 +55,10 @@ export function writeParquetFile<Row>(options: ParquetFileOptions<Row>): number 
   }
   closeSync(fd)
   renameSync(partial, options.path)
-  return bytes
+  return written
 }
 
-function writeAll<Row>(fd: number, options: ParquetFileOptions<Row>): number {
+function writeAll<Row>(fd: number, options: ParquetFileOptions<Row>): WrittenFile {
   const { columns, payload, rows, metadata } = options
   const writer = createGatherWriter(fd)
   const parquet = new ParquetWriter({
@@ -62,22 +70,22 @@ function writeAll<Row>(fd: number, options: ParquetFileOptions<Row>): number {
     createdBy: 'ring2-exporter version 0.1.0',
   })
   const leafOf = leafResolver(parquet.schema)
-  const payloadChunks: PayloadChunk[] = []
-  for (const group of rowGroups(rows, payload)) {
-    const start = writer.offset
+  const groups = [...rowGroups(rows, payload)]
+  const payloads =
+    payload === null
+      ? []
+      : groups.map((group) => writePayloadChunk(writer, payload.name, group.map(payload.value)))
+  const tail_start = writer.offset
+  for (const [index, group] of groups.entries()) {
     const written: WrittenChunk[] = columns.map((column) =>
       writeColumnChunk(writer, column, leafOf(column.name), group),
     )
-    if (payload !== null) {
-      const chunk = writePayloadChunk(writer, payload.name, group.map(payload.value))
-      payloadChunks.push(chunk)
-      written.push({ chunk: chunk.chunk })
-    }
-    finishRowGroup(parquet, written, group.length, writer.offset - start)
+    const data = payloads[index]
+    finishRowGroup(parquet, data === undefined ? written : [data, ...written], group.length)
   }
-  for (const chunk of payloadChunks) writeOffsetIndex(writer, chunk)
+  for (const chunk of payloads) writeOffsetIndex(writer, chunk)
   parquet.finish()
-  return writer.offset
+  return { bytes: writer.offset, tail_start }
 }
 
 function* rowGroups<Row>(
@@ -116,15 +124,15 @@ function finishRowGroup(
   parquet: ParquetWriter,
   written: readonly WrittenChunk[],
   rows: number,
-  bytes: number,
 ): void {
   const columns = written.map((one) => one.chunk)
   const sizes = columns.map((chunk) => chunk.meta_data?.total_uncompressed_size ?? 0n)
+  const bytes = sizes.reduce((sum, size) => sum + size, 0n)
   parquet.row_groups.push({
     columns,
-    total_byte_size: sizes.reduce((sum, size) => sum + size, 0n),
+    total_byte_size: bytes,
     num_rows: BigInt(rows),
-    total_compressed_size: BigInt(bytes),
+    total_compressed_size: bytes,
   })
   parquet.num_rows += BigInt(rows)
   parquet.pendingIndexes.push(...written)

@@ -67,7 +67,7 @@ function writeTensorFiles(pending: PendingFiles, files: Map<string, FileDescript
     group.sort(compareRows)
     for (const rows of splitByBytes(group)) {
       writeOne(pending, folder, files, (key, path) => {
-        const bytes = writeParquetFile({
+        const written = writeParquetFile({
           path,
           columns: tensorColumns,
           payload: tensorPayload,
@@ -75,7 +75,7 @@ function writeTensorFiles(pending: PendingFiles, files: Map<string, FileDescript
           metadata: metadata(producer),
           fsync,
         })
-        return describeTensors({ key, bytes }, rows.map(placeOf))
+        return describeTensors({ key, ...written }, rows.map(placeOf))
       })
     }
   }
@@ -85,7 +85,7 @@ function writeRequestFiles(pending: PendingFiles, files: Map<string, FileDescrip
   const { producer, fsync } = pending
   for (const [folder, rows] of groupSummaries('requests', pending.summaries)) {
     writeOne(pending, folder, files, (key, path) => {
-      const bytes = writeParquetFile({
+      const written = writeParquetFile({
         path,
         columns: requestColumns,
         payload: null,
@@ -93,7 +93,7 @@ function writeRequestFiles(pending: PendingFiles, files: Map<string, FileDescrip
         metadata: metadata(producer),
         fsync,
       })
-      return describeRequests({ key, bytes }, rows)
+      return describeRequests({ key, ...written }, rows)
     })
   }
 }
@@ -102,7 +102,7 @@ function writeContextFiles(pending: PendingFiles, files: Map<string, FileDescrip
   const { producer, fsync } = pending
   for (const [folder, rows] of groupSummaries('contexts', pending.moved)) {
     writeOne(pending, folder, files, (key, path) => {
-      const bytes = writeParquetFile({
+      const written = writeParquetFile({
         path,
         columns: contextColumns,
         payload: null,
@@ -110,7 +110,7 @@ function writeContextFiles(pending: PendingFiles, files: Map<string, FileDescrip
         metadata: metadata(producer),
         fsync,
       })
-      return describeContexts({ key, bytes }, rows.map(aliasEntry))
+      return describeContexts({ key, ...written }, rows.map(aliasEntry))
     })
   }
 }

@@ -177,17 +177,21 @@ export const contextColumns: readonly Column<RequestSummary>[] = [
   nullableTimestamp('parent_ended_at', (row) => row.request.parentWindow?.endedAtMicros),
 ]
 
-/** Parquet schema of the columns, then of the payload, which is never null. */
+/**
+ * Parquet schema of the payload, which is never null, then of the columns. The payload comes first
+ * because readers that share a file among workers (parquet-java, so Spark) take the place of a row
+ * group's first column for that of the row group, and pass over groups that seem to end outside.
+ */
 export function schemaElements<Row>(
   columns: readonly Column<Row>[],
   payload: PayloadColumn<Row> | null,
 ): SchemaElement[] {
   const children = columns.length + (payload === null ? 0 : 1)
   const elements: SchemaElement[] = [{ name: 'ring2', num_children: children }]
-  for (const column of columns) elements.push(...columnElements(column))
   if (payload !== null) {
     elements.push({ name: payload.name, type: 'BYTE_ARRAY', repetition_type: 'REQUIRED' })
   }
+  for (const column of columns) elements.push(...columnElements(column))
   return elements
 }
 

@@ -27,8 +27,8 @@ def main() -> None:
         "types": {field.name: str(field.type) for field in file.schema_arrow},
         "metadata": {k.decode(): v.decode() for k, v in (metadata.metadata or {}).items()},
         "row_groups": metadata.num_row_groups,
-        "data_statistics": metadata.row_group(0).column(metadata.num_columns - 1).is_stats_set,
-        "data_codec": metadata.row_group(0).column(metadata.num_columns - 1).compression,
+        "data_statistics": metadata.row_group(0).column(0).is_stats_set,
+        "data_codec": metadata.row_group(0).column(0).compression,
         "rows": rows,
     }
     # Integers beyond 2^53 must not pass through a double on the other side.
