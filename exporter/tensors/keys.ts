@@ -5,6 +5,7 @@
  *   requests/model_slug={slug}/date=YYYY-MM-DD/{producer}-{ulid}.parquet
  *   contexts/model_slug={slug}/date=YYYY-MM-DD/{producer}-{ulid}.parquet
  *   vocabularies/model_slug={slug}/date=YYYY-MM-DD/{producer}-{ulid}.parquet
+ *   catalog/{first two of the trace id}/{trace id}/{producer}-{hash}-{hash}.json     trace indexes
  *
  * The folder is not called `model`, as the column is: readers that make columns of folders would see
  * the slug under the name's name. Stores of earlier versions have `model=` and are still read.
@@ -29,6 +30,7 @@ const KEY = new RegExp(
     `|(?:requests|contexts|vocabularies)/model(?:_slug)?=${SLUG}/date=\\d{4}-\\d{2}-\\d{2})` +
     `/${SLUG}\\.parquet$`,
 )
+const INDEX_KEY = new RegExp(`^catalog/[0-9a-f]{2}/[0-9a-f]{32}/${SLUG}\\.json$`)
 /** Stands for `/` in a flat name; no slug has it. */
 const FLAT_SEPARATOR = ','
 const HASH_CHARACTERS = 8
@@ -64,6 +66,16 @@ export function fileKey(folder: string, producer: ProducerInfo, ulid: string): s
 
 export function isKey(text: string): boolean {
   return text.length <= keyLimits.keyCharactersMax && KEY.test(text) && !text.includes('..')
+}
+
+/** Whether this is the key of a trace index (trace-index.ts), which a bucket has beside the files. */
+export function isIndexKey(text: string): boolean {
+  return text.length <= keyLimits.keyCharactersMax && INDEX_KEY.test(text) && !text.includes('..')
+}
+
+/** What a listing of a trace's indexes begins with. */
+export function indexPrefix(traceId: string): string {
+  return `catalog/${traceId.slice(0, 2)}/${traceId}/`
 }
 
 /** Throws RING2_E_STORE unless the text is a key; names read back from disk are not trusted. */
