@@ -2,37 +2,100 @@
  * The store in a directory: an object is a file at `{root}/{key}`.
  */
 
-import { createReadStream, createWriteStream, type Dirent } from 'node:fs'
-import { mkdir, open, opendir, rename, rm, stat } from 'node:fs/promises'
+import { randomBytes } from 'node:crypto'
+import type { Dirent } from 'node:fs'
+import { copyFile, link, mkdir, open, opendir, rename, rm, stat, writeFile } from 'node:fs/promises'
 import { dirname, join, relative } from 'node:path'
-import { pipeline } from 'node:stream/promises'
 import type { Outcome } from '../../collector/records.ts'
-import { retryable, storeError, success, systemCode } from '../errors.ts'
-import { assertKey, isKey } from '../tensors/keys.ts'
-import { type ObjectStore, objectMissing, type StoredObject } from './object-store.ts'
+import { failure, Ring2Error, retryable, storeError, success, systemCode } from '../errors.ts'
+import {
+  assertObjectKey,
+  isObjectKey,
+  type ListOptions,
+  type ObjectStore,
+  objectDiffers,
+  objectMissing,
+  objectTooLarge,
+  type PutResult,
+  type StoredObject,
+} from './object-store.ts'
 
 export function createDirectoryStore(root: string): ObjectStore {
-  const pathOf = (key: string) => join(root, assertKey(key))
+  const pathOf = (key: string) => join(root, assertObjectKey(key))
   return {
-    put: (key, path) => putFile(path, pathOf(key)),
+    put: (key, path) => putFile(key, path, pathOf(key)),
+    putBytes: (key, bytes, options) => putBytes(bytes, pathOf(key), options?.ifAbsent ?? false),
     getRange: (key, start, length) => readRange(root, key, pathOf(key), start, length),
+    read: (key, bytesMax) => readWhole(key, pathOf(key), bytesMax),
     size: (key) => sizeOf(pathOf(key)),
-    list: (prefix) => listFiles(root, prefix),
+    list: (prefix, options) => listFiles(root, prefix, options),
     delete: (key) => removeFile(pathOf(key)),
     close: () => undefined,
   }
 }
 
-async function putFile(from: string, to: string): Promise<Outcome<void>> {
-  const partial = `${to}.partial`
+async function putFile(key: string, from: string, to: string): Promise<Outcome<PutResult>> {
+  const placed = await place(to, true, (partial) => copyFile(from, partial))
+  if (placed.status !== 'success' || placed.value === 'stored') return placed
+  try {
+    const [bytes, there] = await Promise.all([stat(from), sizeOf(to)])
+    return there === bytes.size ? placed : failure(objectDiffers(key, bytes.size, there))
+  } catch (error) {
+    return retryable(asStoreError('look at', to, error))
+  }
+}
+
+function putBytes(bytes: Uint8Array, to: string, ifAbsent: boolean): Promise<Outcome<PutResult>> {
+  return place(to, ifAbsent, (partial) => writeFile(partial, bytes))
+}
+
+/** Writes beside the place and moves it there, so that it is visible whole or not at all. */
+async function place(
+  to: string,
+  ifAbsent: boolean,
+  write: (partial: string) => Promise<void>,
+): Promise<Outcome<PutResult>> {
+  // Several writers of one key must not write into one another's file.
+  const partial = `${to}.${randomBytes(6).toString('hex')}.partial`
   try {
     await mkdir(dirname(to), { recursive: true })
-    await pipeline(createReadStream(from), createWriteStream(partial))
-    await rename(partial, to)
-    return success(undefined)
+    await write(partial)
+    if (!ifAbsent) {
+      await rename(partial, to)
+      return success('stored')
+    }
+    // Unlike a rename, a link does not replace what came there a moment ago.
+    const linked = await link(partial, to).catch(existsAlready)
+    await rm(partial, { force: true })
+    return success(linked === 'present' ? 'present' : 'stored')
   } catch (error) {
     await rm(partial, { force: true }).catch(() => undefined)
     return retryable(storeError('write', to, error))
+  }
+}
+
+function existsAlready(error: unknown): 'present' {
+  if (systemCode(error) === 'EEXIST') return 'present'
+  throw error
+}
+
+function asStoreError(doing: string, path: string, error: unknown): Error {
+  return error instanceof Ring2Error ? error : storeError(doing, path, error)
+}
+
+/** A whole file; null when there is none. Throws RING2_E_STORE. */
+export async function readWhole(
+  key: string,
+  path: string,
+  bytesMax: number,
+): Promise<Uint8Array | null> {
+  try {
+    const { size } = await stat(path)
+    if (size > bytesMax) throw objectTooLarge(key, size, bytesMax)
+    return await readFileRange(path, 0, size)
+  } catch (error) {
+    if (systemCode(error) === 'ENOENT') return null
+    throw asStoreError('read', path, error)
   }
 }
 
@@ -82,7 +145,12 @@ async function sizeOf(path: string): Promise<number | null> {
   }
 }
 
-async function* listFiles(root: string, prefix: string): AsyncIterable<StoredObject> {
+async function* listFiles(
+  root: string,
+  prefix: string,
+  { limit = Number.POSITIVE_INFINITY }: ListOptions = {},
+): AsyncIterable<StoredObject> {
+  let left = limit
   // A prefix ends at a folder, so that listing does not walk what lies beside it.
   const folder = join(root, prefix.slice(0, prefix.lastIndexOf('/') + 1))
   const pending = [folder]
@@ -91,9 +159,12 @@ async function* listFiles(root: string, prefix: string): AsyncIterable<StoredObj
       const path = join(next, entry.name)
       if (entry.isDirectory) pending.push(path)
       const key = relative(root, path)
-      if (entry.isDirectory || !key.startsWith(prefix) || !isKey(key)) continue
+      if (entry.isDirectory || !key.startsWith(prefix) || !isObjectKey(key)) continue
+      if (left <= 0) return
       const bytes = await sizeOf(path)
-      if (bytes !== null) yield { key, bytes }
+      if (bytes === null) continue
+      left -= 1
+      yield { key, bytes }
     }
   }
 }
@@ -118,7 +189,8 @@ async function isFolder(path: string, entry: Dirent): Promise<boolean> {
   return target?.isDirectory() ?? false
 }
 
-async function removeFile(path: string): Promise<Outcome<void>> {
+/** One that is not there counts as removed. */
+export async function removeFile(path: string): Promise<Outcome<void>> {
   try {
     await rm(path, { force: true })
     return success(undefined)

@@ -5,10 +5,11 @@
 
 import { readdir, stat } from 'node:fs/promises'
 import { join } from 'node:path'
+import type { Outcome } from '../../collector/records.ts'
 import { storeError, systemCode } from '../errors.ts'
 import { flatName, isKey, keyOfFlatName } from '../tensors/keys.ts'
-import { readFileRange } from './fs.ts'
-import type { ObjectStore, StoredObject } from './object-store.ts'
+import { readFileRange, readWhole, removeFile } from './fs.ts'
+import type { ListOptions, ObjectStore, StoredObject } from './object-store.ts'
 
 export function createQueuedStore(remote: ObjectStore, queue: string): ObjectStore {
   const pathOf = (key: string) => join(queue, flatName(key))
@@ -18,30 +19,53 @@ export function createQueuedStore(remote: ObjectStore, queue: string): ObjectSto
     return local ?? remote.getRange(key, start, length)
   }
 
+  async function read(key: string, bytesMax: number): Promise<Uint8Array | null> {
+    return (await readWhole(key, pathOf(key), bytesMax)) ?? remote.read(key, bytesMax)
+  }
+
+  async function removeBoth(key: string): Promise<Outcome<void>> {
+    // First here: otherwise it would be uploaded after it was removed there.
+    const removed = await removeFile(pathOf(key))
+    return removed.status === 'success' ? remote.delete(key) : removed
+  }
+
   async function size(key: string): Promise<number | null> {
     const local = await orAbsent(async () => (await stat(pathOf(key))).size, pathOf(key))
     return local ?? remote.size(key)
   }
 
-  async function* list(prefix: string): AsyncIterable<StoredObject> {
+  async function* list(
+    prefix: string,
+    { limit = Number.POSITIVE_INFINITY }: ListOptions = {},
+  ): AsyncIterable<StoredObject> {
     const waiting = new Set<string>()
     for (const object of await queuedObjects(queue)) {
       if (!object.key.startsWith(prefix)) continue
+      if (waiting.size >= limit) return
       waiting.add(object.key)
       yield object
     }
-    for await (const object of remote.list(prefix)) {
-      if (!waiting.has(object.key)) yield object
+    let left = limit - waiting.size
+    if (left <= 0) return
+    // A file that is uploaded meanwhile is in both, so as many more may have to be passed over.
+    const rest = limit === Number.POSITIVE_INFINITY ? {} : { limit }
+    for await (const object of remote.list(prefix, rest)) {
+      if (waiting.has(object.key)) continue
+      yield object
+      left -= 1
+      if (left <= 0) return
     }
   }
 
   return {
-    put: remote.put,
-    getRange,
-    size,
+    ...remote,
+    // Small objects are never queued.
+    getRange: (key, start, length) =>
+      isKey(key) ? getRange(key, start, length) : remote.getRange(key, start, length),
+    read: (key, bytesMax) => (isKey(key) ? read(key, bytesMax) : remote.read(key, bytesMax)),
+    size: (key) => (isKey(key) ? size(key) : remote.size(key)),
     list,
-    delete: remote.delete,
-    close: remote.close,
+    delete: (key) => (isKey(key) ? removeBoth(key) : remote.delete(key)),
   }
 }
 

@@ -4,20 +4,32 @@
  */
 
 import { createReadStream } from 'node:fs'
+import { stat } from 'node:fs/promises'
+import { Readable } from 'node:stream'
 import {
   DeleteObjectCommand,
   GetObjectCommand,
   HeadObjectCommand,
   ListObjectsV2Command,
+  PutObjectCommand,
   S3Client,
 } from '@aws-sdk/client-s3'
 import { Upload } from '@aws-sdk/lib-storage'
 import type { Outcome } from '../../collector/records.ts'
 import { errorText, failure, Ring2Error, retryable, success, systemCode } from '../errors.ts'
 import { uploadLimits } from '../limits.ts'
-import { assertKey, isKey } from '../tensors/keys.ts'
 import type { BucketTarget } from './location.ts'
-import { type ObjectStore, objectMissing, type StoredObject } from './object-store.ts'
+import {
+  assertObjectKey,
+  isObjectKey,
+  type ListOptions,
+  type ObjectStore,
+  objectDiffers,
+  objectMissing,
+  objectTooLarge,
+  type PutResult,
+  type StoredObject,
+} from './object-store.ts'
 
 interface Bucket {
   readonly client: S3Client
@@ -39,22 +51,24 @@ export function createBucketStore(target: BucketTarget): ObjectStore {
   const where = `s3://${target.bucket} at ${target.endpoint ?? `AWS ${target.region}`}`
   const bucket = { client, target, where }
   return {
-    put: (key, path) => putFile(bucket, key, path),
-    getRange: (key, start, length) => readRange(bucket, key, start, length),
-    size: (key) => sizeOf(bucket, key),
-    list: (prefix) => listObjects(bucket, prefix),
-    delete: (key) => removeObject(bucket, key),
+    put: (key, path) => putFile(bucket, assertObjectKey(key), path),
+    putBytes: (key, bytes, options) =>
+      putBytes(bucket, assertObjectKey(key), bytes, options?.ifAbsent ?? false),
+    getRange: (key, start, length) => readRange(bucket, assertObjectKey(key), start, length),
+    read: (key, bytesMax) => readWhole(bucket, assertObjectKey(key), bytesMax),
+    size: (key) => sizeOf(bucket, assertObjectKey(key)),
+    list: (prefix, options) => listObjects(bucket, prefix, options),
+    delete: (key) => removeObject(bucket, assertObjectKey(key)),
     close: () => client.destroy(),
   }
 }
 
 function address(bucket: Bucket, key: string): { Bucket: string; Key: string } {
   const { bucket: name, prefix } = bucket.target
-  assertKey(key)
   return { Bucket: name, Key: prefix === '' ? key : `${prefix}/${key}` }
 }
 
-async function putFile(bucket: Bucket, key: string, path: string): Promise<Outcome<void>> {
+async function putFile(bucket: Bucket, key: string, path: string): Promise<Outcome<PutResult>> {
   const body = createReadStream(path, { highWaterMark: uploadLimits.readChunkBytes })
   try {
     const upload = new Upload({
@@ -63,16 +77,71 @@ async function putFile(bucket: Bucket, key: string, path: string): Promise<Outco
         ...address(bucket, key),
         Body: body,
         ContentType: 'application/vnd.apache.parquet',
+        IfNoneMatch: '*',
       },
       partSize: uploadLimits.partBytes,
       queueSize: uploadLimits.partsInFlight,
     })
     await upload.done()
-    return success(undefined)
+    return success('stored')
   } catch (error) {
+    if (isPresent(error)) return confirmPresent(bucket, key, path)
     return outcomeOf(bucket, `upload ${key} to`, error)
   } finally {
     body.destroy()
+  }
+}
+
+/** Whether the object that is there already is the one that was to be stored. */
+async function confirmPresent(
+  bucket: Bucket,
+  key: string,
+  path: string,
+): Promise<Outcome<PutResult>> {
+  try {
+    const [file, there] = await Promise.all([stat(path), sizeOf(bucket, key)])
+    return there === file.size ? success('present') : failure(objectDiffers(key, file.size, there))
+  } catch (error) {
+    return outcomeOf(bucket, `look at ${key} in`, error)
+  }
+}
+
+async function putBytes(
+  bucket: Bucket,
+  key: string,
+  bytes: Uint8Array,
+  ifAbsent: boolean,
+): Promise<Outcome<PutResult>> {
+  try {
+    await bucket.client.send(
+      new PutObjectCommand({
+        ...address(bucket, key),
+        Body: bytes,
+        ContentType: 'application/json',
+        ...(ifAbsent ? { IfNoneMatch: '*' } : {}),
+      }),
+    )
+    return success('stored')
+  } catch (error) {
+    if (isPresent(error)) return success('present')
+    return outcomeOf(bucket, `write ${key} into`, error)
+  }
+}
+
+async function readWhole(
+  bucket: Bucket,
+  key: string,
+  bytesMax: number,
+): Promise<Uint8Array | null> {
+  try {
+    const answer = await bucket.client.send(new GetObjectCommand(address(bucket, key)))
+    const bytes = answer.ContentLength ?? 0
+    if (bytes <= bytesMax) return (await answer.Body?.transformToByteArray()) ?? new Uint8Array(0)
+    discard(answer.Body)
+    throw objectTooLarge(key, bytes, bytesMax)
+  } catch (error) {
+    if (isMissing(error)) return null
+    throw bucketError(bucket, `read ${key} from`, error)
   }
 }
 
@@ -94,6 +163,14 @@ async function readRange(
   }
 }
 
+/** An answer that nobody reads would hold its connection. */
+function discard(body: unknown): void {
+  if (!(body instanceof Readable)) return
+  // Its checksum is not that of the part that came.
+  body.on('error', () => undefined)
+  body.destroy()
+}
+
 async function sizeOf(bucket: Bucket, key: string): Promise<number | null> {
   try {
     const answer = await bucket.client.send(new HeadObjectCommand(address(bucket, key)))
@@ -104,26 +181,39 @@ async function sizeOf(bucket: Bucket, key: string): Promise<number | null> {
   }
 }
 
-async function* listObjects(bucket: Bucket, prefix: string): AsyncIterable<StoredObject> {
-  const { bucket: name, prefix: base } = bucket.target
+async function* listObjects(
+  bucket: Bucket,
+  prefix: string,
+  { limit = Number.POSITIVE_INFINITY }: ListOptions = {},
+): AsyncIterable<StoredObject> {
+  const { prefix: base } = bucket.target
   const folder = base === '' ? '' : `${base}/`
+  let left = limit
   let token: string | undefined
-  do {
-    const page = await listPage(bucket, name, folder + prefix, token)
+  while (left > 0) {
+    const page = await listPage(bucket, folder + prefix, left, token)
     for (const object of page.Contents ?? []) {
       const key = (object.Key ?? '').slice(folder.length)
-      if (isKey(key)) yield { key, bytes: object.Size ?? 0 }
+      if (!isObjectKey(key)) continue
+      if (left <= 0) return
+      left -= 1
+      yield { key, bytes: object.Size ?? 0 }
     }
     token = page.NextContinuationToken
-  } while (token !== undefined)
+    if (token === undefined) return
+  }
 }
 
-async function listPage(bucket: Bucket, name: string, prefix: string, token: string | undefined) {
+/** What S3 gives at most in one answer. */
+const LIST_PAGE_MAX = 1000
+
+async function listPage(bucket: Bucket, prefix: string, limit: number, token: string | undefined) {
   try {
     return await bucket.client.send(
       new ListObjectsV2Command({
-        Bucket: name,
+        Bucket: bucket.target.bucket,
         Prefix: prefix,
+        MaxKeys: Math.min(limit, LIST_PAGE_MAX),
         ...(token === undefined ? {} : { ContinuationToken: token }),
       }),
     )
@@ -162,6 +252,11 @@ function errorName(error: unknown): string {
 
 function isMissing(error: unknown): boolean {
   return errorName(error) === 'NoSuchKey' || errorName(error) === 'NotFound'
+}
+
+/** A conditional write found the key taken. */
+function isPresent(error: unknown): boolean {
+  return httpStatus(error) === 412
 }
 
 const CREDENTIALS_ADVICE =

@@ -70,8 +70,14 @@ export async function startWeed(folder: string): Promise<Weed> {
       ...[`-master.port=${master}`, `-volume.port=${volume}`, `-filer.port=${filer}`],
       ...['-master.volumeSizeLimitMB=64', '-master.telemetry=false', '-s3', `-s3.port=${s3}`],
       ...['-s3.iam=false', `-s3.config=${config}`],
+      // Other services that listen at ports of their own, so that a second server would not start.
+      ...['-s3.port.iceberg=0', '-s3.port.lance=0'],
     ],
-    { cwd: folder, stdio: ['ignore', 'pipe', 'pipe'] },
+    {
+      cwd: folder,
+      stdio: ['ignore', 'pipe', 'pipe'],
+      env: { ...process.env, WEED_S3_SSE_KEY: 'for tests of encryption' },
+    },
   )
   const endpoint = `http://127.0.0.1:${s3}`
   const log = keepTail(child)
