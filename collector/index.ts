@@ -47,3 +47,16 @@ export {
   type UnusedBaselines,
   type Verdicts,
 } from './verdicts.ts'
+export {
+  addPattern,
+  type Elements,
+  type PatternCells,
+  type PatternTile,
+  patternCells,
+  rowNorms,
+  rowSoftmaxes,
+  type SoftmaxFacts,
+  type TopToken,
+  type TopTokens,
+  topTokens,
+} from './views.ts'

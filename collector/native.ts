@@ -77,11 +77,15 @@ function libraryPath(): string {
   })
 }
 
-function load(): Functions {
+let library: ReturnType<typeof koffi.load> | null = null
+
+/** The library, loaded once in a thread. */
+function openLibrary(): ReturnType<typeof koffi.load> {
+  if (library !== null) return library
   const path = libraryPath()
-  let library: ReturnType<typeof koffi.load>
   try {
     library = koffi.load(path)
+    return library
   } catch (cause) {
     throw new Ring2Error('RING2_E_NATIVE_LIBRARY', {
       expected: `${path} to load`,
@@ -89,7 +93,11 @@ function load(): Functions {
       cause,
     })
   }
-  const bind = (declaration: string) => library.func(declaration) as never
+}
+
+function load(): Functions {
+  const opened = openLibrary()
+  const bind = (declaration: string) => opened.func(declaration) as never
   return {
     lastError: bind('const char *ring2_last_error()'),
     version: bind('const char *ring2_version()'),
@@ -136,6 +144,28 @@ function functions(): Functions {
 function check(returned: number, call: string): number {
   if (returned >= 0) return returned
   throw nativeError(returned, call, functions().lastError())
+}
+
+type NativeArgument = number | bigint | ArrayBufferView | null
+
+/**
+ * A function of the library without state, called on a thread of its own so that the event loop goes
+ * on; the memory it is given must not change meanwhile. Rejects for a negative return value.
+ */
+export function nativeTask(
+  declaration: string,
+): (...values: readonly NativeArgument[]) => Promise<number> {
+  const native = openLibrary().func(declaration)
+  const name = /ring2_\w+/.exec(declaration)?.[0] ?? declaration
+  return (...values) =>
+    new Promise((resolve, reject) => {
+      native.async(...values, (failed: Error | null, returned: number) => {
+        if (failed !== null) reject(failed)
+        // The text of the error stays with the other thread.
+        else if (returned < 0) reject(nativeError(returned, name, 'arguments that do not fit'))
+        else resolve(returned)
+      })
+    })
 }
 
 export interface NativeFacts {

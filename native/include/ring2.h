@@ -360,6 +360,63 @@ RING2_API int ring2_measure(ring2_consumer *consumer, ring2_fold *fold, ring2_tr
 RING2_API int ring2_measure_memory(const void *data, uint64_t data_bytes, ring2_fold *fold,
                                    ring2_track *track, ring2_slice *slice);
 
+/* What a page shows of stored tensors. Dense, row-major memory of a floating-point ring2_dtype;
+ * data_bytes must be what the axes take. No state, so every thread may call them. */
+
+/* L2 norm of each row over its finite elements; NaN for a row without any. */
+RING2_API int ring2_view_norms(const void *data, uint64_t data_bytes, uint32_t dtype, uint64_t rows,
+                               uint64_t width, double *norms);
+
+/* One row of logits; NaN where undefined. Natural logarithms. */
+typedef struct ring2_view_softmax {
+  double entropy;
+  double top1_probability;
+  double margin;    /* largest logit less the second largest */
+  double surprisal; /* -ln of the label's probability */
+} ring2_view_softmax;
+
+/* labels: a token id for each row, below 0 for none. */
+RING2_API int ring2_view_logits(const void *data, uint64_t data_bytes, uint32_t dtype, uint64_t rows,
+                                uint64_t width, const double *labels, ring2_view_softmax *out);
+
+typedef struct ring2_view_token {
+  double id;
+  double probability;
+  double logit;
+} ring2_view_token;
+
+typedef struct ring2_view_top_facts {
+  double entropy; /* NaN: the row has no softmax, and `out` was not written */
+  double rank;    /* how many ids come before the label; -1 without a label */
+} ring2_view_top_facts;
+
+/* The `count` largest of one row of logits, largest first, of equal ones the lower id first. */
+RING2_API int ring2_view_top(const void *data, uint64_t data_bytes, uint32_t dtype, uint64_t width,
+                             int64_t label, uint64_t count, ring2_view_token *out,
+                             ring2_view_top_facts *facts);
+
+/* Adds the rows [queries, keys] of every head of an attention pattern, times scale, to `sums`. */
+RING2_API int ring2_view_pattern_add(const void *data, uint64_t data_bytes, uint32_t dtype,
+                                     uint64_t heads, uint64_t queries, uint64_t keys, float scale,
+                                     float *sums);
+
+/* Which part of a pattern [queries, keys], and how many tokens a side of one cell covers. */
+typedef struct ring2_view_tile {
+  uint64_t queries, keys;
+  uint64_t first_query; /* position of the first query */
+  uint64_t query_start, query_end, key_start, key_end; /* indices, half open */
+  uint64_t cell;
+  int64_t prompt; /* tokens of the prompt; below 0 when that is not known */
+} ring2_view_tile;
+
+/* cells [rows, columns]: the largest probability that each covers, NaN where no query is stored (a row
+ * of NaN) or its keys are masked (a 0 behind the query). key_mass [columns]: mean mass per query.
+ * lookback [rows]: share of mass on keys of the prompt, NaN for its own queries. first_key: mean
+ * mass on key 0. */
+RING2_API int ring2_view_pattern_tile(const float *matrix, uint64_t floats,
+                                      const ring2_view_tile *what, float *cells, double *key_mass,
+                                      double *lookback, double *first_key);
+
 RING2_API uint32_t ring2_crc32c(const void *data, uint64_t bytes, uint32_t seed);
 /* Which kernels run: "avx512", "avx2" or "portable". RING2_ISA in the environment lowers the choice. */
 RING2_API const char *ring2_isa(void);
