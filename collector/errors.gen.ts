@@ -193,6 +193,30 @@ export const errorTable = {
     text: "There are too few requests to learn a baseline from.",
     action: "Let more healthy requests come, look further back with --since, or lower --min-requests.",
   },
+  RING2_E_OVERLOADED: {
+    id: 121,
+    http: 503,
+    text: "As many tensors are being sent as memory allows.",
+    action: "Ask again after the seconds of Retry-After, for fewer tensors at once or for a token range.",
+  },
+  RING2_E_UNSETTLED: {
+    id: 122,
+    http: 409,
+    text: "Part of what is to be deleted is still on its way into the store.",
+    action: "Wait until the request has ended and its files are stored, and delete again.",
+  },
+  RING2_E_DELETION: {
+    id: 123,
+    http: 503,
+    text: "A deletion has begun and is not finished.",
+    action: "Mend what the message names and delete again: it goes on where it stopped, and nothing else is lost.",
+  },
+  RING2_E_REDACTED: {
+    id: 124,
+    http: 410,
+    text: "The payload was left out when it was stored, by the configuration.",
+    action: "Its shape and statistics are there; to store payloads of later requests, take the hook out of capture.redact_hooks.",
+  },
 } as const
 
 export type ErrorCode = keyof typeof errorTable

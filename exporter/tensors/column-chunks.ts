@@ -48,12 +48,18 @@ function physicalValues(type: ColumnType, values: readonly ColumnValue[]): Decod
   switch (type) {
     case 'int64':
     case 'timestamp':
-      return BigInt64Array.from(values, (value) => BigInt(Number(value)))
+      if (values.includes(null))
+        return values.map((value) => (value === null ? null : integer(value)))
+      return BigInt64Array.from(values, integer)
     case 'int64_list':
       return lists(values)
     default:
       return [...values]
   }
+}
+
+function integer(value: ColumnValue): bigint {
+  return BigInt(Number(value))
 }
 
 /** Neighbouring rows mostly have one shape, so its bigints are made once. */

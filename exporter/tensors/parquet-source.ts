@@ -11,6 +11,7 @@ import {
   type FileMetaData,
   parquetMetadataAsync,
   parquetReadObjects,
+  type SchemaElement,
 } from 'hyparquet'
 import { errorText, Ring2Error } from '../errors.ts'
 import { answerLimits } from '../limits.ts'
@@ -30,6 +31,8 @@ export interface ParquetSource {
   rows(key: string): Promise<number>
   /** Names of its columns: a file of an earlier version may lack some. */
   columns(key: string): Promise<ReadonlySet<string>>
+  /** Its columns as the footer has them, its root first. */
+  schema(key: string): Promise<readonly SchemaElement[]>
   /** Key-value pairs of the footer. */
   metadata(key: string): Promise<ReadonlyMap<string, string>>
 }
@@ -80,6 +83,7 @@ export function createParquetSource(store: ObjectStore): ParquetSource {
     rows: async (key) => Number((await open(key)).metadata.num_rows),
     columns: async (key) =>
       new Set((await open(key)).metadata.schema.slice(1).map(({ name }) => name)),
+    schema: async (key) => (await open(key)).metadata.schema,
     metadata: async (key) => {
       const pairs = (await open(key)).metadata.key_value_metadata ?? []
       return new Map(pairs.map((pair) => [pair.key, pair.value ?? '']))
