@@ -68,6 +68,8 @@ export const catalogLimits = {
   /** Requests whose spans a start sends because an earlier one could not, and their greatest age. */
   unsentRequestsMax: 10_000,
   unsentMicrosMax: 86_400_000_000,
+  /** Parts of one vocabulary, of at most 64 KiB each. */
+  vocabularyPartsMax: 4096,
 } as const
 
 /** Answers of the reader and the API. */
@@ -76,8 +78,14 @@ export const answerLimits = {
   tensorBytesMax: 256 * MIB,
   /** Payload bytes read for one answer; more than the answer when few tokens of a long row count. */
   sourceBytesMax: 1024 * MIB,
-  /** Payload bytes in memory at once while stitching, unless one row is larger. */
-  sourceChunkBytes: 32 * MIB,
+  /** Payload bytes read at once while stitching, unless one row is larger. */
+  sourceChunkBytes: 4 * MIB,
+  /** Bytes of an answer that are read and checked before its status is sent. */
+  checkedFirstBytes: 1 * MIB,
+  /** Memory of all tensors that are being sent. */
+  bytesInFlightMax: 1024 * MIB,
+  /** A client that takes nothing for so long is dropped. */
+  stalledMillisMax: 120_000,
   /** Elements of a JSON answer: text is some ten times larger than the numbers. */
   jsonElementsMax: 2_000_000,
   /** Rows of `GET …/tensors`. */
@@ -86,6 +94,34 @@ export const answerLimits = {
   footersMax: 64,
   /** Bytes of one footer that is still read. */
   footerBytesMax: 64 * MIB,
+} as const
+
+/** What the explorer's views may cost. */
+export const viewLimits = {
+  /** Payload bytes read for one view. */
+  sourceBytesMax: 1024 * MIB,
+  /** Results kept while someone zooms. */
+  cacheBytesMax: 256 * MIB,
+  /** What a small result counts for in the cache. */
+  entryBytes: 256,
+  /** Cells of a row of norms. */
+  columnsDefault: 512,
+  columnsMax: 1024,
+  /** Rows and columns of a tile of attention. */
+  tileDefault: 256,
+  tileMax: 512,
+  /** Elements of one head's pattern in memory: 64 MiB of float32. */
+  patternElementsMax: 4096 * 4096,
+  /** Bytes of heads read at once for their mean. */
+  headGroupBytesMax: 128 * MIB,
+  /** Tokens of one page, and alternatives of one token. */
+  tokensDefault: 512,
+  tokensMax: 4096,
+  alternativesDefault: 10,
+  alternativesMax: 50,
+  /** Bytes of logits read for one page of tokens, and at once. */
+  logitsBytesMax: 512 * MIB,
+  logitsChunkBytes: 32 * MIB,
 } as const
 
 /** The HTTP server. */

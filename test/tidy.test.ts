@@ -89,6 +89,7 @@ describe('Imports', () => {
     ['@prometheus-io/', ['dashboards/expression.ts']],
     ['@opentelemetry/', ['exporter/telemetry/']],
     ['hyparquet', ['exporter/tensors/']],
+    ['apache-arrow', ['exporter/tensors/arrow.ts']],
     ['fastify', ['exporter/api/']],
     ['@fastify/', ['exporter/api/']],
     ['@aws-sdk/', ['exporter/store/s3.ts']],

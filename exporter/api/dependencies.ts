@@ -36,6 +36,8 @@ export interface ServerDependencies {
   readonly tap?: (batch: ContextBatch) => boolean
   /** Bearer token that data routes ask for; null asks for none. */
   readonly token: string | null
+  /** Memory of tensors being sent; default: `answerLimits.bytesInFlightMax`. */
+  readonly answerBytesInFlightMax?: number
   /** Version shown in /openapi.json. */
   readonly version: string
   /** Where others reach the API, without a slash at the end; asked for once it listens. */

@@ -6,6 +6,7 @@
 import type { FastifyReply } from 'fastify'
 import { type Static, Type } from 'typebox'
 import { Ring2Error } from '../errors.ts'
+import { RETRY_AFTER_SECONDS } from './answer-budget.ts'
 
 export const PROBLEM_CONTENT_TYPE = 'application/problem+json; charset=utf-8'
 
@@ -37,6 +38,7 @@ export function sendProblem(
   status: number = error.http,
 ): FastifyReply {
   if (status === 401) reply.header('www-authenticate', 'Bearer')
+  if (error.code === 'RING2_E_OVERLOADED') reply.header('retry-after', RETRY_AFTER_SECONDS)
   return reply.code(status).type(PROBLEM_CONTENT_TYPE).send(problemOf(error, status))
 }
 

@@ -6,6 +6,7 @@
 import { type TSchema, Type } from 'typebox'
 import { verdicts } from '../../collector/records.ts'
 import { httpLimits } from '../limits.ts'
+import { tensorFormats } from '../tensors/formats.ts'
 import { problemSchema } from './problem.ts'
 
 const maxLength = httpLimits.parameterCharactersMax
@@ -65,9 +66,10 @@ export const tensorQuerySchema = Type.Object(
     heads: parameter('0,3,5:8 for tensors with heads'),
     rank: parameter('tensor-parallel rank, or tp:0,pp:1'),
     format: Type.Optional(
-      Type.Union([Type.Literal('npy'), Type.Literal('safetensors'), Type.Literal('json')], {
-        default: 'npy',
-      }),
+      Type.Union(
+        tensorFormats.map((format) => Type.Literal(format)),
+        { default: 'npy' },
+      ),
     ),
     require: Type.Optional(
       Type.Literal('complete', { description: 'answer 409 unless every token is there' }),
@@ -258,5 +260,8 @@ const problemResponses = {
   409: { description: 'Part of the tensor is missing.', content: problemContent },
   413: { description: 'The answer would be too large.', content: problemContent },
   500: { description: 'Stored bytes are damaged, or a defect.', content: problemContent },
-  503: { description: 'The store cannot be read.', content: problemContent },
+  503: {
+    description: 'The store cannot be read, or too much is being sent.',
+    content: problemContent,
+  },
 }

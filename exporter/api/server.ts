@@ -75,6 +75,15 @@ function createApp(dependencies: ServerDependencies): FastifyInstance {
   return app
 }
 
+const tensorHeaders = new Set([
+  'accept-ranges',
+  'cache-control',
+  'content-disposition',
+  'content-length',
+  'content-range',
+  'etag',
+])
+
 function answerError(
   error: unknown,
   reply: FastifyReply,
@@ -84,9 +93,7 @@ function answerError(
   if (known === null || known.http >= 500) logDefect(error)
   // A half-built answer may have set headers of a tensor that is not sent now.
   for (const name of Object.keys(reply.getHeaders())) {
-    if (name.startsWith('x-ring2-') || name === 'etag' || name === 'content-disposition') {
-      reply.removeHeader(name)
-    }
+    if (name.startsWith('x-ring2-') || tensorHeaders.has(name)) reply.removeHeader(name)
   }
   if (known !== null) return sendProblem(reply, known)
   // What went wrong inside is in the log; callers need not read our stack traces.

@@ -6,7 +6,7 @@
 import type { Finding, RequestSummary } from '../../collector/records.ts'
 import type { CatalogSeries } from '../tensors/catalog.ts'
 import type { CatalogRequest } from '../tensors/catalog-list.ts'
-import type { TensorRowPlace } from '../tensors/reader.ts'
+import type { TensorRowPlace } from '../tensors/payloads.ts'
 import type { TokenRange } from '../tensors/selection.ts'
 
 /** `2026-03-04T05:06:07.123456Z`. */

@@ -2,12 +2,22 @@
  * Where `ring2-exporter fetch` puts tensors: format, file names, and writing. What a path cannot be
  * written for is the user's to mend, so it is said as a wrong `-o` and never as a defect.
  */
-import { existsSync, mkdirSync, statSync, writeFileSync } from 'node:fs'
+import {
+  closeSync,
+  existsSync,
+  mkdirSync,
+  openSync,
+  renameSync,
+  rmSync,
+  statSync,
+  writeSync,
+} from 'node:fs'
 import { dirname, join } from 'node:path'
 import { errorText, Ring2Error, systemCode } from '../errors.ts'
 import { type TensorFormat, tensorFormats } from '../tensors/formats.ts'
 import type { OpenedTensor } from '../tensors/reader.ts'
 import { tensorName } from '../tensors/tensor-facts.ts'
+import { outputGone } from './outcome.ts'
 
 const defaultFormat: TensorFormat = 'npy'
 
@@ -60,11 +70,60 @@ export function outputPath(
   return isFolder(output) ? join(output, own) : output
 }
 
-/** @throws Ring2Error RING2_E_QUERY when the system refuses the path. */
-export function writeOutput(file: string, bytes: Uint8Array | string): void {
-  try {
+/**
+ * Writes the parts to a file, or to standard output for null. A file appears whole or not at all.
+ *
+ * @throws Ring2Error RING2_E_QUERY when the system refuses the path; whatever the parts throw.
+ */
+export async function writeOutput(
+  file: string | null,
+  parts: AsyncIterable<Uint8Array>,
+): Promise<void> {
+  if (file === null) {
+    for await (const part of parts) {
+      if (outputGone()) break
+      if (!process.stdout.write(part)) await taken(process.stdout)
+    }
+    return
+  }
+  const whole = isReplaceable(file)
+  const target = whole ? `${file}.partial` : file
+  const descriptor = onPath(file, () => {
     makeFolder(dirname(file))
-    writeFileSync(file, bytes)
+    return openSync(target, 'w')
+  })
+  try {
+    try {
+      for await (const part of parts) onPath(file, () => writeAll(descriptor, part))
+    } finally {
+      closeSync(descriptor)
+    }
+    if (whole) onPath(file, () => renameSync(target, file))
+  } catch (error) {
+    if (whole) rmSync(target, { force: true })
+    throw error
+  }
+}
+
+/** Until the stream takes more, or nobody reads it any longer. */
+function taken(stream: NodeJS.WriteStream): Promise<void> {
+  return new Promise((resolve) => {
+    for (const event of ['drain', 'close', 'error']) stream.once(event, () => resolve())
+  })
+}
+
+function writeAll(descriptor: number, part: Uint8Array): void {
+  for (let at = 0; at < part.byteLength; ) at += writeSync(descriptor, part, at)
+}
+
+/** A new file or one that a finished one may replace; a pipe or a device is written as it is. */
+function isReplaceable(file: string): boolean {
+  return onPath(file, () => statSync(file, { throwIfNoEntry: false })?.isFile() ?? true)
+}
+
+function onPath<T>(file: string, work: () => T): T {
+  try {
+    return work()
   } catch (error) {
     const errno = systemCode(error)
     if (errno === null) throw error
@@ -74,6 +133,30 @@ export function writeOutput(file: string, bytes: Uint8Array | string): void {
       action: 'Name a file, or a folder, that you may write to; - is standard output.',
       cause: error,
     })
+  }
+}
+
+export interface Progress {
+  step(bytes: number): void
+  /** Takes the line away. */
+  end(): void
+}
+
+/** One line on standard error that counts tensors, only for several and on a terminal. */
+export function showProgress(count: number): Progress {
+  const shown = count > 1 && process.stderr.isTTY === true
+  let done = 0
+  let bytes = 0
+  return {
+    step(more) {
+      done += 1
+      bytes += more
+      const megabytes = (bytes / 1e6).toFixed(1)
+      if (shown) process.stderr.write(`\r\u001b[K${done} of ${count} tensors, ${megabytes} MB`)
+    },
+    end() {
+      if (shown) process.stderr.write('\r\u001b[K')
+    },
   }
 }
 

@@ -3,7 +3,7 @@ import type { Command } from 'commander'
 import { hooks } from '../../collector/index.ts'
 import { Ring2Error } from '../errors.ts'
 import type { Catalog } from '../tensors/catalog.ts'
-import { encodeTensor, type TensorFormat, tensorFormats } from '../tensors/formats.ts'
+import { type TensorFormat, tensorFormats } from '../tensors/formats.ts'
 import { openTensors } from '../tensors/open.ts'
 import type { OpenedTensor } from '../tensors/reader.ts'
 import {
@@ -15,13 +15,14 @@ import {
   parseTraceId,
   type TensorQuery,
 } from '../tensors/selection.ts'
-import { tensorFacts, tensorName } from '../tensors/tensor-facts.ts'
+import { answerOf } from '../tensors/tensor-facts.ts'
 import { type ConfigOptions, configFrom, withConfig } from './config-option.ts'
 import {
   checkOutputCount,
   type OutputOptions,
   outputFormat,
   outputPath,
+  showProgress,
   writeOutput,
 } from './fetch-output.ts'
 import { exitCodes, print, printJson, tell } from './outcome.ts'
@@ -83,10 +84,16 @@ async function fetchTensors(given: string, options: FetchOptions): Promise<numbe
     const queries = plan(catalog, traceId, options)
     checkOutputCount(options.output, queries.length)
     const fetched: Fetched[] = []
-    for (const query of queries) {
-      const opened = await reader.open(query)
-      const file = outputPath(opened, format, options.output, queries.length === 1)
-      fetched.push(await deliver(opened, format, file))
+    const progress = showProgress(queries.length)
+    try {
+      for (const query of queries) {
+        const opened = await reader.open(query)
+        const file = outputPath(opened, format, options.output, queries.length === 1)
+        fetched.push(await deliver(opened, format, file))
+        progress.step(opened.plan.bytes)
+      }
+    } finally {
+      progress.end()
     }
     report(fetched, options)
     const missing = fetched.some((tensor) => tensor.complete !== 'complete')
@@ -147,11 +154,9 @@ async function deliver(
   file: string | null,
 ): Promise<Fetched> {
   const { plan: stitched, hook, layer, requestId } = opened
-  const value = { dtype: stitched.dtype, shape: stitched.shape, data: await opened.read() }
   const tokens = stitched.tokens.map(({ start, end }) => [start, end] as const)
-  const encoded = encodeTensor(format, value, tensorName(opened), tensorFacts(opened))
-  if (file === null) process.stdout.write(encoded)
-  else writeOutput(file, encoded)
+  const answer = await answerOf(opened, format)
+  await writeOutput(file, answer.stream(0, answer.size))
   return {
     hook,
     layer,

@@ -1,108 +1,120 @@
 /**
- * A stitched tensor as npy, safetensors or JSON. Pure: bytes in, bytes out.
+ * A stitched tensor as npy, safetensors, an Arrow stream or JSON: a head, the elements as they are
+ * stored, and a tail. Only JSON is made in memory; of the others the elements pass through.
  *
- * npy 1.0: https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html. NumPy has no
- * bfloat16, so such a tensor is delivered as its bits (`<u2`) and the caller says so beside it.
- * safetensors: https://github.com/huggingface/safetensors#format; it has every type we have.
- * JSON cannot hold NaN or infinities: they are the texts "NaN", "Infinity" and "-Infinity", and an
- * INT64 beyond 2^53 is a text too. No value is replaced by null.
+ * Heads and tails: frames.ts and arrow.ts. JSON cannot hold NaN or infinities: they are the texts "NaN", "Infinity" and
+ * "-Infinity", and an INT64 beyond 2^53 is a text too. No value is replaced by null.
  */
 
 import { Ring2Error } from '../errors.ts'
 import { answerLimits } from '../limits.ts'
+import { arrowFrame } from './arrow.ts'
 import type { Dtype } from './dtypes.ts'
+import {
+  elementBytes,
+  elementCount,
+  type Frame,
+  npyFrame,
+  safetensorsFrame,
+  type TensorFacts,
+} from './frames.ts'
 
-export type TensorFormat = 'npy' | 'safetensors' | 'json'
+export const tensorFormats = ['npy', 'safetensors', 'arrow', 'json'] as const
 
-export const tensorFormats: readonly TensorFormat[] = ['npy', 'safetensors', 'json']
+export type TensorFormat = (typeof tensorFormats)[number]
 
 export const contentTypes: Readonly<Record<TensorFormat, string>> = {
   npy: 'application/x-npy',
   safetensors: 'application/vnd.safetensors',
+  arrow: 'application/vnd.apache.arrow.stream',
   json: 'application/json; charset=utf-8',
 }
 
-export interface TensorValue {
-  readonly dtype: Dtype
-  readonly shape: readonly number[]
-  /** Little-endian, row-major. */
-  readonly data: Uint8Array
+/** Where the elements come from: little-endian, row-major. */
+export interface ElementSource {
+  read(): Promise<Uint8Array>
+  stream(start: number, end: number): AsyncIterable<Uint8Array>
 }
 
-/**
- * @param name of the tensor inside a safetensors file.
- * @param facts what the tensor is: metadata of safetensors, fields of the JSON document.
- */
-export function encodeTensor(
+export interface TensorAnswer {
+  readonly size: number
+  /** Bytes [start, end) of the encoded tensor, read as they are taken. */
+  stream(start: number, end: number): AsyncGenerator<Uint8Array, void, undefined>
+}
+
+/** @throws Ring2Error RING2_E_TOO_LARGE for JSON of too many elements. */
+export async function answerTensor(
   format: TensorFormat,
-  tensor: TensorValue,
-  name: string,
-  facts: Readonly<Record<string, unknown>>,
-): Buffer {
+  tensor: TensorFacts,
+  elements: ElementSource,
+): Promise<TensorAnswer> {
+  if (format === 'json') return jsonAnswer(tensor, elements)
+  const { head, tail } = await frameOf(format, tensor)
+  const bytes = elementBytes(tensor)
+  const bodyEnd = head.byteLength + bytes
+  const size = bodyEnd + tail.byteLength
+  async function* stream(start: number, end: number) {
+    const before = head.subarray(start, end)
+    if (before.byteLength > 0) yield before
+    const first = Math.max(0, start - head.byteLength)
+    const last = Math.min(bytes, end - head.byteLength)
+    if (first < last) yield* elements.stream(first, last)
+    const after = tail.subarray(Math.max(0, start - bodyEnd), Math.max(0, end - bodyEnd))
+    if (after.byteLength > 0) yield after
+  }
+  return { size, stream }
+}
+
+/** Bytes of memory that an answer in this format takes, given what its stream alone takes. */
+export function answerMemoryBytes(
+  format: TensorFormat,
+  tensor: TensorFacts,
+  streamBytes: number,
+): number {
+  if (format !== 'json') return streamBytes
+  return streamBytes + elementBytes(tensor) + elementCount(tensor) * JSON_ELEMENT_BYTES
+}
+
+/** Some bytes of text, and those of the value that it is made from. */
+const JSON_ELEMENT_BYTES = 48
+
+function frameOf(
+  format: Exclude<TensorFormat, 'json'>,
+  tensor: TensorFacts,
+): Frame | Promise<Frame> {
   switch (format) {
     case 'npy':
-      return Buffer.concat([npyHeader(tensor), tensor.data])
+      return npyFrame(tensor)
     case 'safetensors':
-      return Buffer.concat([safetensorsHeader(tensor, name, facts), tensor.data])
-    case 'json':
-      return Buffer.from(jsonDocument(tensor, facts))
+      return safetensorsFrame(tensor)
+    case 'arrow':
+      return arrowFrame(tensor)
   }
 }
 
-const NPY_ALIGNMENT = 64
-const NPY_PREFIX_BYTES = 10
-
-function npyHeader(tensor: TensorValue): Buffer {
-  const { shape, dtype } = tensor
-  const tuple = shape.length === 1 ? `${shape[0]},` : shape.join(', ')
-  const text = `{'descr': '${dtype.npy}', 'fortran_order': False, 'shape': (${tuple}), }`
-  const padding = NPY_ALIGNMENT - ((NPY_PREFIX_BYTES + text.length + 1) % NPY_ALIGNMENT)
-  const body = `${text}${' '.repeat(padding % NPY_ALIGNMENT)}\n`
-  const prefix = Buffer.from([0x93, 0x4e, 0x55, 0x4d, 0x50, 0x59, 1, 0, 0, 0])
-  prefix.writeUInt16LE(body.length, 8)
-  return Buffer.concat([prefix, Buffer.from(body, 'latin1')])
-}
-
-const SAFETENSORS_ALIGNMENT = 8
-
-function safetensorsHeader(
-  tensor: TensorValue,
-  name: string,
-  facts: Readonly<Record<string, unknown>>,
-): Buffer {
-  const metadata: Record<string, string> = {}
-  for (const [key, value] of Object.entries(facts)) {
-    metadata[key] = typeof value === 'string' ? value : JSON.stringify(value)
-  }
-  const header = {
-    __metadata__: metadata,
-    [name]: {
-      dtype: tensor.dtype.safetensors,
-      shape: tensor.shape,
-      data_offsets: [0, tensor.data.byteLength],
-    },
-  }
-  const text = Buffer.from(JSON.stringify(header))
-  const padded = Math.ceil(text.length / SAFETENSORS_ALIGNMENT) * SAFETENSORS_ALIGNMENT
-  const out = Buffer.alloc(8 + padded, ' ')
-  out.writeBigUInt64LE(BigInt(padded), 0)
-  text.copy(out, 8)
-  return out
-}
-
-function jsonDocument(tensor: TensorValue, facts: Readonly<Record<string, unknown>>): string {
-  const elements = tensor.shape.reduce((result, size) => result * size, 1)
-  if (elements > answerLimits.jsonElementsMax) {
+async function jsonAnswer(tensor: TensorFacts, elements: ElementSource): Promise<TensorAnswer> {
+  const { dtype, shape, metadata } = tensor
+  const count = elementCount(tensor)
+  if (count > answerLimits.jsonElementsMax) {
     throw new Ring2Error('RING2_E_TOO_LARGE', {
       expected: `at most ${answerLimits.jsonElementsMax} elements as JSON`,
-      actual: `${elements} elements, shape [${tensor.shape}]`,
+      actual: `${count} elements, shape [${shape}]`,
       action: 'Use format=npy or safetensors, or ask for a token range or fewer heads.',
     })
   }
-  const view = new DataView(tensor.data.buffer, tensor.data.byteOffset, tensor.data.byteLength)
-  const { dtype, shape } = tensor
-  return JSON.stringify({ ...facts, data: nested(view, dtype, shape, 0, { offset: 0 }) })
+  const data = await elements.read()
+  const view = new DataView(data.buffer, data.byteOffset, data.byteLength)
+  const values = nested(view, dtype, shape, 0, { offset: 0 })
+  const text = Buffer.from(JSON.stringify({ ...metadata, data: values }))
+  async function* stream(start: number, end: number) {
+    for (let at = start; at < end; at += JSON_PART_BYTES) {
+      yield text.subarray(at, Math.min(end, at + JSON_PART_BYTES))
+    }
+  }
+  return { size: text.length, stream }
 }
+
+const JSON_PART_BYTES = 1024 * 1024
 
 type Nested = JsonElement | Nested[]
 type JsonElement = number | boolean | string

@@ -3,7 +3,7 @@
  * and reads and checks only the payloads that the answer needs.
  *
  * Two steps, so that a caller who already has the answer (If-None-Match) pays for no payload:
- * `open` decides what the answer is, `read` fetches it. Errors are thrown as Ring2Error. Nothing is
+ * `open` decides what the answer is, `read` or `stream` fetches it. Errors are thrown as Ring2Error. Nothing is
  * delivered whose checksum does not fit.
  */
 
@@ -13,10 +13,12 @@ import { Ring2Error } from '../errors.ts'
 import { answerLimits } from '../limits.ts'
 import type { Catalog, CatalogSeries } from './catalog.ts'
 import type { ParquetSource } from './parquet-source.ts'
-import { payloadFrom, recordColumnsOf, recordFrom, type TensorRecord } from './records.ts'
+import { createPayloadSource, type TensorRowPlace } from './payloads.ts'
+import { recordColumnsOf, recordFrom } from './records.ts'
 import type { TensorQuery } from './selection.ts'
 import { chooseSeries, expectedRanges } from './series-choice.ts'
-import { copySegment, planStitch, type StitchPlan } from './stitch.ts'
+import { planStitch, type StitchPlan } from './stitch.ts'
+import { readElements, streamElements, streamMemoryBytes } from './tensor-stream.ts'
 
 export interface OpenedTensor {
   readonly traceId: string
@@ -26,13 +28,15 @@ export interface OpenedTensor {
   readonly plan: StitchPlan
   /** Changes exactly when the answer's bytes may change. */
   readonly fingerprint: string
+  /** Bytes of memory that `stream` holds at most. */
+  readonly memoryBytes: number
   /** Fetches and checks the payloads; row-major, little-endian, `plan.bytes` long. */
   read(): Promise<Uint8Array>
-}
-
-export interface TensorRowPlace extends TensorRecord {
-  readonly key: string
-  readonly row: number
+  /**
+   * Bytes [start, end) of the same, fetched and checked as they are taken. Whoever stops taking
+   * (`return` of the iterator, as `break` does) stops the reads.
+   */
+  stream(start: number, end: number): AsyncGenerator<Uint8Array, void, undefined>
 }
 
 export interface TensorListQuery {
@@ -61,7 +65,8 @@ export interface TensorReaderOptions {
 }
 
 export function createTensorReader(options: TensorReaderOptions): TensorReader {
-  const { catalog, source, crc32c } = options
+  const { catalog, source } = options
+  const payloads = createPayloadSource(source, options.crc32c)
   const tensorBytesMax = options.tensorBytesMax ?? answerLimits.tensorBytesMax
   const sourceBytesMax = options.sourceBytesMax ?? answerLimits.sourceBytesMax
 
@@ -81,6 +86,7 @@ export function createTensorReader(options: TensorReaderOptions): TensorReader {
     })
     checkSize('the tensor', plan.bytes, tensorBytesMax)
     checkSize('the rows it comes from', payloadBytes(plan, rows), sourceBytesMax)
+    const stitched = { plan, rows }
     return {
       traceId: query.traceId,
       requestId: chosen.request_id,
@@ -88,7 +94,9 @@ export function createTensorReader(options: TensorReaderOptions): TensorReader {
       layer: query.layer,
       plan,
       fingerprint: fingerprint(query, plan, rows),
-      read: () => readPayloads(source, crc32c, plan, rows),
+      memoryBytes: streamMemoryBytes(stitched),
+      read: () => readElements(payloads, stitched),
+      stream: (start, end) => streamElements(payloads, stitched, start, end),
     }
   }
 
@@ -218,81 +226,6 @@ function fingerprint(
   const facts = [plan.shape, plan.dtype.name, plan.heads, plan.gaps, plan.completeness]
   const text = JSON.stringify([query.traceId, query.hook, query.layer, facts, parts])
   return createHash('sha256').update(text).digest('hex').slice(0, 32)
-}
-
-async function readPayloads(
-  source: ParquetSource,
-  crc32c: (bytes: Uint8Array) => number,
-  plan: StitchPlan,
-  rows: readonly TensorRowPlace[],
-): Promise<Uint8Array> {
-  const out = new Uint8Array(plan.bytes)
-  const segments = Map.groupBy(plan.segments, (segment) => segment.row)
-  for (const run of payloadRuns(plan, rows)) {
-    const [first] = run
-    if (first === undefined) continue
-    const start = first.place.row
-    const read = await source.read(first.place.key, ['data'], start, start + run.length)
-    for (const [index, { place, row }] of run.entries()) {
-      const data = payloadFrom(read[index] ?? {})
-      checkPayload(place, data, crc32c)
-      for (const segment of segments.get(row) ?? []) {
-        copySegment(plan, segment, place.shape, data, out)
-      }
-    }
-  }
-  return out
-}
-
-interface PayloadRow {
-  readonly place: TensorRowPlace
-  /** Index into the plan's rows. */
-  readonly row: number
-}
-
-/** Neighbouring rows of one file, up to a bound of bytes, so that memory stays bounded. */
-function* payloadRuns(
-  plan: StitchPlan,
-  rows: readonly TensorRowPlace[],
-): Generator<readonly PayloadRow[]> {
-  const used: PayloadRow[] = []
-  for (const row of usedRows(plan)) {
-    const place = rows[row]
-    if (place !== undefined) used.push({ place, row })
-  }
-  used.sort(
-    (left, right) =>
-      compareText(left.place.key, right.place.key) || left.place.row - right.place.row,
-  )
-  let run: PayloadRow[] = []
-  let bytes = 0
-  for (const next of used) {
-    const last = run.at(-1)?.place
-    const joins = last?.key === next.place.key && last.row + 1 === next.place.row
-    const fits = bytes + next.place.data_bytes <= answerLimits.sourceChunkBytes
-    if (run.length > 0 && !(joins && fits)) {
-      yield run
-      run = []
-      bytes = 0
-    }
-    run.push(next)
-    bytes += next.place.data_bytes
-  }
-  if (run.length > 0) yield run
-}
-
-function checkPayload(
-  place: TensorRowPlace,
-  data: Uint8Array,
-  crc32c: (bytes: Uint8Array) => number,
-): void {
-  const crc = data.byteLength === place.data_bytes ? crc32c(data) : null
-  if (crc === place.data_crc32c) return
-  const actual = crc === null ? `${data.byteLength} bytes` : `CRC-32C ${crc}`
-  throw new Ring2Error('RING2_E_CHECKSUM', {
-    expected: `${place.data_bytes} bytes with CRC-32C ${place.data_crc32c}`,
-    actual: `${actual} in row ${place.row} of ${place.key}`,
-  })
 }
 
 function compareText(left: string, right: string): number {

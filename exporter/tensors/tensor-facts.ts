@@ -1,4 +1,6 @@
 /** What a fetched tensor is, as its JSON document and its safetensors metadata say. Pure. */
+import { answerTensor, type TensorAnswer, type TensorFormat } from './formats.ts'
+import type { TensorFacts } from './frames.ts'
 import type { OpenedTensor } from './reader.ts'
 import { GLOBAL_LAYER, type TokenRange } from './selection.ts'
 
@@ -7,7 +9,18 @@ export function tensorName(opened: OpenedTensor): string {
   return opened.layer === GLOBAL_LAYER ? opened.hook : `${opened.hook}.${opened.layer}`
 }
 
-export function tensorFacts(opened: OpenedTensor): Record<string, unknown> {
+/** Its name, type and shape, and what the files say of it. */
+export function tensorFacts(opened: OpenedTensor): TensorFacts {
+  const { dtype, shape } = opened.plan
+  return { dtype, shape, name: tensorName(opened), metadata: metadataOf(opened) }
+}
+
+/** The tensor as a file of this format: its size, and its bytes as they are taken. */
+export function answerOf(opened: OpenedTensor, format: TensorFormat): Promise<TensorAnswer> {
+  return answerTensor(format, tensorFacts(opened), opened)
+}
+
+function metadataOf(opened: OpenedTensor): Record<string, unknown> {
   const { plan } = opened
   return {
     trace_id: opened.traceId,

@@ -1,4 +1,4 @@
-"""Reads tensors from npy, safetensors and JSON with NumPy, and compares their bits."""
+"""Reads tensors from npy, safetensors, Arrow and JSON with NumPy, and compares their bits."""
 
 import json
 import math
@@ -6,6 +6,7 @@ import struct
 import sys
 
 import numpy
+import pyarrow
 
 SAFETENSORS = {
     "float32": "F32", "float16": "F16", "bfloat16": "BF16", "float64": "F64", "int8": "I8",
@@ -36,6 +37,26 @@ def check_safetensors(path, case, raw):
         tensor["shape"] == case["shape"],
         tensor["data_offsets"] == [0, len(raw)],
         body == raw,
+    ]
+
+
+def check_arrow(path, case, raw):
+    table = pyarrow.ipc.open_stream(path).read_all()
+    column = table["resid_pre.0"].combine_chunks()
+    if len(case["shape"]) == 1:
+        array = column.to_numpy(zero_copy_only=True)
+    elif 0 in case["shape"]:
+        # PyArrow has no NumPy view of a column without entries.
+        array = numpy.zeros((len(column), *column.type.shape), column.type.value_type.to_pandas_dtype())
+    else:
+        array = column.to_numpy_ndarray()
+    stored = {"bfloat16": "uint16", "bool": "uint8"}.get(case["dtype"], case["dtype"])
+    table.validate(full=True)
+    return [
+        str(array.dtype) == stored,
+        list(array.shape) == case["shape"],
+        array.tobytes() == raw,
+        table.schema.metadata == {b"hook": b"resid_pre", b"layer": b"0"},
     ]
 
 
@@ -79,6 +100,7 @@ def main() -> None:
         results = {
             "npy": check_npy(case["base"] + ".npy", case, raw),
             "safetensors": check_safetensors(case["base"] + ".safetensors", case, raw),
+            "arrow": check_arrow(case["base"] + ".arrow", case, raw),
             "json": check_json(case["base"] + ".json", case, raw),
         }
         wrong += [[case["base"], name, ok] for name, ok in results.items() if not all(ok)]

@@ -1,0 +1,80 @@
+/**
+ * Payloads of stored rows: read from the store and checked. Nothing leaves this file whose checksum
+ * does not fit.
+ */
+
+import { Ring2Error } from '../errors.ts'
+import { answerLimits } from '../limits.ts'
+import type { ParquetSource } from './parquet-source.ts'
+import { payloadFrom, type TensorRecord } from './records.ts'
+
+/** A stored row: what it is, and where. */
+export interface TensorRowPlace extends TensorRecord {
+  readonly key: string
+  readonly row: number
+}
+
+export interface PayloadSource {
+  /**
+   * Payloads of neighbouring rows of one file, in their order.
+   *
+   * @throws Ring2Error RING2_E_CHECKSUM naming the row, RING2_E_STORE for a file that cannot be read.
+   */
+  read(places: readonly TensorRowPlace[]): Promise<Uint8Array[]>
+}
+
+export function createPayloadSource(
+  source: ParquetSource,
+  crc32c: (bytes: Uint8Array) => number,
+): PayloadSource {
+  async function read(places: readonly TensorRowPlace[]): Promise<Uint8Array[]> {
+    const [first] = places
+    if (first === undefined) return []
+    const rows = await source.read(first.key, ['data'], first.row, first.row + places.length)
+    return places.map((place, index) => {
+      const data = payloadFrom(rows[index] ?? {})
+      checkPayload(place, data, crc32c)
+      return data
+    })
+  }
+  return { read }
+}
+
+/**
+ * Splits rows, in the order given, into runs that one read gets: neighbours in one file, together at
+ * most `answerLimits.sourceChunkBytes` unless one row alone is larger.
+ *
+ * @returns indexes into `places`; consecutive indexes of one row stay together.
+ */
+export function* payloadRuns(places: readonly TensorRowPlace[]): Generator<readonly number[]> {
+  let run: number[] = []
+  let bytes = 0
+  for (const [index, next] of places.entries()) {
+    const last = places[run.at(-1) ?? -1]
+    const same = last?.key === next.key && last.row === next.row
+    const joins = same || (last?.key === next.key && last.row + 1 === next.row)
+    const more = same ? 0 : next.data_bytes
+    if (run.length > 0 && !(joins && bytes + more <= answerLimits.sourceChunkBytes)) {
+      yield run
+      run = []
+      bytes = 0
+    }
+    run.push(index)
+    bytes += run.length === 1 ? next.data_bytes : more
+  }
+  if (run.length > 0) yield run
+}
+
+function checkPayload(
+  place: TensorRowPlace,
+  data: Uint8Array,
+  crc32c: (bytes: Uint8Array) => number,
+): void {
+  const crc = data.byteLength === place.data_bytes ? crc32c(data) : null
+  if (crc === place.data_crc32c) return
+  const actual = crc === null ? `${data.byteLength} bytes` : `CRC-32C ${crc}`
+  throw new Ring2Error('RING2_E_CHECKSUM', {
+    expected: `${place.data_bytes} bytes with CRC-32C ${place.data_crc32c}`,
+    actual: `${actual} in row ${place.row} of ${place.key}`,
+  })
+}
