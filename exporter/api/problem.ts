@@ -7,6 +7,7 @@ import type { FastifyReply } from 'fastify'
 import { type Static, Type } from 'typebox'
 import { Ring2Error } from '../errors.ts'
 import { RETRY_AFTER_SECONDS } from './answer-budget.ts'
+import { parameterError } from './parameter-error.ts'
 
 export const PROBLEM_CONTENT_TYPE = 'application/problem+json; charset=utf-8'
 
@@ -48,12 +49,7 @@ export function knownError(error: unknown): Ring2Error | null {
   if (typeof error !== 'object' || error === null) return null
   const status = 'statusCode' in error ? Number(error.statusCode) : 500
   const message = error instanceof Error ? error.message : 'an error'
-  if ('validation' in error) {
-    return new Ring2Error('RING2_E_QUERY', {
-      expected: 'parameters as /openapi.json describes them',
-      actual: message,
-    })
-  }
+  if ('validation' in error) return parameterError(error.validation)
   if (status === 401) {
     return new Ring2Error('RING2_E_UNAUTHORIZED', {
       expected: 'Authorization: Bearer with a token of the configuration',

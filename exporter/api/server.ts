@@ -32,6 +32,7 @@ export async function buildServer(dependencies: ServerDependencies): Promise<Fas
         description: 'Tensors of a running model, by trace id.',
         version: dependencies.version,
       },
+      ...(dependencies.token === null ? {} : { components: { securitySchemes } }),
     },
   })
   app.get('/openapi.json', { schema: { hide: true } }, async () => app.swagger())
@@ -55,8 +56,15 @@ function createApp(dependencies: ServerDependencies): FastifyInstance {
     bodyLimit: httpLimits.bodyBytesMax,
     requestTimeout: httpLimits.requestMillisMax,
     routerOptions: { maxParamLength: httpLimits.parameterCharactersMax },
-    // An unknown parameter is a mistake to name, not one to drop.
-    ajv: { customOptions: { removeAdditional: false, coerceTypes: false, allErrors: false } },
+    // An unknown parameter is a mistake to name, not one to drop; naming needs `verbose`.
+    ajv: {
+      customOptions: {
+        removeAdditional: false,
+        coerceTypes: false,
+        allErrors: false,
+        verbose: true,
+      },
+    },
   }
   const app = Fastify(options)
   // Schemas of answers are for /openapi.json; answers are written as they are.
@@ -74,6 +82,9 @@ function createApp(dependencies: ServerDependencies): FastifyInstance {
   })
   return app
 }
+
+/** By its name in /openapi.json. */
+const securitySchemes = { bearer: { type: 'http', scheme: 'bearer' } } as const
 
 const tensorHeaders = new Set([
   'accept-ranges',
@@ -114,4 +125,7 @@ async function guard(app: FastifyInstance, token: string): Promise<void> {
   const verify = app.verifyBearerAuth
   if (verify === undefined) throw new Error('the bearer-auth plugin has registered nothing')
   app.addHook('onRequest', verify)
+  app.addHook('onRoute', (route) => {
+    route.schema = { ...route.schema, security: [{ bearer: [] }] }
+  })
 }

@@ -45,7 +45,8 @@ export async function sendTensor(
     reply.type(contentTypes[format]).header('content-length', end - start)
     if (method === 'HEAD') {
       release()
-      return reply.send()
+      // Nothing at all would be told as a length of 0.
+      return reply.send(Readable.from([]))
     }
     parts = answer.stream(start, end)
     return reply.send(await streamOf(reply, parts, end - start, release))

@@ -107,6 +107,22 @@ test('with a token, data routes ask for it and health does not', async () => {
   expect((await get(app, '/openapi.json')).statusCode).toBe(200)
 })
 
+test('/openapi.json says which routes ask for the token, and only when one is set', async () => {
+  const secured = await openServer({ token: 'secret-token' })
+  const document = (await get(secured.app, '/openapi.json')).json()
+  expect(document.components.securitySchemes).toEqual({
+    bearer: { type: 'http', scheme: 'bearer' },
+  })
+  const asking = Object.entries<{ get: { security?: unknown } }>(document.paths)
+    .filter(([, path]) => path.get.security !== undefined)
+    .map(([path]) => path)
+  expect(asking).toContain('/v1/traces/{trace_id}/tensors/{hook}/{layer}')
+  expect(asking).toContain('/v1/traces')
+  expect(asking).not.toContain('/healthz')
+  const open = (await get((await openServer()).app, '/openapi.json')).json()
+  expect(JSON.stringify(open)).not.toContain('"bearer"')
+})
+
 test('a defect is 500 with a code, and its stack stays inside', async () => {
   const { app } = await openServer({
     rings: () => {

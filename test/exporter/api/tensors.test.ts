@@ -223,6 +223,24 @@ test('what is wrong with a question is named with its code', async () => {
   }
 })
 
+test.each([
+  ['format=feather', 'format=npy, safetensors, arrow, json', '"feather"'],
+  ['format=npy&format=json', 'format once', '2 times'],
+  ['require=everything', 'require=complete', '"everything"'],
+  [
+    'head=0',
+    'no parameters but request_id, producer, tokens, heads, rank, format, require',
+    '"head"',
+  ],
+  [`request_id=${'x'.repeat(600)}`, 'request_id of at most 512 characters', '600 characters'],
+  ['tokens=0:1&tokens=1:2', 'tokens once', '2 times'],
+])('with %s it says what was expected and what came', async (query, expected, actual) => {
+  const { app } = await openServer()
+  const answer = await get(app, `${tensorUrl}?${query}`)
+  expect(answer.statusCode).toBe(400)
+  expect(answer.json()).toMatchObject({ code: 'RING2_E_QUERY', expected, actual })
+})
+
 test('an answer beyond the bound is 413 with what to ask for instead', async () => {
   const { store } = await openServer()
   const { app } = await openServer({
