@@ -1,0 +1,28 @@
+/** Bounds of deletion and retention. */
+
+const MIB = 1024 * 1024
+
+/** Deleting one trace. */
+export const deletionLimits = {
+  /** Payload bytes of one rewritten file: as much is in memory at once, unless one row is larger. */
+  partBytesMax: 64 * MIB,
+  /** Rows whose place is read at once. */
+  rowsAtOnce: 65_536,
+  /** How long a deletion waits for another one. */
+  lockMillisMax: 10_000,
+  /** How long it waits for what is still on its way into the store, and between two looks. */
+  settleMillisMax: 10_000,
+  settlePollMillis: 200,
+  /** Bytes of a journal, checkpoint or description that is read. */
+  stateBytesMax: 256 * MIB,
+} as const
+
+/** Passes of retention. */
+export const retentionLimits = {
+  /** Pause between two passes. */
+  passMillis: 60_000,
+  /** Files removed in one pass; what is left comes in the next one. */
+  passFilesMax: 500,
+  /** Files removed before others get a turn on the thread. */
+  filesAtOnce: 20,
+} as const
