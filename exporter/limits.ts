@@ -32,6 +32,26 @@ export const parquetLimits = {
   fileBytesMax: 1024 * MIB,
 } as const
 
+/** Codecs of stored rows (docs/codecs.md). */
+export const codecLimits = {
+  /** Elements that share a scale; smaller blocks hold the bound more locally and cost more. */
+  blockElements: 64,
+  /** A smaller row is stored as it is: the header and a call of zstd outweigh what it saves. */
+  rowBytesMin: 256,
+  /** A smaller plane is stored as it is. */
+  planeBytesMin: 128,
+  /** What coding each byte by itself must promise before zstd is tried. */
+  savedBytesMin: 32,
+  savedShareMin: 0.02,
+  zstdLevel: 1,
+  /** Least that Node takes as a chunk. */
+  zstdChunkBytesMin: 64,
+  /** Level 1 uses windows of at most 2^21; a frame that asks for more is not ours. */
+  zstdWindowLogMax: 23,
+  /** Memory for planes that is kept from row to row. */
+  roomBytesMax: 64 * MIB,
+} as const
+
 /** Names in keys: `model_slug={slug}` and `{producer}-{ulid}`, and the flat names of the spool. */
 export const keyLimits = {
   slugCharactersMax: 64,
@@ -43,16 +63,17 @@ export const keyLimits = {
 export const uploadLimits = {
   /** Bytes that may wait on local disk before publishing asks the drain loop to wait. */
   queueBytesMax: 4096 * MIB,
+  /** A file up to this is sent in one request; as much memory is used for each part in flight. */
   partBytes: 16 * MIB,
   partsInFlight: 4,
   filesInFlight: 2,
   retryMillisMin: 500,
   retryMillisMax: 60_000,
   pollMillis: 1000,
-  /** One request to the object store. */
-  requestMillisMax: 60_000,
+  /** A connection to the object store on which nothing moves, and one request in all. */
+  idleMillisMax: 60_000,
+  requestMillisMax: 300_000,
   connectMillisMax: 5_000,
-  readChunkBytes: 1 * MIB,
 } as const
 
 /** The catalogue. */
@@ -94,6 +115,13 @@ export const answerLimits = {
   footersMax: 64,
   /** Bytes of one footer that is still read. */
   footerBytesMax: 64 * MIB,
+  /** Bytes read from the end of a file whose tail is not known: mostly more than its footer. */
+  footerFetchBytes: 64 * KIB,
+  /** Bytes of a tail that is read whole, and of all tails kept in memory. */
+  tailBytesMax: 8 * MIB,
+  tailsBytesMax: 64 * MIB,
+  /** Bytes between two ranges that are read for nothing, to save a request. */
+  rangeGapBytesMax: 64 * KIB,
 } as const
 
 /** What the explorer's views may cost. */

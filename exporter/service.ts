@@ -20,7 +20,7 @@ import { openStore } from './store/open-store.ts'
 import { createUploader, type Uploader } from './store/uploader.ts'
 import { emptySnapshot } from './telemetry/metric-points.ts'
 import { startTelemetry, type Telemetry } from './telemetry/sdk.ts'
-import { openCatalog } from './tensors/catalog.ts'
+import { knownFileOf, openCatalogOf } from './tensors/catalog.ts'
 import { storeLocation } from './tensors/open.ts'
 import { createParquetSource } from './tensors/parquet-source.ts'
 import { createTensorReader } from './tensors/reader.ts'
@@ -46,7 +46,7 @@ export async function startService(options: ServiceOptions): Promise<Service> {
   prepareFolders(location)
   const native = nativeFacts()
   const { store, bucket } = await openStore(location)
-  const catalog = openCatalog(location.catalog)
+  const catalog = openCatalogOf(location)
   const running: { pipeline: Pipeline | null; url: string } = { pipeline: null, url: '' }
 
   const { public_url: publicUrl } = config.api
@@ -76,7 +76,11 @@ export async function startService(options: ServiceOptions): Promise<Service> {
         })
   const server = await buildServer({
     catalog,
-    reader: createTensorReader({ catalog, source: createParquetSource(store), crc32c }),
+    reader: createTensorReader({
+      catalog,
+      source: createParquetSource(store, { knownFile: knownFileOf(catalog) }),
+      crc32c,
+    }),
     rings: () => ringsDocument(config.segments.directory, config.segments.names),
     metrics: async (accept) => {
       await running.pipeline?.refresh()
@@ -179,7 +183,7 @@ function health(
   const defect = pipeline?.defect() ?? null
   const snapshot = pipeline?.latest()
   const failing = telemetry.status()
-  const uploadError = uploader?.status().lastError ?? null
+  const uploadError = uploader?.status().failing ?? null
   const { failing: storeFailing = false, pendingRows = 0 } = snapshot?.store ?? {}
   return {
     alive: defect === null,

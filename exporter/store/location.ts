@@ -3,7 +3,8 @@
  * catalogue, the uploader and the reader share. Pure, and cheap to send to a worker thread.
  *
  *   a path or file:///path     a directory; its state lies in {path}/.ring2
- *   s3://bucket/prefix?endpoint=URL&region=R&path_style=true    a bucket, with a state directory
+ *   s3://bucket/prefix?endpoint=URL&region=R&path_style=true&sse=aws:kms&sse_kms_key_id=ID
+ *                              a bucket, with a state directory
  */
 
 import { isAbsolute, join, resolve } from 'node:path'
@@ -24,6 +25,14 @@ export interface BucketTarget {
   readonly endpoint: string | null
   readonly region: string
   readonly pathStyle: boolean
+  /** What the server is asked to encrypt objects with; null for the bucket's own default. */
+  readonly encryption: Encryption | null
+}
+
+export interface Encryption {
+  readonly algorithm: 'AES256' | 'aws:kms'
+  /** Of `aws:kms`; null for the account's own key. */
+  readonly kmsKeyId: string | null
 }
 
 export interface StoreLocation {
@@ -39,6 +48,7 @@ export interface StoreLocation {
 const STATE_FOLDER = '.ring2'
 const DEFAULT_REGION = 'us-east-1'
 const BUCKET = /^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$/
+const PARAMETERS = ['endpoint', 'region', 'path_style', 'sse', 'sse_kms_key_id']
 const PREFIX = /^[A-Za-z0-9!_.()/-]*$/
 
 /**
@@ -98,8 +108,8 @@ function parseBucket(url: string): BucketTarget {
     throw invalid(url, 'a prefix of [A-Za-z0-9!_.()/-] without ..')
   }
   for (const name of parsed.searchParams.keys()) {
-    if (name !== 'endpoint' && name !== 'region' && name !== 'path_style') {
-      throw invalid(url, 'only the parameters endpoint, region and path_style')
+    if (!PARAMETERS.includes(name)) {
+      throw invalid(url, `only the parameters ${PARAMETERS.join(', ')}`)
     }
   }
   const endpoint = parsed.searchParams.get('endpoint')
@@ -115,7 +125,19 @@ function parseBucket(url: string): BucketTarget {
     endpoint,
     region: parsed.searchParams.get('region') ?? process.env.AWS_REGION ?? DEFAULT_REGION,
     pathStyle: style === 'true',
+    encryption: parseEncryption(url, parsed.searchParams),
   }
+}
+
+function parseEncryption(url: string, parameters: URLSearchParams): Encryption | null {
+  const algorithm = parameters.get('sse')
+  const kmsKeyId = parameters.get('sse_kms_key_id')
+  if (kmsKeyId !== null && algorithm !== 'aws:kms') {
+    throw invalid(url, 'sse=aws:kms where sse_kms_key_id is given')
+  }
+  if (algorithm === null) return null
+  if (algorithm === 'AES256' || algorithm === 'aws:kms') return { algorithm, kmsKeyId }
+  throw invalid(url, 'sse=AES256 or sse=aws:kms')
 }
 
 function invalid(url: string, expected: string): Ring2Error {

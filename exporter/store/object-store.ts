@@ -19,6 +19,11 @@ export interface StoredObject {
 /** `present`: the key was there already, and nothing was written. */
 export type PutResult = 'stored' | 'present'
 
+export interface PutOptions {
+  /** Gives the attempt up; the file can be put again. */
+  readonly signal?: AbortSignal
+}
+
 export interface PutBytesOptions {
   /** Leaves an object that is there as it is. Without it the object is replaced. */
   readonly ifAbsent?: boolean
@@ -31,10 +36,12 @@ export interface ListOptions {
 
 export interface ObjectStore {
   /**
-   * Stores a local file under the key; it is visible whole or not at all. A key that is there with
-   * as many bytes is `present`; with another size it is an error, and nothing is overwritten.
+   * Stores a local file under the key; it is visible whole or not at all, and `success` means that
+   * all of it is there. A key that is there with as many bytes is `present`; with another size it
+   * is a failure, and nothing is overwritten. A failure is of this object, and says nothing of
+   * others; everything else is retryable.
    */
-  put(key: string, path: string): Promise<Outcome<PutResult>>
+  put(key: string, path: string, options?: PutOptions): Promise<Outcome<PutResult>>
   /** Stores a small object, whole or not at all. */
   putBytes(key: string, bytes: Uint8Array, options?: PutBytesOptions): Promise<Outcome<PutResult>>
   /** Bytes [start, start + length) of an object; fewer only when the object ends before. */
@@ -80,10 +87,15 @@ export function objectTooLarge(key: string, bytes: number, bytesMax: number): Ri
 }
 
 /** The error for a key that holds something else than the file that is to be stored there. */
-export function objectDiffers(key: string, bytes: number, there: number | null): Ring2Error {
+export function objectDiffers(
+  key: string,
+  bytes: number,
+  there: number | null,
+  detail = '',
+): Ring2Error {
   return new Ring2Error('RING2_E_STORE', {
     expected: `no object ${key}, or the same ${bytes} bytes there`,
-    actual: there === null ? 'an object that cannot be looked at' : `an object of ${there} bytes`,
+    actual: `an object of ${there ?? 'unknown'} bytes ${detail}`.trim(),
     action: 'Nothing was overwritten. Move that object away if the exporter did not write it.',
   })
 }

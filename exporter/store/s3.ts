@@ -1,10 +1,8 @@
 /**
  * The store in an S3-compatible bucket, by the AWS SDK. Credentials come from the SDK's default
- * chain (environment, profile, instance role). This is the only file that knows the SDK.
+ * chain (environment, profile, container or instance role). Only the files s3*.ts know the SDK.
  */
 
-import { createReadStream } from 'node:fs'
-import { stat } from 'node:fs/promises'
 import { Readable } from 'node:stream'
 import {
   DeleteObjectCommand,
@@ -14,9 +12,8 @@ import {
   PutObjectCommand,
   S3Client,
 } from '@aws-sdk/client-s3'
-import { Upload } from '@aws-sdk/lib-storage'
 import type { Outcome } from '../../collector/records.ts'
-import { errorText, failure, Ring2Error, retryable, success, systemCode } from '../errors.ts'
+import { success } from '../errors.ts'
 import { uploadLimits } from '../limits.ts'
 import type { BucketTarget } from './location.ts'
 import {
@@ -24,34 +21,45 @@ import {
   isObjectKey,
   type ListOptions,
   type ObjectStore,
-  objectDiffers,
   objectMissing,
   objectTooLarge,
   type PutResult,
   type StoredObject,
 } from './object-store.ts'
+import {
+  address,
+  type Bucket,
+  bucketError,
+  encryption,
+  ifNoneThere,
+  isMissing,
+  isPresent,
+  outcomeOf,
+} from './s3-bucket.ts'
+import { uploadFile } from './s3-upload.ts'
 
-interface Bucket {
-  readonly client: S3Client
-  readonly target: BucketTarget
-  /** Bucket and endpoint, for messages. */
-  readonly where: string
+export interface BucketOptions {
+  /** How long a connection may stand still, in milliseconds. */
+  readonly idleMillisMax?: number
 }
 
-export function createBucketStore(target: BucketTarget): ObjectStore {
+export function createBucketStore(target: BucketTarget, options: BucketOptions = {}): ObjectStore {
   const client = new S3Client({
     region: target.region,
     forcePathStyle: target.pathStyle,
     ...(target.endpoint === null ? {} : { endpoint: target.endpoint }),
     requestHandler: {
-      requestTimeout: uploadLimits.requestMillisMax,
       connectionTimeout: uploadLimits.connectMillisMax,
+      socketTimeout: options.idleMillisMax ?? uploadLimits.idleMillisMax,
+      requestTimeout: uploadLimits.requestMillisMax,
+      // Otherwise it is only said on standard error.
+      throwOnRequestTimeout: true,
     },
   })
   const where = `s3://${target.bucket} at ${target.endpoint ?? `AWS ${target.region}`}`
-  const bucket = { client, target, where }
+  const bucket: Bucket = { client, target, where, conditional: true }
   return {
-    put: (key, path) => putFile(bucket, assertObjectKey(key), path),
+    put: (key, path, options) => uploadFile(bucket, assertObjectKey(key), path, options),
     putBytes: (key, bytes, options) =>
       putBytes(bucket, assertObjectKey(key), bytes, options?.ifAbsent ?? false),
     getRange: (key, start, length) => readRange(bucket, assertObjectKey(key), start, length),
@@ -63,64 +71,24 @@ export function createBucketStore(target: BucketTarget): ObjectStore {
   }
 }
 
-function address(bucket: Bucket, key: string): { Bucket: string; Key: string } {
-  const { bucket: name, prefix } = bucket.target
-  return { Bucket: name, Key: prefix === '' ? key : `${prefix}/${key}` }
-}
-
-async function putFile(bucket: Bucket, key: string, path: string): Promise<Outcome<PutResult>> {
-  const body = createReadStream(path, { highWaterMark: uploadLimits.readChunkBytes })
-  try {
-    const upload = new Upload({
-      client: bucket.client,
-      params: {
-        ...address(bucket, key),
-        Body: body,
-        ContentType: 'application/vnd.apache.parquet',
-        IfNoneMatch: '*',
-      },
-      partSize: uploadLimits.partBytes,
-      queueSize: uploadLimits.partsInFlight,
-    })
-    await upload.done()
-    return success('stored')
-  } catch (error) {
-    if (isPresent(error)) return confirmPresent(bucket, key, path)
-    return outcomeOf(bucket, `upload ${key} to`, error)
-  } finally {
-    body.destroy()
-  }
-}
-
-/** Whether the object that is there already is the one that was to be stored. */
-async function confirmPresent(
-  bucket: Bucket,
-  key: string,
-  path: string,
-): Promise<Outcome<PutResult>> {
-  try {
-    const [file, there] = await Promise.all([stat(path), sizeOf(bucket, key)])
-    return there === file.size ? success('present') : failure(objectDiffers(key, file.size, there))
-  } catch (error) {
-    return outcomeOf(bucket, `look at ${key} in`, error)
-  }
-}
-
 async function putBytes(
   bucket: Bucket,
   key: string,
   bytes: Uint8Array,
   ifAbsent: boolean,
 ): Promise<Outcome<PutResult>> {
-  try {
-    await bucket.client.send(
+  const put = (condition: { readonly IfNoneMatch?: string }) =>
+    bucket.client.send(
       new PutObjectCommand({
         ...address(bucket, key),
+        ...encryption(bucket),
+        ...condition,
         Body: bytes,
         ContentType: 'application/json',
-        ...(ifAbsent ? { IfNoneMatch: '*' } : {}),
       }),
     )
+  try {
+    await (ifAbsent ? ifNoneThere(bucket, put) : put({}))
     return success('stored')
   } catch (error) {
     if (isPresent(error)) return success('present')
@@ -229,60 +197,4 @@ async function removeObject(bucket: Bucket, key: string): Promise<Outcome<void>>
   } catch (error) {
     return outcomeOf(bucket, `remove ${key} from`, error)
   }
-}
-
-/** What the server refuses for good is a failure; an unreachable or busy server is not. */
-function outcomeOf(bucket: Bucket, doing: string, error: unknown): Outcome<never> {
-  const mapped = bucketError(bucket, doing, error)
-  const status = httpStatus(error)
-  const final = status !== null && status >= 400 && status < 500 && ![408, 429].includes(status)
-  return final ? failure(mapped) : retryable(mapped)
-}
-
-function httpStatus(error: unknown): number | null {
-  if (typeof error !== 'object' || error === null || !('$metadata' in error)) return null
-  const metadata = error.$metadata
-  if (typeof metadata !== 'object' || metadata === null) return null
-  return 'httpStatusCode' in metadata ? Number(metadata.httpStatusCode) : null
-}
-
-function errorName(error: unknown): string {
-  return systemCode(error) ?? (error instanceof Error ? error.name : 'error')
-}
-
-function isMissing(error: unknown): boolean {
-  return errorName(error) === 'NoSuchKey' || errorName(error) === 'NotFound'
-}
-
-/** A conditional write found the key taken. */
-function isPresent(error: unknown): boolean {
-  return httpStatus(error) === 412
-}
-
-const CREDENTIALS_ADVICE =
-  'Check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or the profile they come from.'
-
-const adviceByName: Readonly<Record<string, string>> = {
-  SignatureDoesNotMatch: `The secret key is wrong. ${CREDENTIALS_ADVICE}`,
-  InvalidAccessKeyId: `The access key is not known there. ${CREDENTIALS_ADVICE}`,
-  CredentialsProviderError: `No credentials were found. ${CREDENTIALS_ADVICE}`,
-  AccessDenied: 'Give the credentials permission to list, read, write and delete in the bucket.',
-  NoSuchBucket: 'Create the bucket or mend its name in the store URL.',
-  ECONNREFUSED: 'Check the endpoint of the store URL; files wait in the queue meanwhile.',
-  ENOTFOUND: 'Check the endpoint of the store URL; files wait in the queue meanwhile.',
-  TimeoutError: 'Check the network to the endpoint; files wait in the queue meanwhile.',
-}
-
-function bucketError(bucket: Bucket, doing: string, cause: unknown): Ring2Error {
-  if (cause instanceof Ring2Error) return cause
-  const name = errorName(cause)
-  const status = httpStatus(cause)
-  const http = status === null ? '' : `, HTTP ${status}`
-  const advice = adviceByName[name] ?? (status === 403 ? adviceByName.AccessDenied : undefined)
-  return new Ring2Error('RING2_E_STORE', {
-    expected: `to ${doing} ${bucket.where}`,
-    actual: `${name}${http} (${errorText(cause)})`,
-    ...(advice === undefined ? {} : { action: advice }),
-    cause,
-  })
 }

@@ -2,18 +2,23 @@
  * Uploads the files of the queue into the bucket, oldest first, and removes each when the bucket
  * has all of its bytes. Runs on the main thread; the drain workers put files into the queue.
  *
- * Invariants: a file leaves the queue only after its upload was confirmed by its size; what a crash
- * leaves in the queue is uploaded after the next start; an error never drops a file, it only waits
- * longer (doubling, with jitter, up to a bound). The queue's own bound is the sink's.
+ * Invariants: a file leaves the queue only after the bucket has confirmed it; what a crash leaves
+ * in the queue is uploaded after the next start; an error never drops a file, it only waits longer
+ * (doubling, with jitter, up to a bound). One file that the bucket refuses does not hold up the
+ * others. The queue's own bound is the sink's.
  */
 
+import { existsSync } from 'node:fs'
 import { rm } from 'node:fs/promises'
 import { join } from 'node:path'
-import { asRing2Error, type Ring2Error, storeError } from '../errors.ts'
+import { setTimeout as sleep } from 'node:timers/promises'
+import type { Outcome } from '../../collector/records.ts'
+import { asRing2Error, type Ring2Error, retryable } from '../errors.ts'
 import { uploadLimits } from '../limits.ts'
 import { flatName } from '../tensors/keys.ts'
-import type { ObjectStore, StoredObject } from './object-store.ts'
+import type { ObjectStore, PutResult, StoredObject } from './object-store.ts'
 import { queuedObjects } from './queued.ts'
+import { type UploadFailure, uploadFailure } from './upload-failure.ts'
 
 export interface UploaderOptions {
   readonly queue: string
@@ -30,14 +35,19 @@ export interface UploaderStatus {
   readonly uploadedFiles: number
   readonly uploadedBytes: number
   readonly failedAttempts: number
-  readonly lastError: Ring2Error | null
+  readonly failures: Readonly<Partial<Record<UploadFailure, number>>>
+  /** In the queue when it was last looked at, less what was uploaded since. */
+  readonly waitingFiles: number
+  readonly waitingBytes: number
+  /** Why the last attempt failed; null after one that succeeded, and when nothing waits. */
+  readonly failing: Ring2Error | null
 }
 
 export interface Uploader {
   start(): void
   /** Tries to empty the queue now; resolves with the files that are left. */
   flush(timeoutMillis: number): Promise<number>
-  /** Stops after the uploads in flight; what is left waits for the next start. */
+  /** Gives up the uploads in flight; what is left waits for the next start, which goes on there. */
   stop(): Promise<void>
   status(): UploaderStatus
 }
@@ -67,42 +77,55 @@ function createBackoff(options: UploaderOptions) {
 function createPasses(options: UploaderOptions) {
   const backoff = createBackoff(options)
   const counts = { uploadedFiles: 0, uploadedBytes: 0, failedAttempts: 0 }
-  let lastError: Ring2Error | null = null
+  const failures: Partial<Record<UploadFailure, number>> = {}
+  const aborting = new AbortController()
+  let waiting = { files: 0, bytes: 0 }
+  let failing: Ring2Error | null = null
   let running: Promise<number> | null = null
-  let stopping = false
 
   function noteFailure(error: Ring2Error, key: string): void {
+    // Giving up because of the stop is no failure of the bucket.
+    if (aborting.signal.aborted) return
+    const reason = uploadFailure(error)
     counts.failedAttempts += 1
-    lastError = error
+    failures[reason] = (failures[reason] ?? 0) + 1
+    failing = error
     options.onError(error, key)
   }
 
-  async function uploadOne(object: StoredObject): Promise<boolean> {
-    const error = await upload(options, object)
-    if (error !== null) {
-      noteFailure(error, object.key)
-      return false
+  async function uploadOne(object: StoredObject): Promise<Outcome<PutResult>['status']> {
+    const outcome = await upload(options, object, aborting.signal)
+    if (outcome.status !== 'success') {
+      // Deleted meanwhile, or uploaded by another exporter of the same queue.
+      if (!existsSync(join(options.queue, flatName(object.key)))) return 'success'
+      noteFailure(asRing2Error(outcome.error), object.key)
+      return outcome.status
     }
     counts.uploadedFiles += 1
     counts.uploadedBytes += object.bytes
+    waiting = { files: waiting.files - 1, bytes: waiting.bytes - object.bytes }
     options.onUploaded?.(object)
-    return true
+    return 'success'
   }
 
-  /** Stops at the first failures; returns the files left. */
+  /** Stops where the bucket fails as a whole; returns the files left. */
   async function pass(): Promise<number> {
     const objects = await queuedObjects(options.queue)
+    waiting = { files: objects.length, bytes: sum(objects.map(({ bytes }) => bytes)) }
+    const before = counts.failedAttempts
     for (let index = 0; index < objects.length; index += uploadLimits.filesInFlight) {
-      if (stopping) return objects.length - index
+      if (aborting.signal.aborted) return waiting.files
       const batch = objects.slice(index, index + uploadLimits.filesInFlight)
       const done = await Promise.all(batch.map(uploadOne))
-      if (done.includes(false)) {
-        backoff.failed()
-        return objects.length - index - done.filter(Boolean).length
-      }
-      backoff.succeeded()
+      if (done.includes('retryable')) break
     }
-    return 0
+    if (counts.failedAttempts === before) {
+      failing = null
+      backoff.succeeded()
+    } else {
+      backoff.failed()
+    }
+    return waiting.files
   }
 
   function run(): Promise<number> {
@@ -121,12 +144,18 @@ function createPasses(options: UploaderOptions) {
   return {
     run,
     waitMillis: backoff.millis,
-    status: () => ({ ...counts, lastError }),
+    status: () => ({
+      ...counts,
+      failures: { ...failures },
+      waitingFiles: waiting.files,
+      waitingBytes: waiting.bytes,
+      failing,
+    }),
     stop: async () => {
-      stopping = true
+      aborting.abort()
       await running
     },
-    stopped: () => stopping,
+    stopped: () => aborting.signal.aborted,
   }
 }
 
@@ -147,11 +176,12 @@ export function createUploader(options: UploaderOptions): Uploader {
   async function flush(timeoutMillis: number): Promise<number> {
     const end = performance.now() + timeoutMillis
     for (;;) {
-      const left = await passes.run()
+      const left = await orLate(passes.run(), end)
+      // A bucket that does not answer must not hold up a stop.
+      if (left === null) return passes.status().waitingFiles
       const rest = end - performance.now()
       if (left === 0 || rest <= 0) return left
-      const wait = Math.min(passes.waitMillis() ?? pollMillis, rest)
-      await new Promise((resolve) => setTimeout(resolve, wait))
+      await sleep(Math.min(passes.waitMillis() ?? pollMillis, rest))
     }
   }
 
@@ -166,19 +196,33 @@ export function createUploader(options: UploaderOptions): Uploader {
   }
 }
 
-async function upload(options: UploaderOptions, object: StoredObject): Promise<Ring2Error | null> {
-  const { bucket, queue } = options
-  const path = join(queue, flatName(object.key))
+async function upload(
+  options: UploaderOptions,
+  object: StoredObject,
+  signal: AbortSignal,
+): Promise<Outcome<PutResult>> {
+  const path = join(options.queue, flatName(object.key))
   try {
-    const outcome = await bucket.put(object.key, path)
-    if (outcome.status !== 'success') return asRing2Error(outcome.error)
-    const stored = await bucket.size(object.key)
-    if (stored !== object.bytes) {
-      return storeError('upload', object.key, `the bucket holds ${stored} of ${object.bytes} bytes`)
-    }
-    await rm(path, { force: true })
-    return null
+    const outcome = await options.bucket.put(object.key, path, { signal })
+    if (outcome.status === 'success') await rm(path, { force: true })
+    return outcome
   } catch (error) {
-    return asRing2Error(error)
+    return retryable(asRing2Error(error))
   }
+}
+
+/** Null when the time comes first. A time that has passed still lets a first attempt be made. */
+async function orLate<T>(promise: Promise<T>, end: number): Promise<T | null> {
+  const rest = end - performance.now()
+  if (rest <= 0) return promise
+  const late = new AbortController()
+  try {
+    return await Promise.race([promise, sleep(rest, null, { signal: late.signal })])
+  } finally {
+    late.abort()
+  }
+}
+
+function sum(values: readonly number[]): number {
+  return values.reduce((total, value) => total + value, 0)
 }

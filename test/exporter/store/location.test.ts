@@ -25,6 +25,7 @@ test('a bucket URL names bucket, prefix, endpoint, region and style', () => {
       endpoint: 'http://127.0.0.1:9000',
       region: 'eu-west-1',
       pathStyle: true,
+      encryption: null,
     },
     spool: '/state/spool',
     queue: '/state/queue',
@@ -32,6 +33,19 @@ test('a bucket URL names bucket, prefix, endpoint, region and style', () => {
   })
   const plain = locateStore('s3://my-bucket?region=us-west-2', '/state').target
   expect(plain).toMatchObject({ prefix: '', endpoint: null, pathStyle: false })
+})
+
+test('a bucket URL says how the server encrypts', () => {
+  const encryptionOf = (query: string) => {
+    const { target } = locateStore(`s3://my-bucket?${query}`, '/state')
+    return target.kind === 's3' ? target.encryption : null
+  }
+  expect(encryptionOf('sse=AES256')).toEqual({ algorithm: 'AES256', kmsKeyId: null })
+  expect(encryptionOf('sse=aws:kms')).toEqual({ algorithm: 'aws:kms', kmsKeyId: null })
+  expect(encryptionOf('sse=aws:kms&sse_kms_key_id=arn:aws:kms:eu-west-1:1:key/2')).toEqual({
+    algorithm: 'aws:kms',
+    kmsKeyId: 'arn:aws:kms:eu-west-1:1:key/2',
+  })
 })
 
 test('a URL that names no store is refused with what it should be', () => {
@@ -48,6 +62,8 @@ test('a URL that names no store is refused with what it should be', () => {
     's3://bucket?endpint=http://x',
     's3://bucket?endpoint=127.0.0.1:9000',
     's3://bucket?path_style=maybe',
+    's3://bucket?sse=aes',
+    's3://bucket?sse=AES256&sse_kms_key_id=key',
     'file://host/share',
   ]) {
     expect(() => locateStore(url, '/state'), url).toThrow(/RING2_E_CONFIG/)
