@@ -4,6 +4,7 @@ import { calibrateCommand } from './cli/calibrate.ts'
 import { catalogCommand } from './cli/catalog.ts'
 import { checkCommand } from './cli/check.ts'
 import { completionCommand } from './cli/complete.ts'
+import { deleteCommand } from './cli/delete.ts'
 import { demoCommand } from './cli/demo.ts'
 import { fetchCommand } from './cli/fetch.ts'
 import { lsCommand } from './cli/ls.ts'
@@ -25,6 +26,7 @@ checkCommand(program.command('check'))
 ringsCommand(program.command('rings'))
 lsCommand(program.command('ls'))
 fetchCommand(program.command('fetch'))
+deleteCommand(program.command('delete'))
 calibrateCommand(program.command('calibrate'))
 catalogCommand(program.command('catalog'))
 completionCommand(program.command('completion'), program)
