@@ -6,6 +6,7 @@ import type { Logger } from 'pino'
 import type { ContextBatch } from '../pipeline/messages.ts'
 import type { Catalog } from '../tensors/catalog.ts'
 import type { TensorReader } from '../tensors/reader.ts'
+import type { VocabularySource } from '../views/views.ts'
 
 export interface HealthCheck {
   readonly name: string
@@ -25,6 +26,8 @@ export interface Health {
 export interface ServerDependencies {
   readonly catalog: Catalog
   readonly reader: TensorReader
+  /** Texts of token ids; left out, views know none. */
+  readonly vocabularies?: VocabularySource
   /** The live segments, as JSON. */
   readonly rings: () => unknown
   /** The page of /metrics and its Content-Type, by the scraper's Accept header. */

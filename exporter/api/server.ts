@@ -16,6 +16,7 @@ import Fastify, {
 import { asRing2Error, Ring2Error } from '../errors.ts'
 import { httpLimits } from '../limits.ts'
 import type { ServerDependencies } from './dependencies.ts'
+import { explorerRoutes } from './explorer.ts'
 import { knownError, notFound, sendProblem } from './problem.ts'
 import { healthRoutes, systemRoutes } from './system.ts'
 import { tapOff, tapRoutes } from './tap.ts'
@@ -41,6 +42,7 @@ export async function buildServer(dependencies: ServerDependencies): Promise<Fas
     if (dependencies.token !== null) await guard(guarded, dependencies.token)
     await guarded.register(traceRoutes(dependencies))
     await guarded.register(tensorRoutes(dependencies))
+    await guarded.register(explorerRoutes(dependencies))
     await guarded.register(systemRoutes(dependencies))
     const { tap } = dependencies
     await guarded.register(tap === undefined ? tapOff : tapRoutes(tap))

@@ -44,9 +44,10 @@ struct Tile {
   void row(uint64_t query) {
     const float *p = matrix + query * what.keys;
     const uint64_t position = what.first_query + query;
-    if (std::isnan(p[0])) return;
+    // A single NaN is a damaged probability; a query that is not stored is NaN throughout.
+    if (std::isnan(p[0]) && std::isnan(p[what.keys - 1])) return;
     ++rows_seen;
-    first_key += static_cast<double>(p[0]);
+    if (std::isfinite(p[0])) first_key += static_cast<double>(p[0]);
     const uint64_t cell_row = (query - what.query_start) / what.cell;
     float *cells_row = cells + cell_row * columns;
     for (uint64_t key = what.key_start; key < what.key_end; ++key) {

@@ -1,0 +1,23 @@
+/** Numbers as views show them: five significant digits, and null for what is not defined. Pure. */
+
+const SIGNIFICANT_DIGITS = 5
+
+/** Null for NaN, infinities and what is missing. */
+export function shown(value: number | null | undefined): number | null {
+  if (value === null || value === undefined || !Number.isFinite(value)) return null
+  // A whole number below 10^5 stays itself, and most cells of a sparse view are 0 or 1.
+  if (Number.isInteger(value) && Math.abs(value) < 100_000) return value + 0
+  return Number(value.toPrecision(SIGNIFICANT_DIGITS))
+}
+
+/** The same of each value of an array. */
+export function shownAll(values: ArrayLike<number>): (number | null)[] {
+  return Array.from(values, shown)
+}
+
+/** The least power of two of tokens in a cell so that `tokens` make at most `cells` cells. */
+export function tokensPerCell(tokens: number, cells: number): number {
+  let size = 1
+  while (Math.ceil(tokens / size) > cells) size *= 2
+  return size
+}

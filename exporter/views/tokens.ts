@@ -1,0 +1,189 @@
+/**
+ * The view of tokens: ids, texts, and what the model's distributions said of each. Values come from
+ * what is stored; what is not there is null, with the reason in words.
+ */
+
+import type { Phase, RequestSummary } from '../../collector/records.ts'
+import type { CatalogSeries } from '../tensors/catalog.ts'
+import type { Dtype } from '../tensors/dtypes.ts'
+import { clip, rangesText, unite } from '../tensors/ranges.ts'
+import type { TensorReader } from '../tensors/reader.ts'
+import type { TensorRecord } from '../tensors/records.ts'
+import { GLOBAL_LAYER, type TokenRange } from '../tensors/selection.ts'
+import { readDistributions, type TokenFacts } from './distributions.ts'
+import { shown } from './numbers.ts'
+import { overlaps, seriesOf, tensorQuery, tokenEnd, type ViewScope } from './scope.ts'
+import type { Vocabulary } from './vocabulary.ts'
+
+export const TOKEN_IDS = 'token_ids'
+export const LOGITS = 'final_logits'
+
+export interface TokensQuery {
+  readonly start: number
+  readonly limit: number
+}
+
+export interface TokenView {
+  readonly position: number
+  readonly id: number | null
+  readonly text: string | null
+  readonly phase: Phase
+  readonly entropy: number | null
+  readonly surprisal: number | null
+  readonly confidence: number | null
+  readonly margin: number | null
+  readonly has_alternatives: boolean
+}
+
+export interface TokensView {
+  readonly model: string
+  readonly prompt_tokens: number | null
+  readonly total: number
+  readonly start: number
+  readonly vocabulary: 'known' | 'unknown'
+  /** In words, what is not there and why. */
+  readonly missing: readonly string[]
+  readonly tokens: readonly TokenView[]
+}
+
+/** The series that the view comes from. */
+export function tokensSeries(scope: ViewScope): CatalogSeries[] {
+  return [...seriesOf(scope, TOKEN_IDS), ...seriesOf(scope, LOGITS)]
+}
+
+export async function tokensView(
+  reader: TensorReader,
+  scope: ViewScope,
+  query: TokensQuery,
+  vocabulary: Vocabulary | null,
+): Promise<TokensView> {
+  const { request } = scope
+  const total = Math.max(tokenEnd(scope.series), request.tokens ?? 0)
+  const page = { start: query.start, end: Math.min(total, query.start + query.limit) }
+  const positions = Array.from(
+    { length: Math.max(0, page.end - page.start) },
+    (_, index) => page.start + index,
+  )
+  const ids = await readTokenIds(reader, scope, page)
+  const facts = await readDistributions(reader, scope, page, ids)
+  const phaseOf = await phases(reader, scope)
+  const tokens = positions.map((position): TokenView => {
+    const id = ids.get(position) ?? null
+    const fact = facts.get(position)
+    return {
+      position,
+      id,
+      text: id === null ? null : (vocabulary?.text(id) ?? null),
+      phase: phaseOf(position),
+      entropy: shown(fact?.entropy),
+      surprisal: shown(fact?.surprisal),
+      confidence: shown(fact?.confidence),
+      margin: shown(fact?.margin),
+      has_alternatives: fact?.stored ?? false,
+    }
+  })
+  return {
+    model: request.model,
+    prompt_tokens: request.prompt_tokens,
+    total,
+    start: query.start,
+    vocabulary: vocabulary === null ? 'unknown' : 'known',
+    missing: missingOf(scope, page, tokens, facts, vocabulary),
+    tokens,
+  }
+}
+
+/** Ids by position; positions whose ids are not stored are left out. */
+export async function readTokenIds(
+  reader: TensorReader,
+  scope: ViewScope,
+  range: TokenRange,
+): Promise<Map<number, number>> {
+  const ids = new Map<number, number>()
+  const near = seriesOf(scope, TOKEN_IDS).filter((one) => overlaps(one, range))
+  if (near.length === 0 || range.start >= range.end) return ids
+  const opened = await reader.open(tensorQuery(scope, TOKEN_IDS, GLOBAL_LAYER, range))
+  const data = await opened.read()
+  const view = new DataView(data.buffer, data.byteOffset, data.byteLength)
+  let at = 0
+  for (const { start, end } of opened.plan.tokens) {
+    for (let position = start; position < end; position += 1) {
+      const id = idAt(view, at, opened.plan.dtype)
+      if (id !== null) ids.set(position, id)
+      at += opened.plan.dtype.bytes
+    }
+  }
+  return ids
+}
+
+function idAt(view: DataView, at: number, dtype: Dtype): number | null {
+  const id = Number(dtype.read(view, at))
+  return Number.isSafeInteger(id) && id >= 0 ? id : null
+}
+
+/** The phase of each position: by the summary, or while there is none by the rows that are stored. */
+async function phases(reader: TensorReader, scope: ViewScope): Promise<(at: number) => Phase> {
+  const { summary } = scope.request
+  if (summary !== null) {
+    const parsed: RequestSummary = JSON.parse(summary)
+    const prefill = parsed.phases.find((one) => one.phase === 'prefill')
+    const end = prefill?.tokenEnd ?? 0
+    return (position) => (position < end ? 'prefill' : 'decode')
+  }
+  const rows = await anyRows(reader, scope)
+  const end = rows
+    .filter((row) => row.phase === 'prefill')
+    .reduce((most, row) => Math.max(most, row.token_end), 0)
+  return (position) => (position < end ? 'prefill' : 'decode')
+}
+
+async function anyRows(reader: TensorReader, scope: ViewScope): Promise<readonly TensorRecord[]> {
+  const one = seriesOf(scope, TOKEN_IDS)[0] ?? seriesOf(scope, LOGITS)[0] ?? scope.series[0]
+  if (one === undefined) return []
+  const { traceId, requestId, producer } = scope.query
+  return await reader.list({ traceId, requestId, producer, hook: one.hook, layer: one.layer })
+}
+
+function missingOf(
+  scope: ViewScope,
+  page: TokenRange,
+  tokens: readonly TokenView[],
+  facts: ReadonlyMap<number, TokenFacts>,
+  vocabulary: Vocabulary | null,
+): string[] {
+  const reasons: string[] = []
+  const without = (test: (token: TokenView) => boolean) =>
+    unite(tokens.filter(test).map(({ position }) => ({ start: position, end: position + 1 })))
+  const noIds = without((token) => token.id === null)
+  if (seriesOf(scope, TOKEN_IDS).length === 0) {
+    reasons.push('token ids and texts: the hook token_ids is not stored of this request')
+  } else if (noIds.length > 0) {
+    reasons.push(`token ids of the positions ${rangesText(noIds)}: no row of token_ids has them`)
+  }
+  if (vocabulary === null) {
+    reasons.push('texts: no vocabulary is stored for the model; attach with a tokenizer to send it')
+  }
+  const distributions = 'entropy, surprisal, confidence, margin and alternatives'
+  if (seriesOf(scope, LOGITS).length === 0) {
+    reasons.push(`${distributions}: the hook final_logits is not stored of this request`)
+    return reasons
+  }
+  // The first token of a request is drawn from no distribution.
+  const after = clip([{ start: 1, end: Math.max(1, page.end) }], page)
+  const noRow = after.flatMap((range) =>
+    without(({ position }) => position >= range.start && !facts.has(position)),
+  )
+  if (noRow.length > 0) {
+    reasons.push(
+      `${distributions} of the positions ${rangesText(noRow)}: no logits of the position before ` +
+        'are stored; most prefills compute those of the last prompt token alone',
+    )
+  }
+  const unlabelled = without(
+    (token) => token.surprisal === null && token.id === null && facts.has(token.position),
+  )
+  if (unlabelled.length > 0) {
+    reasons.push(`surprisal of the positions ${rangesText(unlabelled)}: their ids are not known`)
+  }
+  return reasons
+}
