@@ -11,10 +11,14 @@ import { dirname } from 'node:path'
 import { DatabaseSync } from 'node:sqlite'
 import { errorText, Ring2Error, systemCode } from '../errors.ts'
 import { catalogLimits } from '../limits.ts'
+import { indexTables } from './catalog-indexes.ts'
 import { sentTable } from './catalog-sent.ts'
 
-const CATALOG_VERSION = 3
+const CATALOG_VERSION = 4
 const REBUILD_ACTION = 'Run `ring2-exporter catalog rebuild`; the Parquet files hold everything.'
+
+/** Files that SQLite keeps beside the database. */
+const journals = ['-wal', '-shm'] as const
 
 const tables = `
 CREATE TABLE IF NOT EXISTS files (
@@ -22,7 +26,9 @@ CREATE TABLE IF NOT EXISTS files (
   key TEXT NOT NULL UNIQUE,
   dataset TEXT NOT NULL,
   bytes INTEGER NOT NULL,
-  rows INTEGER NOT NULL
+  rows INTEGER NOT NULL,
+  tail_start INTEGER,
+  imported INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 CREATE TABLE IF NOT EXISTS series (
   trace_id TEXT NOT NULL,
@@ -66,6 +72,13 @@ CREATE TABLE IF NOT EXISTS requests (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS requests_by_time
   ON requests (started_at DESC, trace_id, request_id, producer);
+CREATE INDEX IF NOT EXISTS requests_by_model
+  ON requests (model, started_at DESC, trace_id, request_id, producer);
+CREATE INDEX IF NOT EXISTS requests_by_verdict
+  ON requests (verdict, started_at DESC, trace_id, request_id, producer);
+CREATE INDEX IF NOT EXISTS requests_with_finding
+  ON requests (started_at DESC, trace_id, request_id, producer)
+  WHERE verdict NOT IN ('ok', 'unknown');
 CREATE TABLE IF NOT EXISTS aliases (
   trace_id TEXT NOT NULL,
   stored_trace_id TEXT NOT NULL,
@@ -80,14 +93,27 @@ CREATE TABLE IF NOT EXISTS aliases (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS aliases_by_request
   ON aliases (stored_trace_id, request_id, producer);
-${sentTable}`
+CREATE TABLE IF NOT EXISTS vocabularies (
+  fingerprint TEXT NOT NULL,
+  part INTEGER NOT NULL,
+  parts INTEGER NOT NULL,
+  model TEXT NOT NULL,
+  file_id INTEGER NOT NULL REFERENCES files (id) ON DELETE CASCADE,
+  row INTEGER NOT NULL,
+  PRIMARY KEY (fingerprint, part, file_id, row)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS vocabularies_by_file ON vocabularies (file_id);
+${sentTable}${indexTables}`
 
-/** What version 2 lacks. */
-const aliasColumns = `
-ALTER TABLE aliases ADD COLUMN parent_span_id TEXT;
-ALTER TABLE aliases ADD COLUMN trace_state TEXT;
-ALTER TABLE aliases ADD COLUMN parent_started_at INTEGER;
-ALTER TABLE aliases ADD COLUMN parent_ended_at INTEGER;`
+/** What tables of earlier versions lack. */
+const laterColumns: readonly (readonly [table: string, column: string, type: string])[] = [
+  ['aliases', 'parent_span_id', 'TEXT'],
+  ['aliases', 'trace_state', 'TEXT'],
+  ['aliases', 'parent_started_at', 'INTEGER'],
+  ['aliases', 'parent_ended_at', 'INTEGER'],
+  ['files', 'tail_start', 'INTEGER'],
+  ['files', 'imported', 'INTEGER NOT NULL DEFAULT 0'],
+]
 
 /** Opens the database, and creates it with its folder when it is not there. */
 export function openDatabase(path: string): DatabaseSync {
@@ -116,10 +142,14 @@ function prepareDatabase(database: DatabaseSync, path: string): void {
       action: REBUILD_ACTION,
     })
   }
-  // Version 1 lacks two tables and is else the same.
-  const statements = version === 2 ? aliasColumns : tables
   if (version !== CATALOG_VERSION) {
-    database.exec(`${statements} PRAGMA user_version = ${CATALOG_VERSION}`)
+    database.exec(tables)
+    for (const [table, column, type] of laterColumns) {
+      const held = database.prepare('SELECT 1 FROM pragma_table_info(?) WHERE name = ?')
+      if (held.get(table, column) !== undefined) continue
+      database.exec(`ALTER TABLE ${table} ADD COLUMN ${column} ${type}`)
+    }
+    database.exec(`PRAGMA user_version = ${CATALOG_VERSION}`)
   }
   database.exec('COMMIT')
 }
@@ -132,8 +162,32 @@ function versionOf(database: DatabaseSync): number {
 export function setDatabaseAside(path: string): string {
   const aside = `${path}.damaged`
   renameSync(path, aside)
-  for (const suffix of ['-wal', '-shm']) rmSync(path + suffix, { force: true })
+  for (const suffix of journals) rmSync(path + suffix, { force: true })
   return aside
+}
+
+/** Removes a database with its journal. */
+export function removeDatabase(path: string): void {
+  for (const suffix of ['', ...journals]) rmSync(path + suffix, { force: true })
+}
+
+/** Whether SQLite says that the file is damaged, or no database: only a rebuild mends it. */
+export function isDamage(error: unknown): boolean {
+  // SQLite's primary result codes CORRUPT and NOTADB.
+  return [11, 26].includes(resultCode(error))
+}
+
+/** Whether it may succeed later: the file is locked, may not be written, or the disk is full. */
+export function isTemporary(error: unknown): boolean {
+  const cause = error instanceof Ring2Error ? error.cause : error
+  // SQLite's primary result codes BUSY, LOCKED, READONLY, IOERR, FULL, CANTOPEN.
+  return systemCode(cause) !== null || [5, 6, 8, 10, 13, 14].includes(resultCode(error))
+}
+
+function resultCode(error: unknown): number {
+  const cause = error instanceof Ring2Error ? error.cause : error
+  if (typeof cause !== 'object' || cause === null || !('errcode' in cause)) return 0
+  return Number(cause.errcode) & 0xff
 }
 
 /** RING2_E_STORE of the catalogue; what already is a Ring2Error stays as it is. */

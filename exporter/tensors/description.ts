@@ -111,6 +111,16 @@ export interface AliasEntry {
   readonly parent_ended_at?: number | null
 }
 
+/** One part of a model's vocabulary, in a row of a `vocabularies` file. */
+export interface VocabularyEntry {
+  readonly fingerprint: string
+  /** Parts are counted from 0; all of them make the vocabulary. */
+  readonly part: number
+  readonly parts: number
+  readonly model: string
+  readonly row: number
+}
+
 export interface FileDescription {
   readonly key: string
   readonly dataset: Dataset
@@ -125,6 +135,8 @@ export interface FileDescription {
   readonly tail_start?: number
   /** Left out where there are none. */
   readonly aliases?: readonly AliasEntry[]
+  /** Left out where there are none. */
+  readonly vocabularies?: readonly VocabularyEntry[]
 }
 
 export interface FileFacts {
@@ -135,11 +147,19 @@ export interface FileFacts {
 
 /** Describes a tensor file from its rows, in file order. */
 export function describeTensors(file: FileFacts, rows: Iterable<TensorPlace>): FileDescription {
+  const describer = createTensorDescriber()
+  for (const row of rows) describer.add(row)
+  return describer.finish(file)
+}
+
+/** Describes a tensor file from rows that come one by one, so that they need not be kept. */
+export function createTensorDescriber() {
   const series: OpenSeries[] = []
   const requests = new Map<string, RequestEntry>()
   let index = 0
   let current: OpenSeries | null = null
-  for (const row of rows) {
+
+  function add(row: TensorPlace): void {
     if (current !== null && sameSeries(current, row)) {
       extend(current, row)
     } else {
@@ -149,8 +169,12 @@ export function describeTensors(file: FileFacts, rows: Iterable<TensorPlace>): F
     noteRequest(requests, row)
     index += 1
   }
-  const entries = [...requests.values()]
-  return { ...file, dataset: 'tensors', rows: index, series, requests: entries }
+
+  function finish(file: FileFacts): FileDescription {
+    return { ...file, dataset: 'tensors', rows: index, series, requests: [...requests.values()] }
+  }
+
+  return { add, finish }
 }
 
 /** Describes a file of ended requests. */

@@ -5,7 +5,7 @@ import type { Config } from '../config.ts'
 import { Ring2Error } from '../errors.ts'
 import { locateStore, type StoreLocation } from '../store/location.ts'
 import { openStore } from '../store/open-store.ts'
-import { type Catalog, openCatalog } from './catalog.ts'
+import { type Catalog, knownFileOf, openCatalogOf } from './catalog.ts'
 import { createParquetSource } from './parquet-source.ts'
 import { createTensorReader, type TensorReader } from './reader.ts'
 
@@ -30,9 +30,13 @@ export async function openTensors(config: Config): Promise<OpenedTensors> {
     })
   }
   const { store } = await openStore(location)
-  const catalog = openCatalog(location.catalog)
+  const catalog = openCatalogOf(location)
   return {
     catalog,
-    reader: createTensorReader({ catalog, source: createParquetSource(store), crc32c }),
+    reader: createTensorReader({
+      catalog,
+      source: createParquetSource(store, { knownFile: knownFileOf(catalog) }),
+      crc32c,
+    }),
   }
 }

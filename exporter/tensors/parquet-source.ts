@@ -1,21 +1,23 @@
 /**
  * Opens Parquet objects of the store for reading by row ranges. The only file that reads Parquet.
  *
- * Footers are kept (objects never change), at most `answerLimits.footersMax` of them. A file that
- * cannot be read is RING2_E_STORE naming its key. INT64 comes as bigint, timestamps as bigint
+ * Footers, with the tails they end, are kept, as objects never change: at most
+ * `answerLimits.footersMax` of them and `answerLimits.tailsBytesMax` bytes. A file that cannot be read
+ * is RING2_E_STORE naming its key. INT64 comes as bigint, timestamps as bigint
  * microseconds, BYTE_ARRAY as bytes.
  */
 
 import {
   type AsyncBuffer,
   type FileMetaData,
-  parquetMetadataAsync,
   parquetReadObjects,
   type SchemaElement,
 } from 'hyparquet'
 import { errorText, Ring2Error } from '../errors.ts'
 import { answerLimits } from '../limits.ts'
-import { type ObjectStore, objectMissing } from '../store/object-store.ts'
+import type { ObjectStore } from '../store/object-store.ts'
+import { damaged, type KnownFile, type OpenFile, openFile, tailStartOf } from './parquet-file.ts'
+import { tensorPayload } from './schema.ts'
 
 export type ParquetRow = Readonly<Record<string, unknown>>
 
@@ -35,30 +37,59 @@ export interface ParquetSource {
   schema(key: string): Promise<readonly SchemaElement[]>
   /** Key-value pairs of the footer. */
   metadata(key: string): Promise<ReadonlyMap<string, string>>
+  /** Where everything but payloads begins; null where payloads do not come first. */
+  tailStart(key: string): Promise<number | null>
 }
 
-interface OpenFile {
-  readonly file: AsyncBuffer
-  readonly metadata: FileMetaData
+export interface ParquetSourceOptions {
+  /** What the catalogue knows of a file; without it the store is asked for its size. */
+  readonly knownFile?: (key: string) => KnownFile | null
 }
 
-/** First read of a file, from its end: holds the footer of all but very large files. */
-const FOOTER_FETCH_BYTES = 64 * 1024
-const TAIL_BYTES = 8
+interface KeptFile {
+  readonly opening: Promise<OpenFile>
+  /** 0 while it is being opened. */
+  bytes: number
+}
 
-export function createParquetSource(store: ObjectStore): ParquetSource {
-  // Insertion order is age: a footer that is used again moves to the end.
-  const footers = new Map<string, Promise<OpenFile>>()
+export function createParquetSource(
+  store: ObjectStore,
+  options: ParquetSourceOptions = {},
+): ParquetSource {
+  // Insertion order is age: a file that is used again moves to the end.
+  const kept = new Map<string, KeptFile>()
 
   function open(key: string): Promise<OpenFile> {
-    const known = footers.get(key) ?? openFile(store, key)
-    footers.delete(key)
-    footers.set(key, known)
-    const oldest = footers.keys().next().value
-    if (footers.size > answerLimits.footersMax && oldest !== undefined) footers.delete(oldest)
-    // A file that failed is tried again at the next request.
-    known.catch(() => footers.delete(key))
-    return known
+    const known = kept.get(key) ?? startOpening(key)
+    kept.delete(key)
+    kept.set(key, known)
+    dropOldest()
+    return known.opening
+  }
+
+  function startOpening(key: string): KeptFile {
+    const known = options.knownFile?.(key) ?? null
+    const file: KeptFile = { opening: openFile(store, key, known), bytes: 0 }
+    file.opening.then(
+      ({ keptBytes }) => {
+        file.bytes = keptBytes
+        dropOldest()
+      },
+      // A file that failed is tried again at the next request.
+      () => kept.delete(key),
+    )
+    return file
+  }
+
+  function dropOldest(): void {
+    let bytes = 0
+    for (const file of kept.values()) bytes += file.bytes
+    for (const [key, file] of kept) {
+      const fits = kept.size <= answerLimits.footersMax && bytes <= answerLimits.tailsBytesMax
+      if (fits || kept.size === 1) return
+      kept.delete(key)
+      bytes -= file.bytes
+    }
   }
 
   async function read(
@@ -88,6 +119,7 @@ export function createParquetSource(store: ObjectStore): ParquetSource {
       const pairs = (await open(key)).metadata.key_value_metadata ?? []
       return new Map(pairs.map((pair) => [pair.key, pair.value ?? '']))
     },
+    tailStart: async (key) => tailStartOf((await open(key)).metadata, tensorPayload.name),
   }
 }
 
@@ -114,49 +146,4 @@ async function readRows(
     if (error instanceof Ring2Error) throw error
     throw damaged(key, 'readable pages', errorText(error))
   }
-}
-
-async function openFile(store: ObjectStore, key: string): Promise<OpenFile> {
-  const byteLength = await store.size(key)
-  if (byteLength === null) throw objectMissing(key, 'the store')
-  const file: AsyncBuffer = {
-    byteLength,
-    slice: async (start, end) => {
-      const bytes = await store.getRange(key, start, (end ?? byteLength) - start)
-      return exactBuffer(bytes)
-    },
-  }
-  await checkFooterSize(file, key)
-  try {
-    const initialFetchSize = FOOTER_FETCH_BYTES
-    return { file, metadata: await parquetMetadataAsync(file, { initialFetchSize }) }
-  } catch (error) {
-    if (error instanceof Ring2Error) throw error
-    throw damaged(key, 'a Parquet footer', errorText(error))
-  }
-}
-
-/** A damaged length must not make us load half the file as a footer. */
-async function checkFooterSize(file: AsyncBuffer, key: string): Promise<void> {
-  if (file.byteLength <= FOOTER_FETCH_BYTES) return
-  const tail = new DataView(await file.slice(file.byteLength - TAIL_BYTES))
-  const bytes = tail.byteLength === TAIL_BYTES ? tail.getUint32(0, true) : 0
-  if (bytes <= answerLimits.footerBytesMax) return
-  throw damaged(key, `a footer of at most ${answerLimits.footerBytesMax} bytes`, `${bytes}`)
-}
-
-function exactBuffer(bytes: Uint8Array): ArrayBuffer {
-  const { buffer, byteOffset, byteLength } = bytes
-  if (buffer instanceof ArrayBuffer && byteOffset === 0 && byteLength === buffer.byteLength) {
-    return buffer
-  }
-  return new Uint8Array(bytes).buffer
-}
-
-function damaged(key: string, expected: string, actual: string): Ring2Error {
-  return new Ring2Error('RING2_E_STORE', {
-    expected: `${expected} in ${key}`,
-    actual,
-    action: 'Restore the object from a copy, or remove it; other files are not affected.',
-  })
 }

@@ -4,20 +4,21 @@
  * catalogued.
  */
 
+import { randomUUID } from 'node:crypto'
 import type { RequestSummary } from '../../collector/records.ts'
 import { asRing2Error, Ring2Error } from '../errors.ts'
 import type { ObjectStore, StoredObject } from '../store/object-store.ts'
 import { ulidOf } from '../store/queued.ts'
 import { type Catalog, openCatalog } from './catalog.ts'
-import { setDatabaseAside } from './catalog-database.ts'
+import { isTemporary, removeDatabase, setDatabaseAside } from './catalog-database.ts'
 import {
   type AliasEntry,
+  createTensorDescriber,
   describeContexts,
   describeRequests,
-  describeTensors,
   type FileDescription,
+  type FileFacts,
   placeColumns,
-  type TensorPlace,
 } from './description.ts'
 import { datasetOf, datasets } from './keys.ts'
 import { createParquetSource, type ParquetSource } from './parquet-source.ts'
@@ -29,8 +30,13 @@ export interface RebuildReport {
   readonly rows: number
   /** Files that were passed over, each with its error. */
   readonly damaged: readonly DamagedFile[]
-  /** Where a database that could not be opened was moved; null when it could. */
+  /** Where a database that could not be used was moved; null when it could. */
   readonly setAside: string | null
+}
+
+export interface DamagedFile {
+  readonly key: string
+  readonly error: Ring2Error
 }
 
 /** Rows read at once, so that memory does not grow with the file. */
@@ -38,7 +44,9 @@ const ROWS_AT_ONCE = 65_536
 
 /**
  * Replaces the catalogue at `path`. Files that a running exporter publishes meanwhile are kept:
- * they are looked for once more at the end, and later ones add themselves.
+ * they are looked for once more at the end, and later ones add themselves. The new contents grow in
+ * a database of their own, beside the old one, which is used until they are whole: memory grows
+ * with the number of files alone, by their keys.
  *
  * @param onFile called after each file, for a progress line.
  */
@@ -48,66 +56,122 @@ export async function rebuildCatalog(
   onFile: (done: number, total: number) => void = () => undefined,
 ): Promise<RebuildReport> {
   const source = createParquetSource(store)
-  const first = await describeAll(source, await listObjects(store), onFile)
-  const { catalog, setAside } = openOrReplace(path)
+  const beside = `${path}.rebuild-${randomUUID()}`
+  const seen = new Set<string>()
+  const first = createTally()
   try {
-    catalog.replaceAll(first.descriptions)
-    const known = new Set([...first.descriptions, ...first.damaged].map((one) => one.key))
-    const late = (await listObjects(store)).filter((one) => !known.has(one.key))
-    const second = await describeAll(source, late, () => undefined)
-    for (const description of second.descriptions) catalog.add(description)
-    const descriptions = [...first.descriptions, ...second.descriptions]
-    const rows = descriptions.reduce((sum, file) => sum + file.rows, 0)
-    const damaged = [...first.damaged, ...second.damaged]
-    return { files: descriptions.length, rows, damaged, setAside }
+    const rebuilt = openCatalog(beside)
+    try {
+      const objects = await listObjects(store, seen)
+      await describeAll(source, objects, rebuilt, first, onFile)
+    } finally {
+      rebuilt.close()
+    }
+    const { catalog, setAside } = replaceBy(path, beside)
+    try {
+      const late = await listObjects(store, seen)
+      await describeAll(source, late, catalog, first, () => undefined)
+      const { files, rows, damaged } = first
+      return { files, rows, damaged, setAside }
+    } finally {
+      catalog.close()
+    }
   } finally {
-    catalog.close()
+    removeDatabase(beside)
   }
 }
 
-async function listObjects(store: ObjectStore): Promise<StoredObject[]> {
+interface Tally {
+  files: number
+  rows: number
+  readonly damaged: DamagedFile[]
+}
+
+function createTally(): Tally {
+  return { files: 0, rows: 0, damaged: [] }
+}
+
+/** Objects that were not seen before, which they are then. */
+async function listObjects(store: ObjectStore, seen: Set<string>): Promise<StoredObject[]> {
   const objects: StoredObject[] = []
   for (const dataset of datasets) {
-    for await (const object of store.list(`${dataset}/`)) objects.push(object)
+    for await (const object of store.list(`${dataset}/`)) {
+      if (seen.has(object.key)) continue
+      seen.add(object.key)
+      objects.push(object)
+    }
   }
   // Requests that ended twice keep the later summary, as they did when the files were published.
   return objects.sort((left, right) => (ulidOf(left.key) < ulidOf(right.key) ? -1 : 1))
 }
 
-interface DamagedFile {
-  readonly key: string
-  readonly error: Ring2Error
-}
-
 async function describeAll(
   source: ParquetSource,
   objects: readonly StoredObject[],
+  catalog: Catalog,
+  tally: Tally,
   onFile: (done: number, total: number) => void,
-): Promise<{ descriptions: FileDescription[]; damaged: DamagedFile[] }> {
-  const descriptions: FileDescription[] = []
-  const damaged: DamagedFile[] = []
+): Promise<void> {
   for (const [index, object] of objects.entries()) {
-    try {
-      descriptions.push(await describe(source, object))
-    } catch (error) {
-      damaged.push({ key: object.key, error: asRing2Error(error) })
+    const description = await describeOr(source, object, tally.damaged)
+    if (description !== null) {
+      catalog.add(description)
+      tally.files += 1
+      tally.rows += description.rows
     }
     onFile(index + 1, objects.length)
   }
-  return { descriptions, damaged }
 }
 
-function openOrReplace(path: string): { catalog: Catalog; setAside: string | null } {
+async function describeOr(
+  source: ParquetSource,
+  object: StoredObject,
+  damaged: DamagedFile[],
+): Promise<FileDescription | null> {
   try {
-    return { catalog: openCatalog(path), setAside: null }
-  } catch {
-    // Whatever is wrong with it, a new one is about to be made; the old one stays beside it.
-    const setAside = setDatabaseAside(path)
-    return { catalog: openCatalog(path), setAside }
+    return await describeFile(source, object)
+  } catch (error) {
+    damaged.push({ key: object.key, error: asRing2Error(error) })
+    return null
   }
 }
 
-async function describe(source: ParquetSource, object: StoredObject): Promise<FileDescription> {
+/**
+ * An old database that is damaged, or of another version, makes room for the new one and stays
+ * beside it. One that is locked, or on a full disk, is left alone: that passes.
+ */
+function replaceBy(path: string, beside: string): { catalog: Catalog; setAside: string | null } {
+  try {
+    return { catalog: openReplaced(path, beside), setAside: null }
+  } catch (error) {
+    if (isTemporary(error)) throw error
+  }
+  try {
+    // Another rebuild may have mended it at this moment; its work is not to be set aside.
+    return { catalog: openReplaced(path, beside), setAside: null }
+  } catch (error) {
+    if (isTemporary(error)) throw error
+    const setAside = setDatabaseAside(path)
+    return { catalog: openReplaced(path, beside), setAside }
+  }
+}
+
+function openReplaced(path: string, beside: string): Catalog {
+  const catalog = openCatalog(path)
+  try {
+    catalog.replaceBy(beside)
+    return catalog
+  } catch (error) {
+    catalog.close()
+    throw error
+  }
+}
+
+/** Describes a file from its columns, as it was described when it was written. */
+export async function describeFile(
+  source: ParquetSource,
+  object: StoredObject,
+): Promise<FileDescription> {
   const version = (await source.metadata(object.key)).get('ring2.schema')
   if (version !== SCHEMA_VERSION) {
     throw new Ring2Error('RING2_E_STORE', {
@@ -117,15 +181,18 @@ async function describe(source: ParquetSource, object: StoredObject): Promise<Fi
     })
   }
   const rows = await source.rows(object.key)
-  switch (datasetOf(object.key)) {
+  const tailStart = await source.tailStart(object.key)
+  const { key, bytes } = object
+  const file = { key, bytes, ...(tailStart === null ? {} : { tail_start: tailStart }) }
+  switch (datasetOf(key)) {
     case 'requests':
-      return describeRequests(object, await readSummaries(source, object.key, rows))
+      return describeRequests(file, await readSummaries(source, key, rows))
     case 'contexts':
-      return describeContexts(object, await readAliases(source, object.key, rows))
+      return describeContexts(file, await readAliases(source, key, rows))
     case 'tensors':
-      return describeTensors(object, await readPlaces(source, object.key, rows))
+      return describeTensorFile(source, file, rows)
     case 'vocabularies':
-      return { ...object, dataset: 'vocabularies', rows, series: [], requests: [] }
+      return { ...file, dataset: 'vocabularies', rows, series: [], requests: [] }
   }
 }
 
@@ -158,17 +225,18 @@ async function readAliases(
   }))
 }
 
-async function readPlaces(
+async function describeTensorFile(
   source: ParquetSource,
-  key: string,
+  file: FileFacts,
   rows: number,
-): Promise<TensorPlace[]> {
-  const places: TensorPlace[] = []
+): Promise<FileDescription> {
+  const describer = createTensorDescriber()
   for (let start = 0; start < rows; start += ROWS_AT_ONCE) {
-    const read = await source.read(key, placeColumns, start, Math.min(rows, start + ROWS_AT_ONCE))
-    for (const row of read) places.push(placeFrom(row))
+    const end = Math.min(rows, start + ROWS_AT_ONCE)
+    const read = await source.read(file.key, placeColumns, start, end)
+    for (const row of read) describer.add(placeFrom(row))
   }
-  return places
+  return describer.finish(file)
 }
 
 async function readSummaries(

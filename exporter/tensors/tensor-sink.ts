@@ -30,7 +30,9 @@ import {
 } from '../errors.ts'
 import { uploadLimits } from '../limits.ts'
 import type { StoreLocation } from '../store/location.ts'
-import { type Catalog, openCatalog } from './catalog.ts'
+import { type Catalog, openCatalogOf } from './catalog.ts'
+import { createRowEncoder } from './codec-encode.ts'
+import { planCodecs } from './codec-plan.ts'
 import type { FileDescription } from './description.ts'
 import { writePending } from './prepare.ts'
 import {
@@ -47,8 +49,12 @@ export interface TensorSinkOptions {
   readonly location: StoreLocation
   /** Waits for the disk at each file; costs throughput, survives a power cut. */
   readonly fsync: boolean
+  /** `HOOK=CODEC`, as in the configuration; left out, every row is stored as it is. */
+  readonly codecs?: readonly string[]
   /** Bytes that may wait for upload; the default is `uploadLimits.queueBytesMax`. */
   readonly queueBytesMax?: number
+  /** Ids of files, for an import whose files are to have the same names again. */
+  readonly nextUlid?: () => string
 }
 
 export interface ClosableTensorSink extends TensorSink {
@@ -61,7 +67,8 @@ export interface ClosableTensorSink extends TensorSink {
 export function createTensorSink(options: TensorSinkOptions): ClosableTensorSink {
   const { location, fsync } = options
   const queueBytesMax = options.queueBytesMax ?? uploadLimits.queueBytesMax
-  const nextUlid = monotonicFactory()
+  const nextUlid = options.nextUlid ?? monotonicFactory()
+  const encode = createRowEncoder(planCodecs(options.codecs ?? []))
   const descriptions = new Map<string, FileDescription>()
   let rows: TensorRow[] = []
   let rowBytes = 0
@@ -70,8 +77,9 @@ export function createTensorSink(options: TensorSinkOptions): ClosableTensorSink
   let catalog: Catalog | null = null
 
   function append(row: TensorRow): void {
-    rows.push(row)
-    rowBytes += row.data.byteLength
+    const encoded = encode(row)
+    rows.push(encoded)
+    rowBytes += encoded.data.byteLength
   }
 
   function prepare(producer: ProducerInfo): Outcome<readonly string[]> {
@@ -103,7 +111,7 @@ export function createTensorSink(options: TensorSinkOptions): ClosableTensorSink
     const from = join(location.spool, name)
     const description = descriptions.get(name) ?? readDescription(from)
     const place = moveIntoPlace(from, publishedPath(location, key), fsync)
-    catalog ??= openCatalog(location.catalog)
+    catalog ??= openCatalogOf(location)
     // An uploaded file has left the queue: the catalogue knows it, or the description is still
     // here because a crash came between the two.
     const uploaded = location.target.kind === 's3' && description !== null

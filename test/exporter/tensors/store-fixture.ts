@@ -4,7 +4,7 @@ import type { ProducerInfo, RequestSummary, TensorRow } from '../../../collector
 import { createDirectoryStore } from '../../../exporter/store/fs.ts'
 import { locateStore } from '../../../exporter/store/location.ts'
 import type { ObjectStore } from '../../../exporter/store/object-store.ts'
-import { openCatalog } from '../../../exporter/tensors/catalog.ts'
+import { knownFileOf, openCatalog } from '../../../exporter/tensors/catalog.ts'
 import { createParquetSource } from '../../../exporter/tensors/parquet-source.ts'
 import { createTensorReader } from '../../../exporter/tensors/reader.ts'
 import type { TensorQuery } from '../../../exporter/tensors/selection.ts'
@@ -30,7 +30,7 @@ export function openFixture(root: string) {
   const { counts, store } = countingStore(createDirectoryStore(root))
 
   function reader(bounds: { tensorBytesMax?: number; sourceBytesMax?: number } = {}) {
-    const source = createParquetSource(store)
+    const source = createParquetSource(store, { knownFile: knownFileOf(catalog) })
     return createTensorReader({ catalog, source, crc32c, ...bounds })
   }
 
