@@ -5,6 +5,7 @@
 import { mkdirSync } from 'node:fs'
 import { dirname } from 'node:path'
 import { type BaselineBook, crc32c, nativeFacts } from '../collector/index.ts'
+import { explorerFolder } from './api/explorer-page.ts'
 import { buildServer } from './api/server.ts'
 import { watchBaselines } from './baselines.ts'
 import type { Config } from './config.ts'
@@ -13,6 +14,7 @@ import { serviceLimits } from './limits.ts'
 import type { Logger } from './logging.ts'
 import type { ContextBatch } from './pipeline/messages.ts'
 import { type Pipeline, startPipeline } from './pipeline/pipeline.ts'
+import { deleteTrace } from './retention/delete-trace.ts'
 import { ringsDocument } from './rings.ts'
 import { createSentRequests } from './sent-requests.ts'
 import type { StoreLocation } from './store/location.ts'
@@ -47,6 +49,7 @@ export async function startService(options: ServiceOptions): Promise<Service> {
   const native = nativeFacts()
   const { store, bucket } = await openStore(location)
   const catalog = openCatalogOf(location)
+  const deletion = { location, store, catalog, fsync: config.store.fsync }
   const running: { pipeline: Pipeline | null; url: string } = { pipeline: null, url: '' }
 
   const { public_url: publicUrl } = config.api
@@ -87,8 +90,12 @@ export async function startService(options: ServiceOptions): Promise<Service> {
       return telemetry.metricsPage(accept)
     },
     health: () => health(running.pipeline, telemetry, uploader, baselines.book()),
+    deleteTrace: (traceId, requestId) => deleteTrace(deletion, traceId, requestId),
     ...(config.telemetry.tap ? { tap: (batch) => addContexts(running.pipeline, batch) } : {}),
     token: config.api.token ?? null,
+    explorer: explorerFolder,
+    // As commands name it that run in another folder than this process.
+    storeUrl: location.target.kind === 'directory' ? location.target.root : config.store.url,
     version,
     baseUrl,
     logger,

@@ -7,6 +7,7 @@ const bin = (name: string): string => join(root, 'node_modules', '.bin', name)
 
 const checks: readonly (readonly [string, string, readonly string[]])[] = [
   ['types', bin('tsc'), ['-p', root]],
+  ['types of the explorer', bin('tsc'), ['-p', join(root, 'explorer'), '--noEmit']],
   ['lint', bin('biome'), ['ci', '--colors=off', '--error-on-warnings', root]],
   ['generated from native/', process.execPath, ['native/gen/generate.ts', '--check']],
   [

@@ -6,6 +6,7 @@
  */
 import { spawnSync } from 'node:child_process'
 import {
+  ensureExplorer,
   ensureModel,
   ensureNative,
   ensurePackages,
@@ -18,13 +19,13 @@ import {
 } from './setup.mjs'
 
 const needs = {
-  demo: ['packages', 'native', 'python', 'model'],
-  test: ['packages', 'native-tests', 'python', 'model', 'stack-if-go'],
+  demo: ['packages', 'native', 'explorer', 'python', 'model'],
+  test: ['packages', 'native-tests', 'explorer', 'python', 'model', 'stack-if-go'],
   bench: ['packages', 'native-tests', 'python', 'model', 'stack-if-go'],
   check: ['packages', 'native'],
   sanitize: ['packages'],
   gen: ['packages'],
-  setup: ['packages', 'native-tests', 'python', 'model'],
+  setup: ['packages', 'native-tests', 'explorer', 'python', 'model'],
   native: ['packages', 'native'],
   stack: ['packages'],
 }
@@ -50,6 +51,7 @@ const steps = {
   packages: ensurePackages,
   native: () => ensureNative(false),
   'native-tests': () => ensureNative(true),
+  explorer: ensureExplorer,
   python: ensurePython,
   model: ensureModel,
   watchers: ensureWatchers,

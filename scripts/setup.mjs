@@ -1,14 +1,14 @@
 /**
- * What the repository needs, each set up once: npm packages with Node 24, the native library, a Python
- * environment, model weights. A marker holds the hash of a step's recipe; the step runs again when
- * the recipe has changed. Downloads are kept in the package managers' caches and in the user's cache
- * directory, outside the checkout.
+ * What the repository needs, each set up once: npm packages with Node 24, the native library, the
+ * explorer, a Python environment, model weights. A marker holds the hash of a step's recipe; the step
+ * runs again when the recipe has changed. Downloads are kept in the package managers' caches and in
+ * the user's cache directory, outside the checkout.
  */
 import { spawnSync } from 'node:child_process'
 import { createHash } from 'node:crypto'
 import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { homedir } from 'node:os'
-import { delimiter, join, resolve } from 'node:path'
+import { delimiter, join, relative, resolve } from 'node:path'
 
 export const root = resolve(import.meta.dirname, '..')
 const uvVersion = '0.13.9'
@@ -88,6 +88,25 @@ export function ensurePackages() {
   })
   return { PATH: `${join(root, 'node_modules', '.bin')}${delimiter}${process.env.PATH ?? ''}` }
 }
+
+/** The page that the exporter serves, built from explorer/ and the few sources that it shares. */
+export function ensureExplorer() {
+  const shared = ['package-lock.json', 'exporter/finding-text.ts', 'collector/records.ts']
+  const sources = [...filesBelow('explorer'), ...filesBelow('collector').filter(isGenerated)]
+  const recipe = hashOf(
+    ...shared.map(text),
+    ...sources.flatMap((path) => [relative(root, path), readFileSync(path)]),
+  )
+  const present = () => existsSync(join(root, 'build', 'explorer', 'index.html'))
+  once('explorer', recipe, present, () => {
+    say('building the explorer …')
+    const vite = join(root, 'node_modules', 'vite', 'bin', 'vite.js')
+    quietly(tools.node(), [vite, 'build', '--config', 'explorer/vite.config.ts', 'explorer'])
+  })
+  return {}
+}
+
+const isGenerated = (path) => path.endsWith('.gen.ts')
 
 /** The generated build system rebuilds what has changed; this takes a second when nothing has. */
 export function ensureNative(withTests) {

@@ -7,6 +7,7 @@ import type { ContextBatch } from '../pipeline/messages.ts'
 import type { Catalog } from '../tensors/catalog.ts'
 import type { TensorReader } from '../tensors/reader.ts'
 import type { VocabularySource } from '../views/views.ts'
+import type { DeleteTrace } from './deletion.ts'
 
 export interface HealthCheck {
   readonly name: string
@@ -37,10 +38,16 @@ export interface ServerDependencies {
    * Takes trace contexts that came as spans; false while it cannot. Left out, spans are not taken.
    */
   readonly tap?: (batch: ContextBatch) => boolean
+  /** Removes a trace for good; left out, there is no such route. */
+  readonly deleteTrace?: DeleteTrace
   /** Bearer token that data routes ask for; null asks for none. */
   readonly token: string | null
   /** Memory of tensors being sent; default: `answerLimits.bytesInFlightMax`. */
   readonly answerBytesInFlightMax?: number
+  /** Folder of the built explorer; left out or empty, a plain page says what builds it. */
+  readonly explorer?: string
+  /** Where the tensors are, as commands that are copied from the explorer name it. */
+  readonly storeUrl?: string
   /** Version shown in /openapi.json. */
   readonly version: string
   /** Where others reach the API, without a slash at the end; asked for once it listens. */

@@ -1,5 +1,5 @@
 /**
- * The page at `/`: what the routes are, for a person who opened the address in a browser.
+ * The page at `/` where the explorer is not built: what builds it, and what the routes are.
  */
 
 const routes: readonly (readonly [string, string])[] = [
@@ -32,6 +32,7 @@ export function pageOf(version: string, baseUrl: string): string {
 <h1>ring2-exporter ${escapeHtml(version)}</h1>
 <p>Tensors of a running model, kept by trace id. A tensor can reveal its prompt: treat these
 answers like the prompts themselves.</p>
+<p>The explorer is not built: <code>npm run setup</code> in the checkout builds it; then start again.</p>
 <table>${rows.join('\n')}</table>
 <p>Example:
 <code>curl -O -J '${escapeHtml(baseUrl)}/v1/traces/TRACE_ID/tensors/resid_pre/0'</code></p>

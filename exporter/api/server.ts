@@ -15,8 +15,10 @@ import Fastify, {
 } from 'fastify'
 import { asRing2Error, Ring2Error } from '../errors.ts'
 import { httpLimits } from '../limits.ts'
+import { deletionRoutes } from './deletion.ts'
 import type { ServerDependencies } from './dependencies.ts'
 import { explorerRoutes } from './explorer.ts'
+import { explorerPageRoutes } from './explorer-page.ts'
 import { knownError, notFound, sendProblem } from './problem.ts'
 import { healthRoutes, systemRoutes } from './system.ts'
 import { tapOff, tapRoutes } from './tap.ts'
@@ -38,13 +40,15 @@ export async function buildServer(dependencies: ServerDependencies): Promise<Fas
   })
   app.get('/openapi.json', { schema: { hide: true } }, async () => app.swagger())
   await app.register(healthRoutes(dependencies))
+  await app.register(explorerPageRoutes(dependencies))
   await app.register(async (guarded) => {
     if (dependencies.token !== null) await guard(guarded, dependencies.token)
     await guarded.register(traceRoutes(dependencies))
     await guarded.register(tensorRoutes(dependencies))
     await guarded.register(explorerRoutes(dependencies))
     await guarded.register(systemRoutes(dependencies))
-    const { tap } = dependencies
+    const { tap, deleteTrace, token } = dependencies
+    if (deleteTrace !== undefined) await guarded.register(deletionRoutes(deleteTrace, token))
     await guarded.register(tap === undefined ? tapOff : tapRoutes(tap))
   })
   return app

@@ -1,12 +1,12 @@
 /**
- * Routes about the exporter itself: rings, metrics, the page at `/`; and its health, which asks for
+ * Routes about the exporter itself: rings, metrics, where the store is; and its health, which asks for
  * no token so that a supervisor needs none.
  */
 
 import type { FastifyPluginAsync } from 'fastify'
 import { Type } from 'typebox'
 import type { Health, ServerDependencies } from './dependencies.ts'
-import { pageOf } from './page.ts'
+import { answers } from './schemas.ts'
 
 export function systemRoutes(dependencies: ServerDependencies): FastifyPluginAsync {
   return async (app) => {
@@ -17,18 +17,21 @@ export function systemRoutes(dependencies: ServerDependencies): FastifyPluginAsy
     }
     app.get('/v1/rings', { schema: ringsSchema }, async () => dependencies.rings())
 
+    const { storeUrl } = dependencies
+    if (storeUrl !== undefined) {
+      const storeSchema = {
+        summary: 'Where the tensors are kept',
+        tags: ['exporter'],
+        response: answers(Type.Object({ url: Type.String() }, { additionalProperties: false })),
+      }
+      app.get('/v1/store', { schema: storeSchema }, async () => ({ url: storeUrl }))
+    }
+
     const metricsSchema = { summary: 'OpenMetrics, with exemplars', tags: ['exporter'] }
     app.get('/metrics', { schema: metricsSchema }, async (request, reply) => {
       const page = await dependencies.metrics(request.headers.accept)
       reply.header('vary', 'accept')
       return reply.type(page.contentType).send(page.body)
-    })
-
-    app.get('/', { schema: { hide: true } }, async (_request, reply) => {
-      // The page has no script and loads nothing, so nothing else is allowed to.
-      reply.header('content-security-policy', "default-src 'none'; style-src 'unsafe-inline'")
-      const page = pageOf(dependencies.version, dependencies.baseUrl())
-      return reply.type('text/html; charset=utf-8').send(page)
     })
   }
 }

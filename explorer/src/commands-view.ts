@@ -1,0 +1,89 @@
+/** The panel of commands: a choice of hook and layer, and what fetches that tensor, each to be copied. */
+import { html, render, type TemplateResult } from 'lit-html'
+import { announce } from './announce.ts'
+import { type Command, commandsOf } from './commands.ts'
+import { bytesText } from './format.ts'
+import { type Route, type RouteKey, withValues } from './route.ts'
+import { selectField } from './select-field.ts'
+import type { StoreFacts } from './shapes.ts'
+import type { PanelContext } from './trace-view.ts'
+import type { View } from './view.ts'
+
+export function createCommandsView(host: HTMLElement, context: PanelContext): View {
+  const { api, navigation, request, traceId } = context
+  const asking = new AbortController()
+  let route: Route = { traceId, values: {} }
+  let store: string | null = null
+
+  async function load(): Promise<void> {
+    const answer = await api.get<StoreFacts>('/v1/store', {}, asking.signal)
+    // Without the answer the commands say STORE, for the reader to fill in.
+    if (answer.status === 'success') store = answer.value.url
+    if (answer.status !== 'aborted') draw()
+  }
+
+  function draw(): void {
+    const { tensors } = request
+    if (tensors.length === 0) {
+      render(
+        html`<p class="nothing">No tensors of this request are stored, so there is nothing to fetch.</p>`,
+        host,
+      )
+      return
+    }
+    const hooks = [...new Set(tensors.map(({ hook }) => hook))]
+    const hook = hooks.find((one) => one === route.values.hook) ?? hooks[0] ?? ''
+    const held = tensors.filter((one) => one.hook === hook)
+    const layers = [...new Set(held.map(({ layer }) => layer))].sort((one, other) => one - other)
+    const layer = layers.find((one) => String(one) === route.values.layer) ?? layers[0] ?? -1
+    const bytes = held.filter((one) => one.layer === layer).reduce((sum, one) => sum + one.bytes, 0)
+    const set = (key: RouteKey) => (value: string) =>
+      navigation.go(withValues(route, { [key]: value }))
+    const commands = commandsOf({
+      origin: api.origin,
+      store,
+      authorized: api.authorized(),
+      traceId,
+      storedTraceId: request.trace_id,
+      requestId: request.request_id,
+      producer: request.producer,
+      hook,
+      layer,
+    })
+    render(
+      html`<div class="controls">
+          ${selectField('Hook', 'hook', hooks, hook, set('hook'))}
+          ${layer < 0 ? html`<p class="field">without layers</p>` : selectField('Layer', 'layer', layers.map(String), String(layer), set('layer'))}
+          <p class="field">${held[0]?.dtype ?? ''}, ${bytesText(bytes)} stored</p>
+        </div>
+        <div class="commands">${commands.map(commandView)}</div>`,
+      host,
+    )
+  }
+
+  return {
+    show(next) {
+      route = next
+      draw()
+      if (store === null) void load()
+    },
+    close: () => asking.abort(),
+  }
+}
+
+function commandView({ name, what, text }: Command): TemplateResult {
+  const copy = async (event: Event): Promise<void> => {
+    const button = event.currentTarget
+    const done = await navigator.clipboard.writeText(text).then(
+      () => 'Copied',
+      () => 'Select and copy it',
+    )
+    if (button instanceof HTMLButtonElement) button.textContent = done
+    announce(`${name}: ${done}`)
+  }
+  return html`<section>
+    <h2>${name} <small>${what}</small></h2>
+    <button type="button" aria-label=${`Copy the ${name} command`} @click=${copy}>Copy</button>
+    <pre tabindex="0" aria-label=${name}><code>${text}</code></pre>
+  </section>`
+}

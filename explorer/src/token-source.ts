@@ -1,0 +1,45 @@
+/**
+ * The tokens of one request, by pages: the text view draws a page, the other views look up the names of
+ * positions. A page is asked for once; what failed may be asked for again.
+ */
+import type { Answer, Api } from './api.ts'
+import { limits } from './limits.ts'
+import type { Token, TokenPage, TracedRequest } from './shapes.ts'
+
+export interface TokenSource {
+  /** First position of the page that has the position. */
+  startOf(position: number): number
+  page(start: number): Promise<Answer<TokenPage>>
+  /** The token when its page is here, else undefined. */
+  known(position: number): Token | undefined
+}
+
+export function createTokenSource(api: Api, traceId: string, request: TracedRequest): TokenSource {
+  const asked = new Map<number, Promise<Answer<TokenPage>>>()
+  const pages = new Map<number, TokenPage>()
+  const startOf = (position: number): number =>
+    Math.floor(position / limits.tokensPerPage) * limits.tokensPerPage
+
+  function page(start: number): Promise<Answer<TokenPage>> {
+    const known = asked.get(start)
+    if (known !== undefined) return known
+    const asking = api.get<TokenPage>(`/v1/traces/${traceId}/tokens`, {
+      request_id: request.request_id,
+      producer: request.producer,
+      start,
+      limit: limits.tokensPerPage,
+    })
+    asked.set(start, asking)
+    void asking.then((answer) => {
+      if (answer.status === 'success') pages.set(start, answer.value)
+      else asked.delete(start)
+    })
+    return asking
+  }
+
+  function known(position: number): Token | undefined {
+    const found = pages.get(startOf(position))
+    return found?.tokens[position - found.start]
+  }
+  return { startOf, page, known }
+}
