@@ -7,7 +7,7 @@
  *
  * The producer fills the ring before the clock starts: what is timed is the exporter alone.
  */
-import { closeSync, mkdtempSync, openSync, rmSync, writeSync } from 'node:fs'
+import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
@@ -15,6 +15,8 @@ import { noBaselines } from '../collector/index.ts'
 import { createSegmentSet } from '../exporter/pipeline/segment-set.ts'
 import { locateStore } from '../exporter/store/location.ts'
 import { openProducer } from '../test/helpers/producer.ts'
+import { plainWrite, seconds, warmPageCache } from './page-cache.ts'
+import { comparePairs, type Result } from './pairs.ts'
 
 const MIB = 1024 * 1024
 const ringBytes = 256 * MIB
@@ -33,11 +35,7 @@ const scales: readonly Scale[] = [
   { label: '1 MiB tensors', tokens: 64, hidden: 4096 },
 ]
 
-function median(values: readonly number[]): number {
-  return values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)] ?? Number.NaN
-}
-
-function run(scale: Scale, directory: string, pairs: number) {
+async function run(scale: Scale, directory: string, pairs: number): Promise<Result> {
   const segments = mkdtempSync('/dev/shm/ring2-bench-')
   const storePath = mkdtempSync(join(directory, 'ring2-bench-'))
   const producer = openProducer({
@@ -108,55 +106,32 @@ function run(scale: Scale, directory: string, pairs: number) {
     if (set.snapshot().store.rows === before) throw new Error('nothing was stored')
   }
 
+  // As large as a round, so that it comes from memory and not from a cache, like the ring's bytes.
+  const source = new Uint8Array(roundBytes).fill(1)
   const plainPath = join(storePath, 'plain')
-  const block = new Uint8Array(MIB).fill(1)
-  function plain(bytes: number): void {
-    const fd = openSync(plainPath, 'w')
-    for (let left = bytes; left > 0; left -= block.byteLength) {
-      writeSync(fd, block, 0, Math.min(left, block.byteLength))
-    }
-    closeSync(fd)
-  }
 
-  function timed(work: () => void): number {
-    const start = performance.now()
-    work()
-    return (performance.now() - start) / 1000
-  }
-
-  const ours: number[] = []
-  const theirs: number[] = []
-  for (let pair = -1; pair < pairs; pair++) {
+  function ours(): number {
     const bytes = fill()
-    const first = pair % 2 === 0
-    const before = first ? timed(drain) : 0
-    const peer = timed(() => plain(bytes))
-    const mine = first ? before : timed(drain)
-    rmSync(plainPath)
+    warmPageCache(storePath, 2 * roundBytes)
+    const taken = seconds(drain)
     rmSync(join(storePath, 'tensors'), { recursive: true })
-    // The first round warms code and pages up.
-    if (pair < 0) continue
-    ours.push(bytes / mine / 1e9)
-    theirs.push(bytes / peer / 1e9)
+    return bytes / taken / 1e9
   }
+
+  function theirs(): number {
+    warmPageCache(storePath, 2 * roundBytes)
+    const taken = seconds(() => plainWrite(plainPath, source, roundBytes))
+    rmSync(plainPath)
+    return roundBytes / taken / 1e9
+  }
+
+  const name = `ring → Parquet, ${scale.label}`
+  const result = await comparePairs({ name, unit: 'GB/s', vs: 'plain write', ours, theirs, pairs })
   set.stop(performance.now() + 1000)
   producer.close()
   rmSync(segments, { recursive: true })
   rmSync(storePath, { recursive: true })
-  const ratios = ours.map((value, index) => value / (theirs[index] ?? Number.NaN))
-  return {
-    name: `ring → Parquet, ${scale.label}`,
-    unit: 'GB/s',
-    ours: median(ours),
-    peers: { 'plain write': median(theirs) },
-    ratio: {
-      vs: 'plain write',
-      median: median(ratios),
-      min: Math.min(...ratios),
-      max: Math.max(...ratios),
-      pairs,
-    },
-  }
+  return result
 }
 
 const { values } = parseArgs({
@@ -165,5 +140,6 @@ const { values } = parseArgs({
     pairs: { type: 'string', default: '9' },
   },
 })
-const results = scales.map((scale) => run(scale, values.directory, Number(values.pairs)))
+const results: Result[] = []
+for (const scale of scales) results.push(await run(scale, values.directory, Number(values.pairs)))
 process.stdout.write(`${JSON.stringify({ results })}\n`)

@@ -16,16 +16,24 @@ export const parquetLimits = {
   rowGroupRowsMax: 16_384,
   /** Payload bytes after which a page of the data column ends; a larger row is a page of its own. */
   dataPageBytes: 64 * KIB,
-  /** Encoded bytes after which a page of any other column ends. */
-  columnPageBytes: 16 * KIB,
+  /**
+   * A page of any other column ends after the rows of so many payload bytes, within these bounds:
+   * a request is few pages, and a reader that filters passes over the payloads of the others.
+   */
+  pageSpanBytes: 4 * MIB,
+  pageRowsMin: 16,
+  pageRowsMax: 1024,
   /** Bytes kept of a text minimum or maximum: more than the ids that share a prefix. */
   statisticsTruncateBytes: 64,
   /** Payloads up to this are copied, as one more gather entry costs more than the copy. */
   gatherCopyBytesMax: 2 * KIB,
   /** Entries of one gathered write: IOV_MAX on Linux. */
   gatherEntriesMax: 1024,
-  /** Bytes that wait before a gathered write. */
-  gatherBytesMax: 32 * MIB,
+  /**
+   * Bytes that wait before a gathered write. Larger ones take larger pieces of the page cache, which
+   * a virtual machine that gives free memory back to its host has to get again first.
+   */
+  gatherBytesMax: 1 * MIB,
   /** Size of one buffer of small bytes between payloads. */
   gatherChunkBytes: 64 * KIB,
   /** Payload bytes of one file; a larger flush becomes several files. */
@@ -91,6 +99,20 @@ export const catalogLimits = {
   unsentMicrosMax: 86_400_000_000,
   /** Parts of one vocabulary, of at most 64 KiB each. */
   vocabularyPartsMax: 4096,
+} as const
+
+/** Trace indexes in a bucket. */
+export const indexLimits = {
+  /** Bytes of one index that is still read: some 100,000 series. */
+  bytesMax: 32 * MIB,
+  /** Indexes written, and read, at the same time. */
+  dueAtOnce: 16,
+  readsInFlight: 16,
+  /** How often it is looked for indexes that are due. */
+  pollMillis: 1000,
+  /** How long a trace that was found is not looked for again, and how many such are remembered. */
+  freshMillis: 5000,
+  freshTracesMax: 1000,
 } as const
 
 /** Answers of the reader and the API. */

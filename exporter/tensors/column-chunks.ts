@@ -1,174 +1,280 @@
 /**
  * Writes one column of one row group: every column but the payload.
  *
- * Most columns of a row group hold one value (the trace, the model, the hook, ranks, …). Those are
- * written here as a dictionary of one value and one run of it, which costs the same for one row and
- * for thousands. All others go through hyparquet-writer, which chooses encodings and pages.
+ * Values that repeat become codes into a dictionary, in runs; others are written as they are
+ * (column-values.ts decides). A chunk is cut into pages at the same rows as its neighbours, or is
+ * one page when it holds one value.
  */
 
-import type { ColumnChunk, DecodedArray, OffsetIndex, SchemaElement, SchemaTree } from 'hyparquet'
-import type { Writer } from 'hyparquet-writer'
-import { writeColumn } from 'hyparquet-writer/src/column.js'
-import { writePageHeader } from 'hyparquet-writer/src/datapage.js'
-import { writeDictionaryPage } from 'hyparquet-writer/src/dictionary.js'
-import { encodeNestedValues } from 'hyparquet-writer/src/dremel.js'
-import { parquetLimits } from '../limits.ts'
-import type { Column, ColumnType, ColumnValue } from './schema.ts'
+import type { ColumnChunk, SchemaElement } from 'hyparquet'
+import type { ByteWriter } from 'hyparquet-writer'
+import {
+  bloomFilter,
+  boundsOf,
+  chunkStatistics,
+  joinBounds,
+  pageBounds,
+  type ValueBounds,
+} from './column-bounds.ts'
+import {
+  type ColumnValues,
+  type DictionaryValues,
+  gatherColumn,
+  gatherLists,
+} from './column-values.ts'
+import type { GatherWriter } from './gather-writer.ts'
+import { encodings, writeDataPageHeader, writeDictionaryPageHeader } from './page-headers.ts'
+import type { PageBoundsList, PageLocation } from './page-index.ts'
+import { appendBits, appendRuns } from './runs.ts'
+import type { Column, ColumnType } from './schema.ts'
 
 export interface WrittenChunk {
   readonly chunk: ColumnChunk
-  readonly offsetIndex?: OffsetIndex
+  readonly pages: readonly PageLocation[]
+  /** Null where readers do not filter by the column. */
+  readonly bounds: PageBoundsList | null
+  readonly bloomFilter: Uint32Array | null
 }
 
-/** @param leaf schema nodes from the root to the leaf of this column. */
+export interface ChunkOptions {
+  /** Names from below the root to the leaf. */
+  readonly path: readonly string[]
+  readonly leaf: SchemaElement
+  readonly pageRows: number
+  readonly numberDictionaries: boolean
+  /** Where a page is put together; its content is lost. */
+  readonly scratch: ByteWriter
+}
+
+interface Range {
+  readonly start: number
+  readonly end: number
+}
+
 export function writeColumnChunk<Row>(
-  writer: Writer,
+  writer: GatherWriter,
   column: Column<Row>,
-  leaf: SchemaTree[],
   rows: readonly Row[],
+  options: ChunkOptions,
 ): WrittenChunk {
-  const values = rows.map(column.value)
-  const [first] = values
-  if (first !== undefined && isConstant(column.type, values)) {
-    return { chunk: writeConstant(writer, column, leaf, first, values.length) }
+  const { scratch, leaf, numberDictionaries } = options
+  const { elements, lengths } =
+    column.type === 'int64_list'
+      ? gatherLists(column, rows, numberDictionaries)
+      : { elements: gatherColumn(column, rows, numberDictionaries), lengths: null }
+  const start = writer.offset
+  if (hasDictionary(elements)) writeDictionary(writer, column.type, elements, scratch)
+  const dataStart = writer.offset
+  const pages: PageLocation[] = []
+  const bounds: ValueBounds[] = []
+  const pageRows = lengths === null && isConstant(elements) ? rows.length : options.pageRows
+  let levels = 0
+  let first = 0
+  for (let firstRow = 0; firstRow < rows.length; firstRow += pageRows) {
+    const lastRow = Math.min(rows.length, firstRow + pageRows)
+    const lists = lengths?.subarray(firstRow, lastRow) ?? null
+    const count = lists?.reduce((sum, length) => sum + length, 0) ?? lastRow - firstRow
+    const range = { start: first, end: first + count }
+    const offset = writer.offset
+    levels += writePage(writer, column, elements, range, lists, scratch)
+    pages.push({ offset, bytes: writer.offset - offset, firstRow })
+    if (lists === null) bounds.push(boundsOf(elements, range.start, range.end))
+    first += count
   }
-  const pageData = encodeNestedValues(leaf, physicalValues(column.type, values))
-  return writeColumn({ writer, column: encoderOf(column, leaf), pageData })
-}
-
-function isConstant(type: ColumnType, values: readonly ColumnValue[]): boolean {
-  const [first] = values
-  // Lists compare by identity, and doubles have two zeros and a NaN; only nulls of those count.
-  if (type === 'int64_list' || (type === 'double' && first !== null)) return false
-  return values.every((value) => value === first)
-}
-
-/** What hyparquet-writer takes: bigints for 64-bit integers. */
-function physicalValues(type: ColumnType, values: readonly ColumnValue[]): DecodedArray {
-  switch (type) {
-    case 'int64':
-    case 'timestamp':
-      if (values.includes(null))
-        return values.map((value) => (value === null ? null : integer(value)))
-      return BigInt64Array.from(values, integer)
-    case 'int64_list':
-      return lists(values)
-    default:
-      return [...values]
+  const place = { start, dataStart, end: writer.offset }
+  const chunk = describeChunk(options, hasDictionary(elements), levels, place)
+  if (lengths !== null) return { chunk, pages, bounds: null, bloomFilter: null }
+  if (chunk.meta_data !== undefined) {
+    chunk.meta_data.statistics = chunkStatistics(column.type, bounds.reduce(joinBounds))
   }
-}
-
-function integer(value: ColumnValue): bigint {
-  return BigInt(Number(value))
-}
-
-/** Neighbouring rows mostly have one shape, so its bigints are made once. */
-function lists(values: readonly ColumnValue[]): bigint[][] {
-  let previous: readonly number[] = []
-  let converted: bigint[] = []
-  return values.map((value) => {
-    const list: readonly number[] = Array.isArray(value) ? value : []
-    const same =
-      list.length === previous.length && list.every((size, index) => size === previous[index])
-    if (!same) converted = list.map(BigInt)
-    previous = list
-    return converted
-  })
-}
-
-function encoderOf<Row>(column: Column<Row>, leaf: SchemaTree[]) {
   return {
-    columnName: column.name,
-    element: elementOf(leaf),
-    schemaPath: leaf.map((node) => node.element),
-    codec: 'UNCOMPRESSED' as const,
-    compressors: {},
-    stats: true,
-    statisticsTruncateLength: parquetLimits.statisticsTruncateBytes,
-    pageSize: parquetLimits.columnPageBytes,
-    columnIndex: false,
-    offsetIndex: true,
-    ...(column.distinct ? { encoding: 'PLAIN' as const } : {}),
+    chunk,
+    pages,
+    bounds: column.type === 'double' ? null : pageBounds(column.type, leaf, bounds),
+    bloomFilter: column.bloomFilter ? bloomFilter(elements, leaf) : null,
   }
 }
 
-function elementOf(leaf: readonly SchemaTree[]): SchemaElement {
-  const element = leaf.at(-1)?.element
-  if (element === undefined) throw new Error('a column needs a leaf in the schema')
-  return element
+function hasDictionary(elements: ColumnValues): elements is DictionaryValues {
+  return elements.kind === 'dictionary' && elements.entries.length > 0
 }
 
-/** Bits of a dictionary index; there is only index 0, and some readers expect at least one bit. */
-const INDEX_BITS = 1
+function isConstant(values: ColumnValues): boolean {
+  if (values.nulls === values.count) return true
+  return hasDictionary(values) && values.entries.length === 1 && values.nulls === 0
+}
 
-function writeConstant<Row>(
-  writer: Writer,
+function writeDictionary(
+  writer: GatherWriter,
+  type: ColumnType,
+  { entries }: DictionaryValues,
+  scratch: ByteWriter,
+): void {
+  clear(scratch)
+  for (const entry of entries) {
+    if (typeof entry === 'string') appendText(scratch, entry)
+    else appendNumbers(scratch, type, [entry], 0, 1)
+  }
+  writeDictionaryPageHeader(writer, scratch.index, entries.length)
+  writer.appendCopy(scratch.getBytes())
+}
+
+/**
+ * Returns how many values the page says it has.
+ *
+ * @param lengths of the lists of the page's rows; null where rows are single values.
+ */
+function writePage<Row>(
+  writer: GatherWriter,
   column: Column<Row>,
-  leaf: SchemaTree[],
-  value: ColumnValue,
-  count: number,
-): ColumnChunk {
-  const chunkStart = writer.offset
-  const physical = physicalValues(column.type, [value])
-  const isNull = value === null
-  if (!isNull) writeDictionaryPage(writer, encoderOf(column, leaf), plainValues(physical))
-  const pageStart = writer.offset
-  const levels = column.nullable ? runOf(count, isNull ? 0 : 1) : new Uint8Array(0)
-  const indexes = isNull ? new Uint8Array(0) : Uint8Array.of(INDEX_BITS, ...runOf(count, 0))
-  const encoding = isNull ? ('PLAIN' as const) : ('RLE_DICTIONARY' as const)
-  writePageHeader(writer, {
-    type: 'DATA_PAGE_V2',
-    uncompressed_page_size: levels.length + indexes.length,
-    compressed_page_size: levels.length + indexes.length,
-    data_page_header_v2: {
-      num_values: count,
-      num_nulls: isNull ? count : 0,
-      num_rows: count,
-      encoding,
-      definition_levels_byte_length: levels.length,
-      repetition_levels_byte_length: 0,
-      is_compressed: false,
-    },
+  elements: ColumnValues,
+  range: Range,
+  lengths: Uint32Array | null,
+  page: ByteWriter,
+): number {
+  clear(page)
+  let values = range.end - range.start
+  if (lengths !== null) values = appendListLevels(page, lengths)
+  else if (column.nullable) appendLevels(page, elements, range)
+  appendValues(page, column.type, elements, range)
+  const encoding = hasDictionary(elements) ? encodings.plainDictionary : encodings.plain
+  writeDataPageHeader(writer, page.index, values, encoding)
+  writer.appendCopy(page.getBytes())
+  return values
+}
+
+function clear(scratch: ByteWriter): void {
+  scratch.index = 0
+  scratch.offset = 0
+}
+
+/** Levels have their length before them. */
+function withLength(page: ByteWriter, append: () => void): void {
+  const at = page.index
+  page.appendUint32(0)
+  append()
+  page.view.setUint32(at, page.index - at - Uint32Array.BYTES_PER_ELEMENT, true)
+}
+
+function appendLevels(page: ByteWriter, { defined }: ColumnValues, { start, end }: Range): void {
+  withLength(page, () => {
+    if (defined === undefined) appendRuns(page, new Uint8Array(end - start).fill(1), 0, end - start)
+    else appendRuns(page, defined, start, end)
   })
-  writer.appendBytes(levels)
-  writer.appendBytes(indexes)
-  const bytes = BigInt(writer.offset - chunkStart)
-  const bound = isNull ? undefined : physical[0]
-  const element = elementOf(leaf)
-  if (element.type === undefined) throw new Error(`column ${column.name} has no physical type`)
+}
+
+/** Returns the number of level pairs: one for each element, and one for each empty list. */
+function appendListLevels(page: ByteWriter, lengths: Uint32Array): number {
+  const count = lengths.reduce((sum, length) => sum + Math.max(1, length), 0)
+  const continued = new Uint8Array(count).fill(1)
+  const defined = new Uint8Array(count).fill(1)
+  let at = 0
+  for (const length of lengths) {
+    continued[at] = 0
+    if (length === 0) defined[at] = 0
+    at += Math.max(1, length)
+  }
+  withLength(page, () => appendBits(page, continued))
+  withLength(page, () => appendRuns(page, defined, 0, count))
+  return count
+}
+
+function appendValues(
+  page: ByteWriter,
+  type: ColumnType,
+  elements: ColumnValues,
+  { start, end }: Range,
+): void {
+  const { defined } = elements
+  switch (elements.kind) {
+    case 'dictionary': {
+      if (elements.entries.length === 0) return
+      const codes = elements.codes.subarray(start, end)
+      const present = defined === undefined ? codes : codes.filter((_, i) => defined[start + i])
+      page.appendUint8(codeBits(elements.entries.length))
+      appendRuns(page, present, 0, present.length)
+      return
+    }
+    case 'numbers':
+      appendNumbers(page, type, elements.values, start, end, defined)
+      return
+    case 'texts':
+      for (let index = start; index < end; index += 1) {
+        if (defined === undefined || defined[index] === 1) {
+          appendText(page, elements.values[index] ?? '')
+        }
+      }
+  }
+}
+
+function codeBits(entries: number): number {
+  // Some readers expect at least one bit.
+  return Math.max(1, 32 - Math.clz32(entries - 1))
+}
+
+const textEncoder = new TextEncoder()
+
+function appendText(page: ByteWriter, text: string): void {
+  const bytes = textEncoder.encode(text)
+  page.appendUint32(bytes.byteLength)
+  page.appendBytes(bytes)
+}
+
+const WORD = 2 ** 32
+
+/** Little-endian numbers of the column's width, without those that are null. */
+function appendNumbers(
+  page: ByteWriter,
+  type: ColumnType,
+  values: ArrayLike<number>,
+  start: number,
+  end: number,
+  defined?: Uint8Array,
+): void {
+  const width = type === 'int32' ? 4 : 8
+  page.ensure((end - start) * width)
+  const { view } = page
+  let at = page.index
+  for (let index = start; index < end; index += 1) {
+    if (defined !== undefined && defined[index] === 0) continue
+    const value = values[index] as number
+    if (type === 'double') view.setFloat64(at, value, true)
+    else {
+      view.setInt32(at, value, true)
+      if (width === 8) view.setInt32(at + 4, Math.floor(value / WORD), true)
+    }
+    at += width
+  }
+  page.offset += at - page.index
+  page.index = at
+}
+
+interface ChunkPlace {
+  readonly start: number
+  readonly dataStart: number
+  readonly end: number
+}
+
+function describeChunk(
+  { path, leaf }: ChunkOptions,
+  dictionary: boolean,
+  values: number,
+  { start, dataStart, end }: ChunkPlace,
+): ColumnChunk {
+  if (leaf.type === undefined) throw new Error(`column ${path.join('.')} has no physical type`)
+  const bytes = BigInt(end - start)
   return {
     meta_data: {
-      type: element.type,
-      encodings: isNull ? ['PLAIN'] : ['PLAIN', 'RLE_DICTIONARY'],
-      path_in_schema: leaf.slice(1).map((node) => node.element.name),
+      type: leaf.type,
+      encodings: [dictionary ? 'PLAIN_DICTIONARY' : 'PLAIN', 'RLE'],
+      path_in_schema: [...path],
       codec: 'UNCOMPRESSED',
-      num_values: BigInt(count),
+      num_values: BigInt(values),
       total_compressed_size: bytes,
       total_uncompressed_size: bytes,
-      data_page_offset: BigInt(pageStart),
-      ...(isNull ? {} : { dictionary_page_offset: BigInt(chunkStart) }),
-      statistics: {
-        null_count: BigInt(isNull ? count : 0),
-        ...(bound === undefined ? {} : { min_value: bound, max_value: bound }),
-      },
+      data_page_offset: BigInt(dataStart),
+      ...(dictionary ? { dictionary_page_offset: BigInt(start) } : {}),
     },
-    file_offset: BigInt(chunkStart),
+    file_offset: BigInt(start),
   }
-}
-
-/** Texts as the bytes that a dictionary page holds. */
-function plainValues(values: DecodedArray): DecodedArray {
-  const [first] = values
-  return typeof first === 'string' ? [new TextEncoder().encode(first)] : values
-}
-
-/** One run of the RLE / bit-packing hybrid: the count as a varint, and a value of one byte. */
-function runOf(count: number, value: number): Uint8Array {
-  const bytes: number[] = []
-  let header = count * 2
-  while (header >= 0x80) {
-    bytes.push((header % 0x80) + 0x80)
-    header = Math.floor(header / 0x80)
-  }
-  return Uint8Array.of(...bytes, header, value)
 }

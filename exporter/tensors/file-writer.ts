@@ -12,16 +12,22 @@
  */
 
 import { closeSync, fsyncSync, openSync, renameSync, rmSync } from 'node:fs'
-import type { SchemaElement, SchemaTree } from 'hyparquet'
-import { ParquetWriter } from 'hyparquet-writer'
+import type { FileMetaData, RowGroup, SchemaElement, SchemaTree } from 'hyparquet'
+import { ByteWriter } from 'hyparquet-writer'
+import { writeBlooms } from 'hyparquet-writer/src/bloom.js'
+import { writeMetadata } from 'hyparquet-writer/src/metadata.js'
 import { schemaPathResolver } from 'hyparquet-writer/src/schema.js'
 import { parquetLimits } from '../limits.ts'
 import { type WrittenChunk, writeColumnChunk } from './column-chunks.ts'
-import { createGatherWriter } from './gather-writer.ts'
-import { writeOffsetIndex, writePayloadChunk } from './payload-pages.ts'
+import { createGatherWriter, type GatherWriter } from './gather-writer.ts'
+import { writeColumnIndex, writeOffsetIndex } from './page-index.ts'
+import { writePayloadChunk } from './payload-pages.ts'
 import { type Column, type PayloadColumn, schemaElements } from './schema.ts'
 
 export const PARTIAL_SUFFIX = '.partial'
+
+/** `PAR1` */
+const MAGIC = 0x31524150
 
 export interface ParquetFileOptions<Row> {
   readonly path: string
@@ -31,6 +37,8 @@ export interface ParquetFileOptions<Row> {
   readonly metadata: Readonly<Record<string, string>>
   /** Waits until the disk has the bytes, for stores that must survive a power cut. */
   readonly fsync: boolean
+  /** False for readers that take entries of a dictionary for texts; files are then larger. */
+  readonly numberDictionaries?: boolean
 }
 
 /** What is known of a file once it is written; named as the catalogue names it. */
@@ -61,31 +69,81 @@ export function writeParquetFile<Row>(options: ParquetFileOptions<Row>): Written
 function writeAll<Row>(fd: number, options: ParquetFileOptions<Row>): WrittenFile {
   const { columns, payload, rows, metadata } = options
   const writer = createGatherWriter(fd)
-  const parquet = new ParquetWriter({
-    writer,
-    schema: schemaElements(columns, payload),
-    codec: 'UNCOMPRESSED',
-    statisticsTruncateLength: parquetLimits.statisticsTruncateBytes,
-    kvMetadata: Object.entries(metadata).map(([key, value]) => ({ key, value })),
-    createdBy: 'ring2-exporter version 0.1.0',
-  })
-  const leafOf = leafResolver(parquet.schema)
+  writer.appendUint32(MAGIC)
   const groups = [...rowGroups(rows, payload)]
   const payloads =
     payload === null
       ? []
       : groups.map((group) => writePayloadChunk(writer, payload.name, group.map(payload.value)))
   const tail_start = writer.offset
-  for (const [index, group] of groups.entries()) {
-    const written: WrittenChunk[] = columns.map((column) =>
-      writeColumnChunk(writer, column, leafOf(column.name), group),
-    )
+  const schema = schemaElements(columns, payload)
+  const write = chunkWriter(writer, schema, options)
+  const chunks = groups.map((group, index) => {
     const data = payloads[index]
-    finishRowGroup(parquet, data === undefined ? written : [data, ...written], group.length)
+    const bytes = data === undefined ? 0 : Number(data.chunk.meta_data?.total_compressed_size)
+    const small = columns.map((column) => write(column, group, bytes))
+    return data === undefined ? small : [data, ...small]
+  })
+  writeIndexes(writer, chunks.flat())
+  const footer: FileMetaData = {
+    // Nothing here is of version 2, which some readers refuse.
+    version: 1,
+    created_by: 'ring2-exporter version 0.1.0',
+    schema,
+    num_rows: BigInt(rows.length),
+    row_groups: chunks.map((group, index) => rowGroup(group, groups[index]?.length ?? 0)),
+    key_value_metadata: Object.entries(metadata).map(([key, value]) => ({ key, value })),
+    metadata_length: 0,
   }
-  for (const chunk of payloads) writeOffsetIndex(writer, chunk)
-  parquet.finish()
+  writeMetadata(writer, footer, parquetLimits.statisticsTruncateBytes)
+  writer.appendUint32(MAGIC)
+  writer.flushAll()
   return { bytes: writer.offset, tail_start }
+}
+
+type WriteColumn<Row> = (
+  column: Column<Row>,
+  rows: readonly Row[],
+  payloadBytes: number,
+) => WrittenChunk
+
+function chunkWriter<Row>(
+  writer: GatherWriter,
+  schema: SchemaElement[],
+  { numberDictionaries = true }: ParquetFileOptions<Row>,
+): WriteColumn<Row> {
+  const scratch = new ByteWriter(parquetLimits.gatherChunkBytes)
+  const leafOf = leafResolver(schema)
+  return (column, rows, payloadBytes) => {
+    const path = leafOf(column.name).map(({ element }) => element)
+    const leaf = path.at(-1)
+    if (leaf === undefined) throw new Error(`column ${column.name} is not in the schema`)
+    return writeColumnChunk(writer, column, rows, {
+      path: path.slice(1).map(({ name }) => name),
+      leaf,
+      pageRows: pageRows(rows.length, payloadBytes),
+      numberDictionaries,
+      scratch,
+    })
+  }
+}
+
+/** All columns of a row group are cut at the same rows: what a reader passes over at once. */
+function pageRows(rows: number, payloadBytes: number): number {
+  const share = Math.ceil((rows * parquetLimits.pageSpanBytes) / Math.max(1, payloadBytes))
+  return Math.min(parquetLimits.pageRowsMax, Math.max(parquetLimits.pageRowsMin, share))
+}
+
+/** Column indexes, offset indexes and Bloom filters, each in one piece. */
+function writeIndexes(writer: GatherWriter, chunks: readonly WrittenChunk[]): void {
+  for (const { chunk, bounds } of chunks) {
+    if (bounds !== null) writeColumnIndex(writer, chunk, bounds)
+  }
+  for (const { chunk, pages } of chunks) writeOffsetIndex(writer, chunk, pages)
+  const filtered = chunks.flatMap(({ chunk, bloomFilter }) =>
+    bloomFilter === null ? [] : [{ chunk, bloomFilter }],
+  )
+  writeBlooms(writer, filtered)
 }
 
 function* rowGroups<Row>(
@@ -120,20 +178,14 @@ function leafResolver(schema: SchemaElement[]): (name: string) => SchemaTree[] {
   }
 }
 
-function finishRowGroup(
-  parquet: ParquetWriter,
-  written: readonly WrittenChunk[],
-  rows: number,
-): void {
-  const columns = written.map((one) => one.chunk)
+function rowGroup(written: readonly WrittenChunk[], rows: number): RowGroup {
+  const columns = written.map(({ chunk }) => chunk)
   const sizes = columns.map((chunk) => chunk.meta_data?.total_uncompressed_size ?? 0n)
   const bytes = sizes.reduce((sum, size) => sum + size, 0n)
-  parquet.row_groups.push({
+  return {
     columns,
     total_byte_size: bytes,
     num_rows: BigInt(rows),
     total_compressed_size: bytes,
-  })
-  parquet.num_rows += BigInt(rows)
-  parquet.pendingIndexes.push(...written)
+  }
 }

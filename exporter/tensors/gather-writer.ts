@@ -13,6 +13,8 @@ import { parquetLimits } from '../limits.ts'
 export interface GatherWriter extends ByteWriter {
   /** Appends bytes without a copy when they are large enough for that to pay. */
   appendReference(bytes: Uint8Array): void
+  /** Appends bytes that may change afterwards. */
+  appendCopy(bytes: Uint8Array): void
   /** Writes everything appended so far. */
   flushAll(): void
 }
@@ -45,7 +47,7 @@ export function createGatherWriter(fd: number): GatherWriter {
 
   function appendReference(bytes: Uint8Array): void {
     if (bytes.byteLength <= parquetLimits.gatherCopyBytesMax) {
-      copyBytes(bytes)
+      appendCopy(bytes)
       return
     }
     seal()
@@ -56,7 +58,7 @@ export function createGatherWriter(fd: number): GatherWriter {
     if (full || entriesBytes >= parquetLimits.gatherBytesMax) flushAll()
   }
 
-  function copyBytes(bytes: Uint8Array): void {
+  function appendCopy(bytes: Uint8Array): void {
     writer.ensure(bytes.byteLength)
     new Uint8Array(writer.buffer, writer.index, bytes.byteLength).set(bytes)
     writer.index += bytes.byteLength
@@ -77,6 +79,7 @@ export function createGatherWriter(fd: number): GatherWriter {
     // Encoded pages come as arrays of their own that are never written again.
     appendBytes: appendReference,
     appendReference,
+    appendCopy,
     flushAll,
     finish: flushAll,
   })

@@ -19,8 +19,8 @@ export interface Column<Row> {
   readonly name: string
   readonly type: ColumnType
   readonly nullable: boolean
-  /** Values seldom repeat, so looking for a dictionary would cost time and find none. */
-  readonly distinct: boolean
+  /** Readers look rows up by it. */
+  readonly bloomFilter: boolean
   readonly value: (row: Row) => ColumnValue
 }
 
@@ -36,19 +36,24 @@ export function producerLabel(producer: ProducerInfo): string {
 }
 
 function text<Row>(name: string, value: (row: Row) => string): Column<Row> {
-  return { name, type: 'string', nullable: false, distinct: false, value }
+  return { name, type: 'string', nullable: false, bloomFilter: false, value }
+}
+
+/** Of a trace or a request: what rows are looked up by. */
+function id<Row>(name: string, value: (row: Row) => string): Column<Row> {
+  return { name, type: 'string', nullable: false, bloomFilter: true, value }
 }
 
 function nullableText<Row>(name: string, value: (row: Row) => string | null): Column<Row> {
-  return { name, type: 'string', nullable: true, distinct: false, value }
+  return { name, type: 'string', nullable: true, bloomFilter: false, value }
 }
 
 function int32<Row>(name: string, value: (row: Row) => number): Column<Row> {
-  return { name, type: 'int32', nullable: false, distinct: false, value }
+  return { name, type: 'int32', nullable: false, bloomFilter: false, value }
 }
 
-function int64<Row>(name: string, value: (row: Row) => number, distinct = false): Column<Row> {
-  return { name, type: 'int64', nullable: false, distinct, value }
+function int64<Row>(name: string, value: (row: Row) => number): Column<Row> {
+  return { name, type: 'int64', nullable: false, bloomFilter: false, value }
 }
 
 function double<Row>(name: string, value: (row: Row) => number | undefined): Column<Row> {
@@ -56,7 +61,7 @@ function double<Row>(name: string, value: (row: Row) => number | undefined): Col
     name,
     type: 'double',
     nullable: true,
-    distinct: true,
+    bloomFilter: false,
     value: (row) => value(row) ?? null,
   }
 }
@@ -69,13 +74,13 @@ function nullableTimestamp<Row>(
     name,
     type: 'timestamp',
     nullable: true,
-    distinct: true,
+    bloomFilter: false,
     value: (row) => value(row) ?? null,
   }
 }
 
 function timestamp<Row>(name: string, value: (row: Row) => number): Column<Row> {
-  return { name, type: 'timestamp', nullable: false, distinct: true, value }
+  return { name, type: 'timestamp', nullable: false, bloomFilter: false, value }
 }
 
 function standardDeviation(variance: number | undefined): number | undefined {
@@ -83,9 +88,9 @@ function standardDeviation(variance: number | undefined): number | undefined {
 }
 
 export const tensorColumns: readonly Column<TensorRow>[] = [
-  text('trace_id', (row) => row.request.traceId),
+  id('trace_id', (row) => row.request.traceId),
   nullableText('span_id', (row) => (row.request.spanId === '' ? null : row.request.spanId)),
-  text('request_id', (row) => row.request.requestId),
+  id('request_id', (row) => row.request.requestId),
   text('model', (row) => row.model.name),
   text('model_revision', (row) => row.model.revision),
   text('engine', (row) => row.model.engine),
@@ -106,12 +111,12 @@ export const tensorColumns: readonly Column<TensorRow>[] = [
     name: 'shape',
     type: 'int64_list',
     nullable: false,
-    distinct: false,
+    bloomFilter: false,
     value: (row) => row.shape,
   },
   text('encoding', (row) => row.encoding ?? 'raw'),
   int64('data_bytes', (row) => row.decodedBytes ?? row.data.byteLength),
-  int64('data_crc32c', (row) => row.crc32c, true),
+  int64('data_crc32c', (row) => row.crc32c),
   double('l2_mean', (row) => row.statistics.l2Mean),
   double('l2_max', (row) => row.statistics.l2Max),
   double('abs_max', (row) => row.statistics.absMax),
@@ -134,10 +139,10 @@ export const tensorPayload: PayloadColumn<TensorRow> = {
 }
 
 export const requestColumns: readonly Column<RequestSummary>[] = [
-  text('trace_id', (row) => row.request.traceId),
+  id('trace_id', (row) => row.request.traceId),
   text('span_id', (row) => row.request.spanId),
   nullableText('parent_span_id', (row) => row.request.parentSpanId),
-  text('request_id', (row) => row.request.requestId),
+  id('request_id', (row) => row.request.requestId),
   text('model', (row) => row.model.name),
   text('model_revision', (row) => row.model.revision),
   text('engine', (row) => row.model.engine),
@@ -162,11 +167,11 @@ export const requestColumns: readonly Column<RequestSummary>[] = [
 
 /** Requests whose trace context came after their rows: which trace they belong to. */
 export const contextColumns: readonly Column<RequestSummary>[] = [
-  text('trace_id', (row) => row.request.traceId),
+  id('trace_id', (row) => row.request.traceId),
   text('span_id', (row) => row.request.spanId),
   nullableText('parent_span_id', (row) => row.request.parentSpanId),
   text('stored_trace_id', (row) => row.request.storedTraceId ?? row.request.traceId),
-  text('request_id', (row) => row.request.requestId),
+  id('request_id', (row) => row.request.requestId),
   text('model', (row) => row.model.name),
   text('producer', (row) => producerLabel(row.producer)),
   text('host', (row) => row.producer.host),

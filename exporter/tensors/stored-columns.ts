@@ -56,7 +56,7 @@ function columnOf(key: string, elements: readonly SchemaElement[]): Column<Parqu
     name,
     type,
     nullable: element.repetition_type === 'OPTIONAL',
-    distinct: type === 'double' || type === 'timestamp' || name === 'data_crc32c',
+    bloomFilter: name === 'trace_id' || name === 'request_id',
     value: (row) => cellOf(row[name]),
   }
 }
