@@ -42,6 +42,7 @@ export const listQuerySchema = Type.Object(
     since: parameter('1h, 30m, 7d, or a time in ISO 8601'),
     model: parameter('model name, exactly'),
     verdict: Type.Optional(Type.Union(verdicts.map((verdict) => Type.Literal(verdict)))),
+    q: parameter('beginning of the trace id, or any part of the request id, literally'),
     limit: parameter('requests per page, 1 to 500; 50 when left out'),
     cursor: parameter('next_cursor of the page before'),
   },

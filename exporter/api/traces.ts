@@ -27,11 +27,12 @@ export function traceRoutes(dependencies: ServerDependencies): FastifyPluginAsyn
       response: answers(traceListSchema),
     }
     app.get('/v1/traces', { schema: listSchema }, async (request) => {
-      const { since, model, verdict, limit, cursor } = request.query
+      const { since, model, verdict, q, limit, cursor } = request.query
       const page = catalog.list({
         ...(since === undefined ? {} : { sinceMicros: parseSince(since, now()) }),
         ...(model === undefined ? {} : { model }),
         ...(verdict === undefined ? {} : { verdict }),
+        ...(q === undefined ? {} : { search: q }),
         ...(limit === undefined ? {} : { limit: parseLimit(limit) }),
         ...(cursor === undefined ? {} : { cursor }),
       })

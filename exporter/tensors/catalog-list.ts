@@ -35,6 +35,8 @@ export interface ListFilter {
   readonly verdict?: string
   /** Only requests with a finding: their verdict is neither `ok` nor `unknown`. */
   readonly bad?: boolean
+  /** The beginning of the trace id, also of the caller's, or any part of the request id. */
+  readonly search?: string
   readonly limit?: number
   readonly cursor?: string
 }
@@ -67,6 +69,14 @@ export function listQuery(filter: ListFilter): ListQuery {
     values.push(filter.verdict)
   }
   if (filter.bad === true) conditions.push("r.verdict NOT IN ('ok', 'unknown')")
+  if (filter.search !== undefined) {
+    // By comparing texts and not by LIKE: no character of an id means anything but itself.
+    conditions.push(`(substr(r.trace_id, 1, length(?)) = ? OR instr(r.request_id, ?) > 0
+      OR EXISTS (SELECT 1 FROM aliases a WHERE a.stored_trace_id = r.trace_id
+        AND a.request_id = r.request_id AND a.producer = r.producer
+        AND substr(a.trace_id, 1, length(?)) = ?))`)
+    values.push(...Array.from({ length: 5 }, () => filter.search ?? ''))
+  }
   if (filter.cursor !== undefined) {
     const [startedAt, ...rest] = parseCursor(filter.cursor)
     conditions.push(`(r.started_at < ? OR (r.started_at = ?
