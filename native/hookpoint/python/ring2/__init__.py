@@ -16,7 +16,8 @@ from ._attach import attach
 from ._errors import Ring2Error
 from ._probe import Probe
 from ._requests import RequestInfo, batch, request
-from .client import Client, TensorData, Trace, open
+from ._tensor_data import TensorData
+from .client import Client, Trace, open
 
 __version__ = "0.1.0"
 

@@ -17,12 +17,27 @@ NATIVE_CODES = {
 
 
 class Ring2Error(Exception):
-    """What went wrong: ``code`` is stable, the text says expected, actual and what to do."""
+    """What went wrong: ``code`` is stable, the text says expected, actual and what to do.
+
+    ``expected``, ``actual`` and ``action`` are the parts of the text, where it was made of them;
+    empty otherwise.
+    """
+
+    expected = ""
+    actual = ""
+    action = ""
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(f"{code}: {message}")
         self.code = code
         self.message = message
 
+    @classmethod
+    def of(cls, code: str, expected: str, actual: str, action: str = "") -> "Ring2Error":
+        """An error from its parts."""
+        error = cls(code, f"expected {expected}, got {actual}." + (f" {action}" if action else ""))
+        error.expected, error.actual, error.action = expected, actual, action
+        return error
+
     def __reduce__(self):
-        return (Ring2Error, (self.code, self.message))
+        return (Ring2Error, (self.code, self.message), self.__dict__)

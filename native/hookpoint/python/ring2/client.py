@@ -1,84 +1,78 @@
-"""Reading back over HTTP: ``ring2.open(url).trace(trace_id).tensor("resid_pre", layer=11)``.
+"""Reading back: ``ring2.open(url).trace(trace_id).tensor("resid_pre", layer=11).numpy()``.
 
-Uses the standard library alone; numpy, torch and pandas are imported when a result is asked for in
-their form.
+What is asked is the same of a running exporter (_http.py) and of a store's folder (_store.py).
 """
 
-import io
 import json
-import urllib.error
+import os
 import urllib.parse
-import urllib.request
-from email.message import Message
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, Protocol
 
 from ._errors import Ring2Error
+from ._http import Http
+from ._progress import progress_bar
 from ._selection import ALIASES, HOOKS_BY_NAME
+from ._tensor_data import TensorData, needed, read_safetensors
 
-TIMEOUT_SECONDS = 60.0
-PROBLEM_BYTES_MAX = 1 << 20
+
+class Source(Protocol):
+    """Where traces come from. Queries hold texts as the HTTP API takes them, or None."""
+
+    def info(self, trace_id: str) -> dict[str, Any]: ...
+
+    def rows(self, trace_id: str, query: dict[str, str | None]) -> list[dict[str, Any]]: ...
+
+    def tensor(
+        self, trace_id: str, hook: str, layer: int, query: dict[str, str | None],
+        progress: bool | None,
+    ) -> TensorData: ...
 
 
 class Client:
-    """A running exporter. Requests go to its address and nowhere else."""
+    """A running exporter, or the folder of a store."""
 
-    def __init__(self, url: str, token: str | None = None) -> None:
-        parts = urllib.parse.urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.netloc:
-            raise Ring2Error(
-                "RING2_E_ARGUMENT", f"expected an address like http://127.0.0.1:9464, got {url!r}"
-            )
-        self._url = url.rstrip("/")
-        self._token = token
-
-    def _get(
-        self, path: str, query: dict[str, object] | None = None
-    ) -> tuple[bytes, Message]:
-        """Body and headers of an answer."""
-        wanted = {key: value for key, value in (query or {}).items() if value is not None}
-        target = f"{self._url}{path}" + (f"?{urllib.parse.urlencode(wanted)}" if wanted else "")
-        headers = {"authorization": f"Bearer {self._token}"} if self._token else {}
-        call = urllib.request.Request(target, headers=headers)
-        try:
-            with urllib.request.urlopen(call, timeout=TIMEOUT_SECONDS) as answer:
-                return answer.read(), answer.headers
-        except urllib.error.HTTPError as error:
-            raise _problem(error) from None
-        except (urllib.error.URLError, OSError) as error:
-            raise Ring2Error(
-                "RING2_E_UNREACHABLE",
-                f"expected an exporter at {self._url}, got: {error}. Start one with "
-                "`ring2-exporter run`, or give its address.",
-            ) from error
+    def __init__(self, source: Source) -> None:
+        self._source = source
 
     def trace(self, trace_id: str) -> "Trace":
         """What is known of a trace. RING2_E_TRACE_UNKNOWN when the store has nothing of it."""
-        path = f"/v1/traces/{urllib.parse.quote(trace_id, safe='')}"
-        return Trace(self, path, json.loads(self._get(path)[0]))
+        return Trace(self._source, trace_id, self._source.info(trace_id))
 
 
 class Trace:
-    """One trace: ``info`` is the exporter's answer as it is (see /openapi.json)."""
+    """One trace: ``info`` is the exporter's answer as it is (see /openapi.json).
 
-    def __init__(self, client: Client, path: str, info: dict[str, Any]) -> None:
-        self._client = client
-        self._path = path
+    Iterating gives its tensors one after the other, each fetched when it is its turn; ``len`` is
+    their number.
+    """
+
+    def __init__(self, source: Source, trace_id: str, info: dict[str, Any]) -> None:
+        self._source = source
+        self._trace_id = trace_id
         self.info = info
+
+    @property
+    def requests(self) -> list[dict[str, Any]]:
+        """Its requests, one entry per request and producer."""
+        return self.info["requests"]
 
     @property
     def complete(self) -> bool:
         """Whether every request of the trace is known to be complete; unknown counts as not."""
-        states = [request["completeness"] for request in self.info["requests"]]
+        states = [request["completeness"] for request in self.requests]
         return bool(states) and all(state == "complete" for state in states)
 
     def tensors(self, hook: str | None = None, layer: int | None = None,
-                request_id: str | None = None) -> list[dict[str, Any]]:
-        """The list of stored tensors, with shapes, bytes and statistics."""
+                request_id: str | None = None, producer: str | None = None) -> list[dict[str, Any]]:
+        """The list of stored rows, one per forward pass, with shapes, bytes and statistics."""
         query = {
-            "hook": _hook_name(hook), "layer": _layer_text(layer), "request_id": request_id
+            "hook": _hook_name(hook),
+            "layer": None if layer is None else layer_text(layer),
+            "request_id": request_id,
+            "producer": producer,
         }
-        body, _ = self._client._get(f"{self._path}/tensors", query)
-        return json.loads(body)["tensors"]
+        return self._source.rows(self._trace_id, query)
 
     def tensor(
         self,
@@ -87,79 +81,82 @@ class Trace:
         request_id: str | None = None,
         tokens: str | None = None,
         heads: str | None = None,
-    ) -> "TensorData":
+        producer: str | None = None,
+        rank: str | None = None,
+        progress: bool | None = None,
+    ) -> TensorData:
         """One tensor, stitched over steps. ``layer`` is left out for global hooks.
 
-        tokens  a half-open range of positions like "0:16"; heads  numbers like "0,3"
+        tokens    a half-open range of positions like "0:16"; heads  numbers like "0,3"
+        rank      of a sharded tensor: "1" is the tensor-parallel rank, "tp:0,pp:1" names others
+        progress  True shows a bar (needs tqdm), False none; None where somebody looks
         """
-        name = _hook_name(hook)
-        number = "global" if layer is None else _layer_text(layer)
-        path = f"{self._path}/tensors/{urllib.parse.quote(str(name), safe='')}/{number}"
-        query = {"request_id": request_id, "tokens": tokens, "heads": heads}
-        body, headers = self._client._get(path, {**query, "format": "safetensors"})
-        return TensorData(body, headers.get("x-ring2-completeness", "unknown") == "complete")
+        query = {
+            "request_id": request_id,
+            "tokens": tokens,
+            "heads": heads,
+            "producer": producer,
+            "rank": rank,
+        }
+        number = -1 if layer is None else layer
+        return self._source.tensor(self._trace_id, str(_hook_name(hook)), number, query, progress)
 
     def to_pandas(self) -> Any:
-        """The list of stored tensors as a DataFrame, one row per tensor."""
-        import pandas
+        """The stored rows as a DataFrame, with a column per statistic."""
+        pandas = needed("pandas")
+        frame = pandas.json_normalize(self.tensors())
+        if "captured_at" in frame:
+            frame["captured_at"] = pandas.to_datetime(frame["captured_at"], format="ISO8601")
+        return frame
 
-        return pandas.json_normalize(self.tensors())
+    def __len__(self) -> int:
+        return len(self._held())
 
+    def __iter__(self) -> Iterator[TensorData]:
+        for held in self._held():
+            yield self.tensor(**held)
 
-class TensorData:
-    """One tensor's bytes with dtype and shape; ``complete`` says whether all of it is there."""
-
-    def __init__(self, safetensors: bytes, complete: bool) -> None:
-        self.complete = complete
-        entry, self.data = _read_safetensors(safetensors)
-        self.dtype: str = _DTYPES.get(entry["dtype"], entry["dtype"])
-        self.shape: tuple[int, ...] = tuple(entry["shape"])
-
-    def numpy(self) -> Any:
-        """A numpy array; bfloat16, which numpy lacks, becomes float32 without loss."""
-        import numpy
-
-        if self.dtype == "bfloat16":
-            halves = numpy.frombuffer(self.data, dtype="<u2").astype("<u4") << 16
-            return halves.view("<f4").reshape(self.shape)
-        return numpy.frombuffer(self.data, dtype=self.dtype).reshape(self.shape)
-
-    def torch(self) -> Any:
-        """A torch tensor of the captured dtype."""
-        import torch
-
-        if not self.data:
-            return torch.empty(self.shape, dtype=getattr(torch, self.dtype))
-        flat = torch.frombuffer(bytearray(self.data), dtype=getattr(torch, self.dtype))
-        return flat.reshape(self.shape)
+    def _held(self) -> list[dict[str, Any]]:
+        """Arguments of ``tensor`` for every tensor that the trace has, each once."""
+        found = {}
+        for request in self.requests:
+            for one in request["tensors"]:
+                ranks = ",".join(f"{axis}:{one[axis + '_rank']}" for axis in ("tp", "pp", "dp", "ep"))
+                held = {
+                    "hook": one["hook"],
+                    "layer": one["layer"],
+                    "request_id": request["request_id"],
+                    "producer": request["producer"],
+                    "rank": ranks,
+                }
+                found[tuple(held.values())] = held
+        return list(found.values())
 
 
-_DTYPES = {
-    "F64": "float64",
-    "F32": "float32",
-    "F16": "float16",
-    "BF16": "bfloat16",
-    "I64": "int64",
-    "I32": "int32",
-    "I16": "int16",
-    "I8": "int8",
-    "U8": "uint8",
-    "BOOL": "bool",
-}
+class ExporterSource:
+    """Traces of a running exporter."""
+
+    def __init__(self, http: Http) -> None:
+        self._http = http
+
+    def info(self, trace_id: str) -> dict[str, Any]:
+        return json.loads(self._http.get(_path(trace_id))[0])
+
+    def rows(self, trace_id: str, query: dict[str, str | None]) -> list[dict[str, Any]]:
+        return json.loads(self._http.get(f"{_path(trace_id)}/tensors", query)[0])["tensors"]
+
+    def tensor(
+        self, trace_id: str, hook: str, layer: int, query: dict[str, str | None],
+        progress: bool | None,
+    ) -> TensorData:
+        path = f"{_path(trace_id)}/tensors/{urllib.parse.quote(hook, safe='')}/{layer_text(layer)}"
+        with progress_bar(f"{hook}.{layer_text(layer)}", progress) as show:
+            body, headers = self._http.get(path, {**query, "format": "safetensors"}, show)
+        return read_safetensors(body, headers.get("x-ring2-completeness", "unknown"))
 
 
-def _read_safetensors(data: bytes) -> tuple[dict[str, Any], bytes]:
-    """The one tensor of a safetensors document: 8 bytes of header length, JSON, bytes."""
-    stream = io.BytesIO(data)
-    length = int.from_bytes(stream.read(8), "little")
-    if length <= 0 or length > len(data):
-        raise Ring2Error("RING2_E_INTERNAL", f"expected safetensors, got {data[:16]!r}")
-    header = json.loads(stream.read(length))
-    entries = [value for key, value in header.items() if key != "__metadata__"]
-    if len(entries) != 1:
-        raise Ring2Error("RING2_E_INTERNAL", f"expected one tensor, got {len(entries)}")
-    first, last = entries[0]["data_offsets"]
-    return entries[0], data[8 + length + first : 8 + length + last]
+def _path(trace_id: str) -> str:
+    return f"/v1/traces/{urllib.parse.quote(trace_id, safe='')}"
 
 
 def _hook_name(hook: str | None) -> str | None:
@@ -167,30 +164,17 @@ def _hook_name(hook: str | None) -> str | None:
         return None
     name = ALIASES.get(hook, hook)
     if name not in HOOKS_BY_NAME:
-        raise Ring2Error(
-            "RING2_E_SELECTION", f"expected one of {', '.join(HOOKS_BY_NAME)}, got {hook!r}"
+        raise Ring2Error.of(
+            "RING2_E_SELECTION", f"one of {', '.join(HOOKS_BY_NAME)}", repr(hook)
         )
     return name
 
 
-def _layer_text(layer: int | None) -> str | None:
+def layer_text(layer: int) -> str:
     """Layers as the API writes them: hooks without layers are global."""
-    if layer is None:
-        return None
     return "global" if layer < 0 else str(layer)
 
 
-def _problem(error: urllib.error.HTTPError) -> Ring2Error:
-    """The exporter's own error (application/problem+json) with its stable code."""
-    body = error.read(PROBLEM_BYTES_MAX)
-    try:
-        problem = json.loads(body)
-        text = f"expected {problem['expected']}, got {problem['actual']}. {problem['action']}"
-        return Ring2Error(problem["code"], text)
-    except (ValueError, KeyError, TypeError):
-        return Ring2Error("RING2_E_UNREACHABLE", f"expected an exporter's answer, got {error}")
-
-
-def open(url: str, token: str | None = None) -> Client:
-    """A client of the exporter at ``url``; ``token`` is its bearer token, if it wants one."""
-    return Client(url, token)
+def open(url: str | os.PathLike[str], token: str | None = None) -> Client:
+    """The traces of the exporter at an address, with its bearer token if it wants one."""
+    return Client(ExporterSource(Http(str(url), token)))
