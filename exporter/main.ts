@@ -9,6 +9,7 @@ import { demoCommand } from './cli/demo.ts'
 import { fetchCommand } from './cli/fetch.ts'
 import { lsCommand } from './cli/ls.ts'
 import { exitCodes, showError, surviveClosedOutput } from './cli/outcome.ts'
+import { retentionCommand } from './cli/retention.ts'
 import { ringsCommand } from './cli/rings.ts'
 import { runCommand } from './cli/run.ts'
 import { version } from './version.ts'
@@ -27,6 +28,7 @@ ringsCommand(program.command('rings'))
 lsCommand(program.command('ls'))
 fetchCommand(program.command('fetch'))
 deleteCommand(program.command('delete'))
+retentionCommand(program.command('retention'))
 calibrateCommand(program.command('calibrate'))
 catalogCommand(program.command('catalog'))
 completionCommand(program.command('completion'), program)

@@ -14,7 +14,9 @@ import { serviceLimits } from './limits.ts'
 import type { Logger } from './logging.ts'
 import type { ContextBatch } from './pipeline/messages.ts'
 import { type Pipeline, startPipeline } from './pipeline/pipeline.ts'
+import { createRemovedCounts, startRetention } from './retention/background.ts'
 import { deleteTrace } from './retention/delete-trace.ts'
+import { readRules } from './retention/rules.ts'
 import { ringsDocument } from './rings.ts'
 import { createSentRequests } from './sent-requests.ts'
 import type { StoreLocation } from './store/location.ts'
@@ -49,6 +51,8 @@ export async function startService(options: ServiceOptions): Promise<Service> {
   const native = nativeFacts()
   const { store, bucket } = await openStore(location)
   const catalog = openCatalogOf(location)
+  const rules = readRules(config)
+  const removed = createRemovedCounts()
   const deletion = { location, store, catalog, fsync: config.store.fsync }
   const running: { pipeline: Pipeline | null; url: string } = { pipeline: null, url: '' }
 
@@ -60,7 +64,10 @@ export async function startService(options: ServiceOptions): Promise<Service> {
     config,
     logger,
     version,
-    snapshot: () => running.pipeline?.latest() ?? emptySnapshot(Date.now() * 1000),
+    snapshot: () => ({
+      ...(running.pipeline?.latest() ?? emptySnapshot(Date.now() * 1000)),
+      ...(rules === null ? {} : { removed: removed.counts() }),
+    }),
     apiUrl: baseUrl,
     onSent: (key) => sent.add(key),
   })
@@ -116,6 +123,7 @@ export async function startService(options: ServiceOptions): Promise<Service> {
   const { url, pipeline } = running
   // It may have changed while the worker started.
   pipeline.setBaselines(baselines.book())
+  const retention = startRetention({ context: deletion, rules, logger, onRemoved: removed.add })
   sent.start(telemetry.status().otlp.spans ? telemetry.spans : null)
   logger.info({ url, store: config.store.url, native: native.version, isa: native.isa }, 'ready')
 
@@ -123,6 +131,7 @@ export async function startService(options: ServiceOptions): Promise<Service> {
     url,
     async stop() {
       baselines.stop()
+      await retention.stop()
       const unflushed = await pipeline.stop()
       for (const segment of unflushed) {
         logger.error({ segment }, 'not stored: the data stays in the ring for the next start')

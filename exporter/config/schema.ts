@@ -11,6 +11,7 @@ import { hooks } from '../../collector/hooks.gen.ts'
 import { constants } from '../../collector/layout.gen.ts'
 import { type StatisticGroup, statisticGroups } from '../../collector/statistic-groups.ts'
 import { type VerdictRule, verdictRules } from '../../collector/verdict-rules.ts'
+import { codecNames } from '../tensors/codec-plan.ts'
 import { configLimits } from './limits.ts'
 
 const { secondsMax, portMax, bytesMax, countMax, textCharactersMax, listEntriesMax } = configLimits
@@ -69,6 +70,23 @@ const store = section('Tensor store', 'Where full tensors are kept.', {
     4096,
     bytesMax,
   ),
+  codecs: Type.Array(
+    Type.Unsafe<string>({
+      type: 'string',
+      enum: ['all', ...hooks.map((hook) => hook.name)].flatMap((hook) =>
+        codecNames.map((codec) => `${hook}=${codec}`),
+      ),
+    }),
+    {
+      description:
+        'Codecs of stored tensors, each `HOOK=CODEC` with `lossless`, `absmax` (each element ' +
+        'within 1e-3 of the largest magnitude of its block of 64) or `raw`. A hook of its own wins ' +
+        'over `all`. An empty list: all are stored as they are (docs/codecs.md).',
+      default: [],
+      maxItems: listEntriesMax,
+      uniqueItems: true,
+    },
+  ),
   fsync: Type.Boolean({
     description: 'Whether each file is forced to disk, so that it outlives a crash of the machine.',
     default: false,
@@ -104,6 +122,40 @@ const capture = section('Capture', 'What is done with the tensors of each hook.'
     },
   ),
 })
+
+const AGE = '[1-9][0-9]{0,5}[hdw]'
+const SIZE = '[1-9][0-9]{0,14}([KMGT]iB)?'
+
+const retention = section(
+  'Retention',
+  'What is removed from the store when it is old or too much (docs/storage.md). Off by default.',
+  {
+    max_age: Type.Optional(
+      text('Files whose rows are all older are removed: hours, days or weeks, such as `30d`.', {
+        pattern: `^${AGE}$`,
+      }),
+    ),
+    max_bytes: Type.Optional(
+      text('Beyond these bytes of files the oldest tensors are removed: such as `500GiB`.', {
+        pattern: `^${SIZE}$`,
+      }),
+    ),
+    models: Type.Array(
+      text('`MODEL=AGE`, `MODEL=SIZE`, `MODEL=AGE SIZE` or `MODEL=keep`.', {
+        pattern: `^[^=].*=(keep|${AGE}|${SIZE}|${AGE} ${SIZE})$`,
+      }),
+      {
+        description:
+          'Rules by model, such as `org/*=7d 50GiB`; `*` and `?` stand for other characters. The ' +
+          'first that fits replaces `retention.max_age`, and bounds the bytes of each such model. ' +
+          '`keep` removes nothing.',
+        default: [],
+        maxItems: listEntriesMax,
+        uniqueItems: true,
+      },
+    ),
+  },
+)
 
 const verdict = section('Verdict', 'How requests are judged (docs/verdicts.md).', {
   rules: Type.Array(
@@ -217,7 +269,7 @@ export const configTitle = 'ring2-exporter configuration'
 export const configDescription = 'Every key may be left out.'
 
 export const configSchema = Type.Object(
-  { store, segments, capture, verdict, api, telemetry, drain, limits, log },
+  { store, segments, capture, retention, verdict, api, telemetry, drain, limits, log },
   { additionalProperties: false },
 )
 

@@ -19,10 +19,12 @@ export const deletionLimits = {
 
 /** Passes of retention. */
 export const retentionLimits = {
-  /** Pause between two passes. */
-  passMillis: 60_000,
-  /** Files removed in one pass; what is left comes in the next one. */
+  /** Pause before the first pass, between two passes, and while there is more to remove. */
+  firstMillis: 1000,
+  passMillis: 300_000,
+  busyMillis: 1000,
+  /** Files removed in one pass. */
   passFilesMax: 500,
-  /** Files removed before others get a turn on the thread. */
-  filesAtOnce: 20,
+  /** Files that a running exporter removes in one pass, before others get a turn on its thread. */
+  filesAtOnce: 100,
 } as const

@@ -39,6 +39,9 @@ export interface AttributeDefinition {
 /** Values of `error.type`: of what was lost in the capture, on the way out, and of baselines not used. */
 export const captureLosses = [...lossReasons.values()]
 export const deliveryLosses = ['queue_full', 'rejected', 'shutdown']
+/** Why retention removes a file. */
+export const removalReasons = ['age', 'size'] as const
+
 export const baselineReasons: readonly BaselineUnused[] = [
   'other_revision',
   'other_dtype',
@@ -96,6 +99,11 @@ export const metricAttributes = {
     type: 'string',
     help: 'which of the two rings of a segment',
     values: ['payload', 'meta'],
+  },
+  'ring2.removal.reason': {
+    type: 'string',
+    help: 'why retention removed a file: its age, or the bytes of the store',
+    values: removalReasons,
   },
   'ring2.trace.origin': {
     type: 'string',

@@ -15,7 +15,13 @@ import {
   traceOrigins,
 } from '../../collector/records.ts'
 import { captureLosses, type MetricAttribute, type MetricDefinition } from './metric-definition.ts'
-import type { LossPoint, MetricSnapshot, RequestCount, SegmentPoints } from './metric-points.ts'
+import type {
+  LossPoint,
+  MetricSnapshot,
+  RemovedPoints,
+  RequestCount,
+  SegmentPoints,
+} from './metric-points.ts'
 import type { ExemplarFilter } from './metric-settings.ts'
 import { allMetrics, metrics } from './registry.ts'
 
@@ -96,6 +102,7 @@ export function collectFamilies(
   }
   addRequestsAndStore(emit, snapshot)
   addContexts(emit, snapshot.contexts)
+  addRemoved(emit, snapshot.removed)
   const { startedAtMicros, takenAtMicros } = exports
   addExports((definition, attributes, value) => {
     append(numbers, definition, { attributes, startedAtMicros, takenAtMicros, value })
@@ -226,6 +233,13 @@ function addRequestsAndStore(emit: Emit, snapshot: MetricSnapshot): void {
   emit(metrics.storeFailures, {}, snapshot.store.failures)
   emit(metrics.storePendingRows, {}, snapshot.store.pendingRows)
   emit(metrics.storePendingSize, {}, snapshot.store.pendingBytes)
+}
+
+function addRemoved(emit: Emit, removed: RemovedPoints | undefined): void {
+  for (const [reason, { files, bytes }] of Object.entries(removed ?? {})) {
+    emit(metrics.storeRemovedFiles, { 'ring2.removal.reason': reason }, files)
+    emit(metrics.storeRemovedIo, { 'ring2.removal.reason': reason }, bytes)
+  }
 }
 
 function addContexts(emit: Emit, contexts: ContextCounts): void {

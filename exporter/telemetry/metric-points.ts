@@ -9,6 +9,7 @@
 
 import type { ContextCounts, UnusedBaselines } from '../../collector/index.ts'
 import type { CompletenessState, ModelPoints, Verdict } from '../../collector/records.ts'
+import type { removalReasons } from './metric-definition.ts'
 
 /** Names of `ring2_loss`, in lower case; they become `error.type`. */
 export type LossReason =
@@ -73,6 +74,11 @@ export interface StorePoints {
   readonly pendingBytes: number
 }
 
+/** Files that retention has removed, by reason. */
+export type RemovedPoints = Readonly<
+  Record<(typeof removalReasons)[number], { readonly files: number; readonly bytes: number }>
+>
+
 export interface MetricSnapshot {
   /** When counting began in this exporter process. */
   readonly startedAtMicros: number
@@ -86,6 +92,8 @@ export interface MetricSnapshot {
   readonly activeRequests: number
   readonly contexts: ContextCounts
   readonly store: StorePoints
+  /** Left out where retention does not run. */
+  readonly removed?: RemovedPoints
 }
 
 export const noContexts: ContextCounts = {

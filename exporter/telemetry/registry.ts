@@ -203,6 +203,20 @@ export const metrics = {
     [],
     'Writes to the store that failed; the data waits and is written again.',
   ),
+  storeRemovedFiles: plain(
+    'ring2.store.removed.files',
+    'counter',
+    '{file}',
+    ['ring2.removal.reason'],
+    'Files that retention removed from the store.',
+  ),
+  storeRemovedIo: plain(
+    'ring2.store.removed.io',
+    'counter',
+    'By',
+    ['ring2.removal.reason'],
+    'Bytes of the files that retention removed from the store.',
+  ),
   storePendingRows: plain(
     'ring2.store.pending.rows',
     'up_down_counter',

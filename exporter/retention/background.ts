@@ -1,0 +1,103 @@
+/**
+ * Retention of a running exporter: a pass every few minutes on the main thread, and deletions that a
+ * crash has interrupted are finished at the start. The drain worker has a thread of its own; here as
+ * little as one file is removed at a time.
+ */
+
+import { join } from 'node:path'
+import { asRing2Error } from '../errors.ts'
+import type { Logger } from '../logging.ts'
+import type { RemovedPoints } from '../telemetry/metric-points.ts'
+import { takeLock } from '../tensors/process-lock.ts'
+import { type DeletionContext, resumeDeletions } from './delete-trace.ts'
+import { deletionFolder } from './journal.ts'
+import { retentionLimits } from './limits.ts'
+import type { PlannedRemoval } from './plan.ts'
+import { retentionPass } from './retention.ts'
+import type { RetentionRules } from './rules.ts'
+
+export interface Retention {
+  /** Ends after the file in hand. */
+  stop(): Promise<void>
+}
+
+export interface RetentionOptions {
+  readonly context: DeletionContext
+  /** Null: nothing is removed; interrupted deletions are finished all the same. */
+  readonly rules: RetentionRules | null
+  readonly logger: Logger
+  readonly onRemoved: (removal: PlannedRemoval) => void
+  readonly now?: () => number
+}
+
+export function startRetention(options: RetentionOptions): Retention {
+  const { context, rules, logger, onRemoved } = options
+  const now = options.now ?? Date.now
+  let timer: NodeJS.Timeout | null = null
+  let stopped = false
+  let running: Promise<void> = Promise.resolve()
+
+  function removed(removal: PlannedRemoval): void {
+    onRemoved(removal)
+    const { key, bytes, reason } = removal
+    logger.info({ key, bytes, reason }, 'removed a file by retention')
+  }
+
+  /** The pause until the next pass, in milliseconds. */
+  async function pass(active: RetentionRules): Promise<number> {
+    const unlock = takeLock(join(deletionFolder(context.location), 'lock'), 0)
+    // A deletion writes files at this moment: they are looked at when it is done.
+    if (unlock === null) return retentionLimits.busyMillis
+    try {
+      const facts = { ...context, rules: active, onRemoved: removed }
+      const report = await retentionPass(facts, now(), retentionLimits.filesAtOnce)
+      if (report.requests > 0) {
+        logger.info({ requests: report.requests }, 'requests are listed no more: retention')
+      }
+      return report.left > 0 ? retentionLimits.busyMillis : retentionLimits.passMillis
+    } finally {
+      unlock()
+    }
+  }
+
+  async function turn(): Promise<void> {
+    let pause: number = retentionLimits.passMillis
+    try {
+      for (const report of await resumeDeletions(context)) {
+        logger.info({ ...report }, 'finished a deletion that was interrupted')
+      }
+      if (rules !== null) pause = await pass(rules)
+    } catch (error) {
+      logger.error({ error: asRing2Error(error).toJSON() }, 'could not remove; tried again')
+    }
+    if (!stopped) schedule(pause)
+  }
+
+  function schedule(millis: number): void {
+    timer = setTimeout(() => {
+      running = turn()
+    }, millis)
+    timer.unref()
+  }
+
+  schedule(retentionLimits.firstMillis)
+  return {
+    async stop() {
+      stopped = true
+      if (timer !== null) clearTimeout(timer)
+      await running
+    },
+  }
+}
+
+/** What retention has removed since the start, for the metrics. */
+export function createRemovedCounts() {
+  const counts = { age: { files: 0, bytes: 0 }, size: { files: 0, bytes: 0 } }
+  return {
+    add({ reason, bytes }: PlannedRemoval): void {
+      counts[reason].files += 1
+      counts[reason].bytes += bytes
+    },
+    counts: (): RemovedPoints => structuredClone(counts),
+  }
+}
