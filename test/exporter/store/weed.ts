@@ -7,7 +7,12 @@ import { type ChildProcess, spawn } from 'node:child_process'
 import { existsSync, mkdirSync, writeFileSync } from 'node:fs'
 import { createServer } from 'node:net'
 import { join } from 'node:path'
-import { CreateBucketCommand, PutObjectCommand, S3Client } from '@aws-sdk/client-s3'
+import {
+  CreateBucketCommand,
+  ListMultipartUploadsCommand,
+  PutObjectCommand,
+  S3Client,
+} from '@aws-sdk/client-s3'
 
 const project = join(import.meta.dirname, '../../..')
 const START_MILLIS = 60_000
@@ -18,8 +23,10 @@ export const secretAccessKey = 'ring2-secret'
 
 export interface Weed {
   readonly endpoint: string
-  /** A URL of the store under a prefix of the one bucket there is. */
-  storeUrl(prefix: string): string
+  /** A URL of the store under a prefix of the one bucket there is; `through` is a proxy's. */
+  storeUrl(prefix: string, through?: string): string
+  /** Keys of uploads in parts that were begun and neither completed nor given up. */
+  unfinishedUploads(): Promise<string[]>
   stop(): Promise<void>
 }
 
@@ -84,10 +91,11 @@ export async function startWeed(folder: string): Promise<Weed> {
   await ready(endpoint, child, log)
   return {
     endpoint,
-    storeUrl: (prefix) => {
-      const query = new URLSearchParams({ endpoint, region: 'us-east-1', path_style: 'true' })
-      return `s3://${BUCKET}/${prefix}?${query}`
+    storeUrl: (prefix, through = endpoint) => {
+      const facts = { endpoint: through, region: 'us-east-1', path_style: 'true' }
+      return `s3://${BUCKET}/${prefix}?${new URLSearchParams(facts)}`
     },
+    unfinishedUploads: () => unfinishedUploads(endpoint),
     stop: () => stop(child),
   }
 }
@@ -120,15 +128,29 @@ async function ready(endpoint: string, child: ChildProcess, log: () => string): 
   throw new Error(`weed did not start: ${log()}`)
 }
 
-/** Creates the bucket and stores an object, which works only when its volumes are there. */
-async function createBucket(endpoint: string): Promise<void> {
-  const client = new S3Client({
+function clientOf(endpoint: string): S3Client {
+  return new S3Client({
     endpoint,
     region: 'us-east-1',
     forcePathStyle: true,
     maxAttempts: 1,
     credentials: { accessKeyId, secretAccessKey },
   })
+}
+
+async function unfinishedUploads(endpoint: string): Promise<string[]> {
+  const client = clientOf(endpoint)
+  try {
+    const answer = await client.send(new ListMultipartUploadsCommand({ Bucket: BUCKET }))
+    return (answer.Uploads ?? []).map(({ Key }) => Key ?? '')
+  } finally {
+    client.destroy()
+  }
+}
+
+/** Creates the bucket and stores an object, which works only when its volumes are there. */
+async function createBucket(endpoint: string): Promise<void> {
+  const client = clientOf(endpoint)
   try {
     await client.send(new CreateBucketCommand({ Bucket: BUCKET })).catch(ignoreExisting)
     await client.send(new PutObjectCommand({ Bucket: BUCKET, Key: 'ready', Body: 'ready' }))
