@@ -9,6 +9,7 @@ import { createServer } from 'node:net'
 import { join } from 'node:path'
 import {
   CreateBucketCommand,
+  HeadObjectCommand,
   ListMultipartUploadsCommand,
   PutObjectCommand,
   S3Client,
@@ -27,6 +28,8 @@ export interface Weed {
   storeUrl(prefix: string, through?: string): string
   /** Keys of uploads in parts that were begun and neither completed nor given up. */
   unfinishedUploads(): Promise<string[]>
+  /** What an object is encrypted with; undefined where it is not. */
+  encryptionOf(key: string): Promise<string | undefined>
   stop(): Promise<void>
 }
 
@@ -96,6 +99,7 @@ export async function startWeed(folder: string): Promise<Weed> {
       return `s3://${BUCKET}/${prefix}?${new URLSearchParams(facts)}`
     },
     unfinishedUploads: () => unfinishedUploads(endpoint),
+    encryptionOf: (key) => encryptionOf(endpoint, key),
     stop: () => stop(child),
   }
 }
@@ -143,6 +147,16 @@ async function unfinishedUploads(endpoint: string): Promise<string[]> {
   try {
     const answer = await client.send(new ListMultipartUploadsCommand({ Bucket: BUCKET }))
     return (answer.Uploads ?? []).map(({ Key }) => Key ?? '')
+  } finally {
+    client.destroy()
+  }
+}
+
+async function encryptionOf(endpoint: string, key: string): Promise<string | undefined> {
+  const client = clientOf(endpoint)
+  try {
+    const answer = await client.send(new HeadObjectCommand({ Bucket: BUCKET, Key: key }))
+    return answer.ServerSideEncryption
   } finally {
     client.destroy()
   }
