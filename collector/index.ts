@@ -13,6 +13,17 @@ export {
 } from './baseline.ts'
 export { createLearner, type Learner, type Learnt, type LeftOut } from './baseline-learn.ts'
 export {
+  codecBounds,
+  dequantise,
+  entropyBits,
+  joinPlanes,
+  lz4Decode,
+  type Quantised,
+  quantise,
+  quantisedBytes,
+  splitPlanes,
+} from './codec.ts'
+export {
   type CallerContext,
   placeInside,
   skewMicros,

@@ -168,6 +168,16 @@ export function nativeTask(
     })
 }
 
+/**
+ * A function of the library without state, called at once on this thread. Throws for a negative
+ * return value.
+ */
+export function nativeCall(declaration: string): (...values: readonly NativeArgument[]) => number {
+  const native = openLibrary().func(declaration)
+  const name = /ring2_\w+/.exec(declaration)?.[0] ?? declaration
+  return (...values) => check(native(...values), name)
+}
+
 export interface NativeFacts {
   readonly version: string
   /** `avx512`, `avx2` or `portable`. */

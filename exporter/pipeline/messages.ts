@@ -21,6 +21,8 @@ export interface WorkerOptions {
   readonly baselines: BaselineBook
   readonly location: StoreLocation
   readonly fsync: boolean
+  /** Left out: every row is stored as it is. */
+  readonly codecs?: readonly string[]
   readonly host: string
   readonly flushMillis: number
   readonly flushBytes: number

@@ -50,6 +50,7 @@ function workerOptions({ config, location, baselines }: PipelineOptions): Worker
     baselines,
     location,
     fsync: store.fsync,
+    codecs: store.codecs,
     host: hostname(),
     flushMillis: store.flush_seconds * 1000,
     flushBytes: store.flush_bytes,

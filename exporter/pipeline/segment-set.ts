@@ -91,10 +91,7 @@ export function createSegmentSet(options: WorkerOptions, events: SegmentSetEvent
       refuse(path, new Error(`already draining ${held.size} segments, the most at once`))
       return
     }
-    const sink = countingSink(
-      createTensorSink({ location: options.location, fsync: options.fsync }),
-      store,
-    )
+    const sink = countingSink(createTensorSink(options), store)
     try {
       const drain = openDrain({
         ...options,

@@ -5,6 +5,7 @@
 
 import { Ring2Error } from '../errors.ts'
 import { answerLimits } from '../limits.ts'
+import { decodePayload } from './codec.ts'
 import type { ParquetSource } from './parquet-source.ts'
 import { payloadFrom, type TensorRecord } from './records.ts'
 
@@ -32,7 +33,7 @@ export function createPayloadSource(
     if (first === undefined) return []
     const rows = await source.read(first.key, ['data'], first.row, first.row + places.length)
     return places.map((place, index) => {
-      const data = payloadFrom(rows[index] ?? {})
+      const data = decode(place, payloadFrom(rows[index] ?? {}))
       checkPayload(place, data, crc32c)
       return data
     })
@@ -63,6 +64,17 @@ export function* payloadRuns(places: readonly TensorRowPlace[]): Generator<reado
     bytes += run.length === 1 ? next.data_bytes : more
   }
   if (run.length > 0) yield run
+}
+
+function decode(place: TensorRowPlace, stored: Uint8Array): Uint8Array {
+  try {
+    return decodePayload(place.encoding, stored, place)
+  } catch (error) {
+    if (!(error instanceof Ring2Error)) throw error
+    const actual = `${error.actual} in row ${place.row} of ${place.key}`
+    const { expected, action } = error
+    throw new Ring2Error(error.code, { expected, actual, action, cause: error })
+  }
 }
 
 function checkPayload(

@@ -14,6 +14,7 @@
 
 import type { HookShape } from '../../collector/hooks.gen.ts'
 import { Ring2Error } from '../errors.ts'
+import { encodings } from './codec-plan.ts'
 import { type Dtype, dtypeOf } from './dtypes.ts'
 import { clip, rangesText, subtract, unite } from './ranges.ts'
 import type { TensorRecord } from './records.ts'
@@ -148,7 +149,9 @@ function checkRecord(record: TensorRecord, first: TensorRecord, axis: number, dt
   if (record.dtype !== first.dtype) {
     throw contradiction(record, `${first.dtype} as in the other rows`, record.dtype)
   }
-  if (record.encoding !== 'raw') throw contradiction(record, 'encoding raw', record.encoding)
+  if (!encodings.includes(record.encoding)) {
+    throw contradiction(record, `one of the encodings ${encodings.join(', ')}`, record.encoding)
+  }
   const bytes = product(shape) * dtype.bytes
   if (bytes !== record.data_bytes) {
     throw contradiction(record, `${bytes} bytes for [${shape}]`, `${record.data_bytes}`)

@@ -48,6 +48,7 @@ describe('defaults', () => {
       spool: '/home/someone/.cache/ring2/spool',
       flush_seconds: 2,
       flush_bytes: 67_108_864,
+      codecs: [],
       fsync: false,
     })
     expect(config.api).toEqual({ host: '127.0.0.1', port: 9464 })

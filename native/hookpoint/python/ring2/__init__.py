@@ -18,6 +18,7 @@ from ._probe import Probe
 from ._requests import RequestInfo, batch, request
 from ._tensor_data import TensorData
 from .client import Client, Trace, open
+from .codec import decode
 
 __version__ = "0.1.0"
 
@@ -31,6 +32,7 @@ __all__ = [
     "Trace",
     "attach",
     "batch",
+    "decode",
     "open",
     "request",
 ]
