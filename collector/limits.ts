@@ -7,6 +7,8 @@ export const collectorLimits = {
   segmentsMax: 64,
   /** Models that are folded apart; each may hold 16,384 series of 1.4 KiB. Later ones share a fold. */
   modelsMax: 32,
+  /** Records of one vocabulary: 64 KiB each, so some 256 MiB of texts. */
+  vocabularyPartsMax: 4096,
   /** Requests kept within one batch, as a multiple of the configured bound. */
   requestsOvershoot: 2,
   /** Ended requests whose trace id an exemplar may still name. */
@@ -37,6 +39,8 @@ export const collectorLimits = {
   traceStateCharactersMax: 512,
   /** A request that says it began further than this from its own record began with the record. */
   requestStartMicrosMax: 86_400_000_000,
+  /** Sets of statistics remembered, so that reading a slice does not look for each one. */
+  statisticSetsMax: 4096,
   /** Share of a ring that may wait for a flush before one is forced. */
   flushOccupancy: 0.25,
   /** Wait before a failed flush is tried again. */

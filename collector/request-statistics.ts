@@ -74,10 +74,20 @@ const keysNeeded: Partial<Record<keyof SliceStatistics, number>> = {
   recencyMass: 17,
 }
 
-/** Rows of [tokenStart, tokenEnd) that a mean is over: query i sees i + 1 keys. */
-function weightOf(key: keyof SliceStatistics, tokenStart: number, tokenEnd: number): number {
-  return tokenEnd - Math.max(tokenStart, (keysNeeded[key] ?? 1) - 1)
+interface Plan {
+  readonly index: number
+  readonly name: string
+  readonly combination: Combination
+  /** Query i sees i + 1 keys; those before this one do not count. */
+  readonly firstQuery: number
 }
+
+const plans = new Map<string, Plan>(
+  combinations.map(([key, name, combination], index) => [
+    key,
+    { index, name, combination, firstQuery: (keysNeeded[key] ?? 1) - 1 },
+  ]),
+)
 
 interface Cell {
   value: number
@@ -87,12 +97,24 @@ interface Cell {
 /** `<hook>.<statistic>` → layer → value. */
 type Cells = Map<string, Map<number, Cell>>
 
+/** The cells of one hook, layer and phase by the index of their plan, so that slices find them. */
+interface Series {
+  readonly cells: (Cell | undefined)[]
+  /** Only what rules read. */
+  readonly phaseCells: (Cell | undefined)[]
+}
+
+/** `<hook>` → layer + 1 → series. */
+type SeriesIndex = Readonly<Record<Phase, Map<string, (Series | undefined)[]>>>
+
 export interface RequestStatistics {
   readonly cells: Cells
   /** Only what rules read. */
   readonly phases: Readonly<Record<Phase, Cells>>
   /** `<hook>` → layer → slices seen. */
   readonly seen: Map<string, Map<number, number>>
+  /** Leads to the cells above; not part of the state. */
+  readonly index: SeriesIndex
   nan: number
   posInf: number
   negInf: number
@@ -100,7 +122,12 @@ export interface RequestStatistics {
 
 export function createStatistics(): RequestStatistics {
   const phases = { prefill: new Map(), decode: new Map() }
-  return { cells: new Map(), phases, seen: new Map(), nan: 0, posInf: 0, negInf: 0 }
+  const index = createIndex()
+  return { cells: new Map(), phases, seen: new Map(), index, nan: 0, posInf: 0, negInf: 0 }
+}
+
+function createIndex(): SeriesIndex {
+  return { prefill: new Map(), decode: new Map() }
 }
 
 function layersOf<T>(map: Map<string, Map<number, T>>, name: string): Map<number, T> {
@@ -128,29 +155,68 @@ export interface MeasuredSlice {
 }
 
 export function addSlice(statistics: RequestStatistics, slice: MeasuredSlice): void {
-  const { hook, layer, phase, tokenStart, tokenEnd } = slice
-  for (const [key, name, combination] of combinations) {
+  const { tokenStart, tokenEnd } = slice
+  const series = seriesOf(statistics.index[slice.phase], slice.hook, slice.layer)
+  for (const key of Object.keys(slice.statistics) as (keyof SliceStatistics)[]) {
+    const plan = plans.get(key)
     const value = slice.statistics[key]
-    if (value === undefined) continue
-    const rows = weightOf(key, tokenStart, tokenEnd)
-    const full = `${hook}.${name}`
-    addValue(layersOf(statistics.cells, full), layer, combination, value, rows)
-    if (!ruleStatistics.has(full)) continue
-    addValue(layersOf(statistics.phases[phase], full), layer, combination, value, rows)
+    if (plan === undefined || value === undefined) continue
+    // Rows that a mean is over.
+    const rows = tokenEnd - Math.max(tokenStart, plan.firstQuery)
+    const cell = series.cells[plan.index]
+    const phaseCell = series.phaseCells[plan.index]
+    if (cell === undefined) start(statistics, series, slice, plan, { value, weight: rows })
+    else addValue(cell, plan.combination, value, rows)
+    if (phaseCell !== undefined) addValue(phaseCell, plan.combination, value, rows)
   }
 }
 
-function addValue(
+function seriesOf(index: Map<string, (Series | undefined)[]>, hook: string, layer: number): Series {
+  let layers = index.get(hook)
+  if (layers === undefined) {
+    layers = []
+    index.set(hook, layers)
+  }
+  const known = layers[layer + 1]
+  if (known !== undefined) return known
+  const series = { cells: [], phaseCells: [] }
+  layers[layer + 1] = series
+  return series
+}
+
+/** The first value of a statistic of this series; the request may have had it in another phase. */
+function start(
+  statistics: RequestStatistics,
+  series: Series,
+  { hook, layer, phase }: MeasuredSlice,
+  { index, name, combination }: Plan,
+  first: Readonly<Cell>,
+): void {
+  const full = `${hook}.${name}`
+  series.cells[index] = startCell(layersOf(statistics.cells, full), layer, combination, first)
+  if (!ruleStatistics.has(full)) return
+  const phaseLayers = layersOf(statistics.phases[phase], full)
+  series.phaseCells[index] = startCell(phaseLayers, layer, combination, first)
+}
+
+function startCell(
   layers: Map<number, Cell>,
   layer: number,
   combination: Combination,
-  value: number,
-  rows: number,
-): void {
-  const cell = layers.get(layer)
-  if (cell === undefined) {
-    layers.set(layer, { value: combination === 'mean' ? value * rows : value, weight: rows })
-  } else if (combination === 'mean') {
+  { value, weight }: Readonly<Cell>,
+): Cell {
+  const known = layers.get(layer)
+  if (known !== undefined) {
+    addValue(known, combination, value, weight)
+    return known
+  }
+  const cell = { value: combination === 'mean' ? value * weight : value, weight }
+  layers.set(layer, cell)
+  return cell
+}
+
+function addValue(cell: Cell, combination: Combination, value: number, rows: number): void {
+  if (combination === 'mean') {
     cell.value += value * rows
     cell.weight += rows
   } else {
@@ -234,6 +300,7 @@ export function restoreStatistics(stored: StoredStatistics): RequestStatistics {
   const { prefill = [], decode = [] } = stored.phases ?? {}
   return {
     ...stored,
+    index: createIndex(),
     cells: maps(stored.cells),
     phases: { prefill: maps(prefill), decode: maps(decode) },
     seen: maps(stored.seen),

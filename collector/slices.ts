@@ -1,6 +1,7 @@
 /** Reads what a drain call wrote: an array of ring2_slice in one buffer, one accessor for all. */
 import { hooks } from './hooks.gen.ts'
 import { constants, dtypes, slice as layout, statistics } from './layout.gen.ts'
+import { collectorLimits } from './limits.ts'
 import type { Phase, Ranks, SliceStatistics } from './records.ts'
 import { type Words, words } from './words.ts'
 
@@ -30,7 +31,8 @@ export interface Slices {
   tokenStart(index: number): number
   tokenEnd(index: number): number
   kvOffset(index: number): number
-  shape(index: number): number[]
+  /** Neighbours mostly have one shape and one place: they share what says so. */
+  shape(index: number): readonly number[]
   ranks(index: number): Ranks
   capturedAtMicros(index: number): number
   payloadOffset(index: number): number
@@ -57,6 +59,8 @@ export function createSlices(capacity: number): Slices {
   const bytes = new Uint8Array(capacity * layout.bytes)
   const all: Words = words(bytes)
   const at = (index: number, field: number): number => index * layout.bytes + field
+  let shape: readonly number[] = []
+  let ranks: Ranks = { tp: 0, pp: 0, dp: 0, ep: 0 }
   return {
     bytes,
     capacity,
@@ -73,16 +77,27 @@ export function createSlices(capacity: number): Slices {
     tokenStart: (i) => all.i32(at(i, layout.tokenStart)),
     tokenEnd: (i) => all.i32(at(i, layout.tokenEnd)),
     kvOffset: (i) => all.i32(at(i, layout.kvOffset)),
-    shape: (i) =>
-      Array.from({ length: all.u32(at(i, layout.ndim)) }, (_, axis) =>
-        all.u32(at(i, layout.dims + axis * 4)),
-      ),
-    ranks: (i) => ({
-      tp: all.u16(at(i, layout.tpRank)),
-      pp: all.u16(at(i, layout.ppRank)),
-      dp: all.u16(at(i, layout.dpRank)),
-      ep: all.u16(at(i, layout.epRank)),
-    }),
+    shape(i) {
+      const axes = all.u32(at(i, layout.ndim))
+      let same = axes === shape.length
+      for (let axis = 0; same && axis < axes; axis++) {
+        same = all.u32(at(i, layout.dims + axis * 4)) === shape[axis]
+      }
+      if (!same) {
+        shape = Array.from({ length: axes }, (_, axis) => all.u32(at(i, layout.dims + axis * 4)))
+      }
+      return shape
+    },
+    ranks(i) {
+      const tp = all.u16(at(i, layout.tpRank))
+      const pp = all.u16(at(i, layout.ppRank))
+      const dp = all.u16(at(i, layout.dpRank))
+      const ep = all.u16(at(i, layout.epRank))
+      if (ranks.tp !== tp || ranks.pp !== pp || ranks.dp !== dp || ranks.ep !== ep) {
+        ranks = { tp, pp, dp, ep }
+      }
+      return ranks
+    },
     capturedAtMicros: (i) => all.micros(at(i, layout.capturedRealtimeNs)),
     payloadOffset: (i) => all.u64(at(i, layout.payloadOffset)),
     payloadBytes: (i) => all.u64(at(i, layout.payloadBytes)),
@@ -102,12 +117,27 @@ export function createSlices(capacity: number): Slices {
   }
 }
 
-function readStatistics(all: Words, base: number): SliceStatistics {
-  const halves = [all.u32(base + layout.defined), all.u32(base + layout.defined + 4)]
-  const values: Partial<Record<keyof SliceStatistics, number>> = {}
-  for (const [index, key] of statisticKeys) {
-    const half = halves[index >>> 5] ?? 0
-    if ((half & (1 << (index & 31))) !== 0) values[key] = all.f64(base + layout.stats + index * 8)
+type StatisticPlace = (typeof statisticKeys)[number]
+
+/** The statistics of each set that came, by the two words of `defined`: there are few such sets. */
+const definedPlaces = new Map<number, Map<number, readonly StatisticPlace[]>>()
+
+function placesOf(low: number, high: number): readonly StatisticPlace[] {
+  const byLow = definedPlaces.get(high) ?? new Map<number, readonly StatisticPlace[]>()
+  const known = byLow.get(low)
+  if (known !== undefined) return known
+  const places = statisticKeys.filter(
+    ([index]) => ((index < 32 ? low : high) & (1 << (index & 31))) !== 0,
+  )
+  if (byLow.size < collectorLimits.statisticSetsMax) {
+    definedPlaces.set(high, byLow.set(low, places))
   }
+  return places
+}
+
+function readStatistics(all: Words, base: number): SliceStatistics {
+  const places = placesOf(all.u32(base + layout.defined), all.u32(base + layout.defined + 4))
+  const values: Partial<Record<keyof SliceStatistics, number>> = {}
+  for (const [index, key] of places) values[key] = all.f64(base + layout.stats + index * 8)
   return values
 }
