@@ -24,6 +24,8 @@ export interface DrainOptions {
   /** ring2_action by hook id (policy.ts). */
   readonly actions: Uint8Array
   readonly sink: TensorSink
+  /** Hooks whose rows are stored without their payload; left out, none. */
+  readonly redacted?: ReadonlySet<string>
   readonly verdicts: Verdicts
   readonly folds: FoldBook
   /** Which statistics are computed, as ring2_group bits. */

@@ -3,6 +3,7 @@
  * does not fit.
  */
 
+import { REDACTED_ENCODING } from '../../collector/records.ts'
 import { Ring2Error } from '../errors.ts'
 import { answerLimits } from '../limits.ts'
 import { decodePayload } from './codec.ts'
@@ -31,6 +32,7 @@ export function createPayloadSource(
   async function read(places: readonly TensorRowPlace[]): Promise<Uint8Array[]> {
     const [first] = places
     if (first === undefined) return []
+    refuseRedacted(places)
     const rows = await source.read(first.key, ['data'], first.row, first.row + places.length)
     return places.map((place, index) => {
       const data = decode(place, payloadFrom(rows[index] ?? {}))
@@ -64,6 +66,16 @@ export function* payloadRuns(places: readonly TensorRowPlace[]): Generator<reado
     bytes += run.length === 1 ? next.data_bytes : more
   }
   if (run.length > 0) yield run
+}
+
+/** Throws RING2_E_REDACTED when the payload of a row was left out when it was stored. */
+export function refuseRedacted(places: readonly TensorRowPlace[]): void {
+  const place = places.find(({ encoding }) => encoding === REDACTED_ENCODING)
+  if (place === undefined) return
+  throw new Ring2Error('RING2_E_REDACTED', {
+    expected: `stored elements of ${place.hook}`,
+    actual: `the encoding ${REDACTED_ENCODING}, which has none`,
+  })
 }
 
 function decode(place: TensorRowPlace, stored: Uint8Array): Uint8Array {

@@ -13,7 +13,7 @@ import { Ring2Error } from '../errors.ts'
 import { answerLimits } from '../limits.ts'
 import type { Catalog, CatalogSeries } from './catalog.ts'
 import type { ParquetSource } from './parquet-source.ts'
-import { createPayloadSource, type TensorRowPlace } from './payloads.ts'
+import { createPayloadSource, refuseRedacted, type TensorRowPlace } from './payloads.ts'
 import { recordColumnsOf, recordFrom } from './records.ts'
 import type { TensorQuery } from './selection.ts'
 import { chooseSeries, expectedRanges } from './series-choice.ts'
@@ -74,6 +74,7 @@ export function createTensorReader(options: TensorReaderOptions): TensorReader {
     const series = chooseSeries(catalog, query)
     const chosen = { trace_id: query.traceId, request_id: '', producer: '', ...series[0] }
     const rows = dropDuplicates(await readPlaces(source, series))
+    refuseRedacted(rows)
     const hook = hooks.find((one) => one.name === query.hook)
     const shape = hook?.shape ?? 'token'
     const headAxis = hook?.dims.findIndex((name) => name === 'heads' || name === 'kv_heads') ?? -1

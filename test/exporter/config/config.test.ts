@@ -52,7 +52,13 @@ describe('defaults', () => {
       fsync: false,
     })
     expect(config.api).toEqual({ host: '127.0.0.1', port: 9464 })
-    expect(config.capture).toEqual({ stats: ['all'], tensors: ['all'], statistics: ['all'] })
+    expect(config.capture).toEqual({
+      stats: ['all'],
+      tensors: ['all'],
+      redact_hooks: [],
+      redact_attributes: [],
+      statistics: ['all'],
+    })
     expect(config.verdict).toEqual({
       rules: ['all'],
       baselines: '/home/someone/.config/ring2/baselines.json',
@@ -148,6 +154,8 @@ describe('environment', () => {
     expect(config.capture).toEqual({
       stats: [],
       tensors: ['resid_pre', 'pattern'],
+      redact_hooks: [],
+      redact_attributes: [],
       statistics: ['all'],
     })
     expect(config.store.url).toBe('s3://bucket/prefix')
@@ -283,8 +291,8 @@ describe('the published schema', () => {
     expect(ajv.validateSchema(schema)).toBe(true)
     for (const key of configKeys) {
       expect(key.schema.description.length).toBeGreaterThan(10)
-      const optional = ['api.token', 'api.public_url', 'telemetry.endpoint'].includes(key.path)
-      expect(key.schema.default === undefined).toBe(optional)
+      const optional = /^(api\.(token|public_url)|telemetry\.endpoint|retention\.max_(age|bytes))$/
+      expect(key.schema.default === undefined).toBe(optional.test(key.path))
     }
     expect(JSON.stringify(schema)).toContain('"title":"store.url"')
   })

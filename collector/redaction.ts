@@ -1,0 +1,45 @@
+/**
+ * What is left out of what is kept: payloads of some hooks, values of some request attributes. Pure.
+ *
+ * It is done before anything else sees them, so no file, span, metric, checkpoint or answer has them.
+ */
+import type { AttributeValue, RequestInfo, SliceStatistics } from './records.ts'
+
+/** Stands for the value of a redacted attribute. */
+export const REDACTED = 'redacted'
+
+/** Types of ids and counts: a statistic of few of them gives them away. */
+const INTEGER = /^u?int/
+
+/** What a row of a redacted hook still tells: nothing where its elements are ids. */
+export function redactedStatistics(dtype: string, statistics: SliceStatistics): SliceStatistics {
+  return INTEGER.test(dtype) ? {} : statistics
+}
+
+/**
+ * Replaces the values of attributes whose key fits one of the patterns; `*` stands for any characters,
+ * `?` for one. The keys stay.
+ */
+export function createAttributeRedaction(
+  patterns: readonly string[],
+): (request: RequestInfo) => RequestInfo {
+  if (patterns.length === 0) return (request) => request
+  const expressions = patterns.map(
+    (pattern) =>
+      new RegExp(
+        `^${pattern
+          .replaceAll(/[\\^$.|+()[\]{}]/g, '\\$&')
+          .replaceAll('*', '.*')
+          .replaceAll('?', '.')}$`,
+        's',
+      ),
+  )
+  const fits = (key: string) => expressions.some((expression) => expression.test(key))
+  return (request) => {
+    const entries = Object.entries(request.attributes)
+    if (!entries.some(([key]) => fits(key))) return request
+    const attributes: Record<string, AttributeValue> = {}
+    for (const [key, value] of entries) attributes[key] = fits(key) ? REDACTED : value
+    return { ...request, attributes }
+  }
+}
