@@ -201,16 +201,6 @@ describe('Snippets', () => {
     connection.closeSync()
   })
 
-  test('of PyArrow read one request of a trace that has two', () => {
-    const snippet = blocks.find(({ text }) => text.includes('pyarrow.parquet'))?.text ?? ''
-    const names = `TRACE, REQUEST = ${JSON.stringify(documentedTrace)}, "request-1"\n`
-    const code = snippet.replaceAll('STORE', storeOfDocuments())
-    const output = execFileSync(python, ['-c', `${names}${code}\nprint(hidden.shape)`], {
-      encoding: 'utf8',
-    })
-    expect(output.trim()).toBe('(2, 4)')
-  }, 60_000)
-
   const documentedTrace = '0af7651916cd43dd8448eb211c80319c'
   const sql = blocks.filter(({ language }) => language === 'sql').map(({ text }) => text)
 
