@@ -1,5 +1,5 @@
 /**
- * Reads the bodies of MODEL, REQUEST, REQUEST_END, STEP and GAP records.
+ * Reads the bodies of MODEL, REQUEST, REQUEST_END, VOCABULARY, STEP and GAP records.
  *
  * They come from another process: every field is checked, and a wrong one gives a reason in words
  * instead of a value.
@@ -13,7 +13,7 @@ import {
 } from './ids.ts'
 import { constants, gap as gapLayout, stepHeader, stepRow } from './layout.gen.ts'
 import { collectorLimits } from './limits.ts'
-import type { AttributeValue, ModelInfo, Phase, RequestInfo } from './records.ts'
+import type { AttributeValue, ModelInfo, Phase, RequestInfo, VocabularyPart } from './records.ts'
 import { decodeLosses, type LossCount } from './segments.ts'
 import { words } from './words.ts'
 
@@ -75,6 +75,7 @@ export function parseModel(body: Uint8Array): Parsed<ModelInfo> {
     if (!Array.isArray(layers)) return fail(`MODEL hook ${hook} without a list of layers`)
     hooks[hook] = layers.filter((layer): layer is number => Number.isInteger(layer))
   }
+  const fingerprint = fingerprintOf(facts.vocabulary_fingerprint)
   return {
     ok: true,
     value: {
@@ -87,9 +88,37 @@ export function parseModel(body: Uint8Array): Parsed<ModelInfo> {
       kvHeads: count(facts.kv_heads) ?? 0,
       hidden: count(facts.hidden) ?? 0,
       vocabulary: count(facts.vocabulary) ?? 0,
+      ...(fingerprint === null ? {} : { vocabularyFingerprint: fingerprint }),
       hooks,
     },
   }
+}
+
+/** A SHA-256 in hexadecimal, or null. */
+function fingerprintOf(value: unknown): string | null {
+  return typeof value === 'string' && /^[0-9a-f]{64}$/.test(value) ? value : null
+}
+
+export function parseVocabulary(body: Uint8Array): Parsed<VocabularyPart> {
+  const parsed = parseObject(body)
+  if (!parsed.ok) return parsed
+  const facts = parsed.value
+  const model = text(facts.model, '')
+  if (model === '') return fail('VOCABULARY without a model')
+  const fingerprint = fingerprintOf(facts.fingerprint)
+  if (fingerprint === null) return fail('VOCABULARY without a SHA-256 as its fingerprint')
+  const parts = count(facts.parts) ?? 0
+  const part = count(facts.part)
+  if (parts < 1 || parts > collectorLimits.vocabularyPartsMax || part === null || part >= parts) {
+    return fail(`VOCABULARY part ${facts.part} of ${facts.parts}`)
+  }
+  const firstId = count(facts.first_id)
+  if (firstId === null) return fail('VOCABULARY without a first_id')
+  const { texts } = facts
+  if (!Array.isArray(texts) || texts.some((one) => one !== null && typeof one !== 'string')) {
+    return fail('VOCABULARY without a list of texts')
+  }
+  return { ok: true, value: { model, fingerprint, parts, part, firstId, texts } }
 }
 
 /** Used until a MODEL record has come: its completeness is never known. */

@@ -10,6 +10,7 @@ import {
   parseModel,
   parseRequest,
   parseRequestEnd,
+  parseVocabulary,
   readGap,
   readStepRows,
   unknownModel,
@@ -165,6 +166,12 @@ export function openDrain(options: DrainOptions): SegmentDrain {
         if (request.ok) {
           registry.begin(options.onBegin?.(request.value, producer) ?? request.value)
         } else malformed('REQUEST', request.reason)
+        break
+      }
+      case constants.kindVocabulary: {
+        const part = parseVocabulary(body(index))
+        if (part.ok) sink.vocabulary?.(part.value, producer, slices.capturedAtMicros(index))
+        else malformed('VOCABULARY', part.reason)
         break
       }
       case constants.kindGap:

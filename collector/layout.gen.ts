@@ -25,6 +25,7 @@ export const constants = {
   kindRequestEnd: 5,
   kindProfile: 6,
   kindGap: 7,
+  kindVocabulary: 8,
   phasePrefill: 0,
   phaseDecode: 1,
   groupOutliers: 1,

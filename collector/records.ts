@@ -25,8 +25,23 @@ export interface ModelInfo {
   readonly kvHeads: number
   readonly hidden: number
   readonly vocabulary: number
+  /** Names the texts of its token ids; left out while the producer has not sent it. */
+  readonly vocabularyFingerprint?: string
   /** Hook name → layers that the producer captures; `[-1]` for a global hook. */
   readonly hooks: Readonly<Record<string, readonly number[]>>
+}
+
+/** Body of a VOCABULARY record: texts of ids that follow each other. */
+export interface VocabularyPart {
+  readonly model: string
+  /** SHA-256 over all texts, 64 hexadecimal digits. */
+  readonly fingerprint: string
+  /** How many parts make the vocabulary; this is one of them, counted from 0. */
+  readonly parts: number
+  readonly part: number
+  readonly firstId: number
+  /** Null for an id without text. */
+  readonly texts: readonly (string | null)[]
 }
 
 /** Which segment a record came from. `boot` tells two segments of one name apart. */
@@ -359,6 +374,8 @@ export interface TensorSink {
   append(row: TensorRow): void
   /** Keeps the summary of a request that has ended. */
   finish(summary: RequestSummary): void
+  /** Keeps a part of a vocabulary until the next flush; a sink without it keeps none. */
+  vocabulary?(part: VocabularyPart, producer: ProducerInfo, atMicros: number): void
   /** Bytes and rows that wait for the next flush. */
   pending(): { readonly rows: number; readonly bytes: number; readonly summaries: number }
   /**

@@ -163,6 +163,10 @@ export function createRegistry(options: RegistryOptions): RequestRegistry {
     model: () => model,
     setModel(next) {
       model = next
+      // The same model, announced again because its vocabulary is known now.
+      for (const request of requests.values()) {
+        if (request.model.name === next.name) request.model = next
+      }
     },
     begin(info) {
       const known = requests.get(info.key)

@@ -23,6 +23,8 @@ export const parquetLimits = {
   pageSpanBytes: 4 * MIB,
   pageRowsMin: 16,
   pageRowsMax: 1024,
+  /** Rows of which all columns are taken before those of the next: their objects fit in a cache. */
+  gatherRows: 256,
   /** Bytes kept of a text minimum or maximum: more than the ids that share a prefix. */
   statisticsTruncateBytes: 64,
   /** Payloads up to this are copied, as one more gather entry costs more than the copy. */
@@ -58,6 +60,25 @@ export const codecLimits = {
   zstdWindowLogMax: 23,
   /** Memory for planes that is kept from row to row. */
   roomBytesMax: 64 * MIB,
+} as const
+
+/** Imports of captures of other tools. */
+export const importLimits = {
+  /** A payload as stored, and its content; larger ones are no tensors of one module. */
+  packetBytesMax: 256 * MIB,
+  /** A module's name. */
+  nameBytesMax: 1024,
+  modulesMax: 4096,
+  /** What is read at once when padding is looked for. */
+  chunkBytes: 1 * MIB,
+  zstdWindowLogMax: 27,
+  /** A file of token ids, and how many it may hold. */
+  tokensFileBytesMax: 64 * MIB,
+  tokensMax: 1 << 20,
+  /** Attributes that name modules outside the catalogue. */
+  moduleAttributesMax: 48,
+  /** How long files may take into a bucket before the rest is left to a running exporter. */
+  uploadMillisMax: 600_000,
 } as const
 
 /** Names in keys: `model_slug={slug}` and `{producer}-{ulid}`, and the flat names of the spool. */
@@ -144,6 +165,12 @@ export const answerLimits = {
   tailsBytesMax: 64 * MIB,
   /** Bytes between two ranges that are read for nothing, to save a request. */
   rangeGapBytesMax: 64 * KIB,
+} as const
+
+/** Vocabularies of models: the texts of token ids. */
+export const vocabularyLimits = {
+  /** Whose texts are kept in memory: some 20 MiB each. */
+  openMax: 4,
 } as const
 
 /** What the explorer's views may cost. */

@@ -28,6 +28,12 @@ import {
   tensorPayload,
 } from './schema.ts'
 import { removePrepared, spoolName, writeDescription } from './spool.ts'
+import {
+  describeVocabularies,
+  type PendingVocabulary,
+  vocabularyColumns,
+  vocabularyEntry,
+} from './vocabularies.ts'
 
 const MICROS_PER_HOUR = 3_600_000_000
 
@@ -38,6 +44,8 @@ export interface PendingFiles {
   readonly summaries: readonly RequestSummary[]
   /** Requests that belong to another trace than their rows say. */
   readonly moved: readonly RequestSummary[]
+  /** Parts of vocabularies that are not stored yet. */
+  readonly vocabularies?: readonly PendingVocabulary[]
   readonly fsync: boolean
   readonly nextUlid: () => string
 }
@@ -54,6 +62,7 @@ export function writePending(pending: PendingFiles): Map<string, FileDescription
     writeTensorFiles(pending, files)
     writeRequestFiles(pending, files)
     writeContextFiles(pending, files)
+    writeVocabularyFiles(pending, files)
   } catch (error) {
     removeAttempt(pending.spool, files.keys())
     throw error
@@ -111,6 +120,26 @@ function writeContextFiles(pending: PendingFiles, files: Map<string, FileDescrip
         fsync,
       })
       return describeContexts({ key, ...written }, rows.map(aliasEntry))
+    })
+  }
+}
+
+function writeVocabularyFiles(pending: PendingFiles, files: Map<string, FileDescription>): void {
+  const { producer, fsync } = pending
+  const groups = Map.groupBy(pending.vocabularies ?? [], ({ part, atMicros }) =>
+    partition('vocabularies', part.model, atMicros),
+  )
+  for (const [folder, rows] of groups) {
+    writeOne(pending, folder, files, (key, path) => {
+      const written = writeParquetFile({
+        path,
+        columns: vocabularyColumns,
+        payload: null,
+        rows,
+        metadata: metadata(producer),
+        fsync,
+      })
+      return describeVocabularies({ key, ...written }, rows.map(vocabularyEntry))
     })
   }
 }

@@ -24,6 +24,7 @@ import { datasetOf, datasets } from './keys.ts'
 import { createParquetSource, type ParquetSource } from './parquet-source.ts'
 import { optionalInteger, optionalText, placeFrom, text } from './records.ts'
 import { SCHEMA_VERSION } from './schema.ts'
+import { describeVocabularies, readVocabularyEntries } from './vocabularies.ts'
 
 export interface RebuildReport {
   readonly files: number
@@ -192,7 +193,7 @@ export async function describeFile(
     case 'tensors':
       return describeTensorFile(source, file, rows)
     case 'vocabularies':
-      return { ...file, dataset: 'vocabularies', rows, series: [], requests: [] }
+      return describeVocabularies(file, await readVocabularyEntries(source, key, rows))
   }
 }
 

@@ -128,7 +128,7 @@ export function optionalInteger(row: ParquetRow, name: string): number | null {
   return row[name] === null || row[name] === undefined ? null : integer(row, name)
 }
 
-function integer(row: ParquetRow, name: string): number {
+export function integer(row: ParquetRow, name: string): number {
   return safeInteger(name, row[name])
 }
 

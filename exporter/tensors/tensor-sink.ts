@@ -44,6 +44,7 @@ import {
   readDescription,
   removeDescription,
 } from './spool.ts'
+import { isNewPart, type PendingVocabulary } from './vocabularies.ts'
 
 export interface TensorSinkOptions {
   readonly location: StoreLocation
@@ -74,6 +75,7 @@ export function createTensorSink(options: TensorSinkOptions): ClosableTensorSink
   let rowBytes = 0
   let summaries: RequestSummary[] = []
   let moved: RequestSummary[] = []
+  let vocabularies: PendingVocabulary[] = []
   let catalog: Catalog | null = null
 
   function append(row: TensorRow): void {
@@ -83,11 +85,16 @@ export function createTensorSink(options: TensorSinkOptions): ClosableTensorSink
   }
 
   function prepare(producer: ProducerInfo): Outcome<readonly string[]> {
-    if (rows.length + summaries.length + moved.length === 0) return success([])
+    const waiting = rows.length + summaries.length + moved.length + vocabularies.length
+    if (waiting === 0) return success([])
     const full = queueFull(location, rowBytes, queueBytesMax)
     if (full !== null) return retryable(full)
     const outcome = attempt('write into the spool', location.spool, () =>
-      writePending({ spool: location.spool, producer, rows, summaries, moved, fsync, nextUlid }),
+      writePending({
+        spool: location.spool,
+        ...{ producer, rows, summaries, moved, fsync, nextUlid },
+        vocabularies: newVocabularies(),
+      }),
     )
     if (outcome.status !== 'success') return outcome
     for (const [name, description] of outcome.value) descriptions.set(name, description)
@@ -95,7 +102,16 @@ export function createTensorSink(options: TensorSinkOptions): ClosableTensorSink
     rowBytes = 0
     summaries = []
     moved = []
+    vocabularies = []
     return success([...outcome.value.keys()])
+  }
+
+  /** Every process that attaches a model sends its vocabulary; it is stored once. */
+  function newVocabularies(): PendingVocabulary[] {
+    if (vocabularies.length === 0) return []
+    catalog ??= openCatalogOf(location)
+    const known = catalog
+    return vocabularies.filter((one) => isNewPart(known, one))
   }
 
   function publish(names: readonly string[]): Outcome<void> {
@@ -130,6 +146,7 @@ export function createTensorSink(options: TensorSinkOptions): ClosableTensorSink
     append,
     finish: (summary) => void summaries.push(summary),
     moved: (summary) => void moved.push(summary),
+    vocabulary: (part, producer, atMicros) => void vocabularies.push({ part, producer, atMicros }),
     pending: () => ({
       rows: rows.length,
       bytes: rowBytes,

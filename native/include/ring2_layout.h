@@ -30,7 +30,7 @@ extern "C" {
 #define RING2_LAYERS_MAX 256u /* layers 0..255 in the control bitmap */
 #define RING2_DIMS_MAX 8u
 #define RING2_STEP_ROWS_MAX 1024u
-#define RING2_BODY_BYTES_MAX 65536u /* JSON bodies: MODEL, REQUEST, REQUEST_END */
+#define RING2_BODY_BYTES_MAX 65536u /* JSON bodies: MODEL, REQUEST, REQUEST_END, VOCABULARY */
 #define RING2_LOSS_REASONS_MAX 16u
 #define RING2_NAME_BYTES 64u
 
@@ -41,7 +41,8 @@ enum ring2_kind {
   RING2_KIND_TENSOR = 4,      /* row-major little-endian elements */
   RING2_KIND_REQUEST_END = 5, /* JSON body */
   RING2_KIND_PROFILE = 6,     /* reserved for operator timings */
-  RING2_KIND_GAP = 7          /* ring2_gap: what was lost before this record */
+  RING2_KIND_GAP = 7,         /* ring2_gap: what was lost before this record */
+  RING2_KIND_VOCABULARY = 8   /* JSON body: texts of some of the model's token ids */
 };
 
 enum ring2_dtype {

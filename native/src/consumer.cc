@@ -160,7 +160,7 @@ int accept(ring2_consumer *consumer, const ring2_descriptor &record, uint64_t po
     const uint8_t *body = consumer->segment.payload + base.payload_offset;
     if (consumer->steps.add(body, record.payload_bytes) != nullptr) return -1;
   }
-  if (record.kind < RING2_KIND_MODEL || record.kind > RING2_KIND_GAP || !body_is_valid(record)) {
+  if (record.kind < RING2_KIND_MODEL || record.kind > RING2_KIND_VOCABULARY || !body_is_valid(record)) {
     return -1;
   }
   slices[0] = base;

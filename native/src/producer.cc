@@ -380,8 +380,10 @@ int ring2_write_json(ring2_producer *producer, uint32_t kind, const char *json, 
   if (producer == nullptr || json == nullptr) {
     return ring2_set_error(RING2_E_ARGUMENT, "a null producer or body");
   }
-  if (kind != RING2_KIND_MODEL && kind != RING2_KIND_REQUEST && kind != RING2_KIND_REQUEST_END) {
-    return ring2_set_error(RING2_E_ARGUMENT, "kind %u; expected MODEL, REQUEST or REQUEST_END", kind);
+  if (kind != RING2_KIND_MODEL && kind != RING2_KIND_REQUEST && kind != RING2_KIND_REQUEST_END &&
+      kind != RING2_KIND_VOCABULARY) {
+    return ring2_set_error(RING2_E_ARGUMENT,
+                           "kind %u; expected MODEL, REQUEST, REQUEST_END or VOCABULARY", kind);
   }
   if (bytes == 0 || bytes > RING2_BODY_BYTES_MAX) {
     return ring2_set_error(RING2_E_ARGUMENT, "a body of %llu bytes; expected 1 to %u",

@@ -11,6 +11,7 @@ bool body_is_valid(const ring2_descriptor &record) {
     case RING2_KIND_REQUEST:
     case RING2_KIND_REQUEST_END:
     case RING2_KIND_PROFILE:
+    case RING2_KIND_VOCABULARY:
       return record.payload_bytes > 0 && record.payload_bytes <= RING2_BODY_BYTES_MAX;
     case RING2_KIND_GAP:
       return record.payload_bytes == sizeof(ring2_gap);
