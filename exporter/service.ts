@@ -21,13 +21,16 @@ import { ringsDocument } from './rings.ts'
 import { createSentRequests } from './sent-requests.ts'
 import type { StoreLocation } from './store/location.ts'
 import { openStore } from './store/open-store.ts'
-import { createUploader, type Uploader } from './store/uploader.ts'
+import { uploadCheck, uploadPoints } from './store/upload-report.ts'
+import { createUploader } from './store/uploader.ts'
 import { emptySnapshot } from './telemetry/metric-points.ts'
 import { startTelemetry, type Telemetry } from './telemetry/sdk.ts'
 import { knownFileOf, openCatalogOf } from './tensors/catalog.ts'
-import { storeLocation } from './tensors/open.ts'
+import { catalogDoubt, storeLocation } from './tensors/open.ts'
 import { createParquetSource } from './tensors/parquet-source.ts'
 import { createTensorReader } from './tensors/reader.ts'
+import { createTraceFinder } from './tensors/trace-finder.ts'
+import { createTracePublisher } from './tensors/trace-publisher.ts'
 import { version } from './version.ts'
 
 export interface ServiceOptions {
@@ -66,6 +69,7 @@ export async function startService(options: ServiceOptions): Promise<Service> {
     version,
     snapshot: () => ({
       ...(running.pipeline?.latest() ?? emptySnapshot(Date.now() * 1000)),
+      ...uploadPoints(uploader, config.store.spool_bytes_max),
       ...(rules === null ? {} : { removed: removed.counts() }),
     }),
     apiUrl: baseUrl,
@@ -84,8 +88,21 @@ export async function startService(options: ServiceOptions): Promise<Service> {
           bucket,
           onError: (error, key) => logger.error({ key, error: error.toJSON() }, 'upload failed'),
         })
+  const publisher =
+    bucket === null
+      ? null
+      : createTracePublisher({
+          catalog,
+          bucket,
+          queue: location.queue,
+          onError: (error) =>
+            logger.error({ error: error.toJSON() }, 'a trace index could not be written'),
+        })
+  const doubt = catalogDoubt(location, catalog)
+  if (doubt !== null) logger.error({ error: doubt.toJSON() }, 'the catalogue lacks stored files')
   const server = await buildServer({
     catalog,
+    findTrace: createTraceFinder({ catalog, bucket }).find,
     reader: createTensorReader({
       catalog,
       source: createParquetSource(store, { knownFile: knownFileOf(catalog) }),
@@ -96,7 +113,10 @@ export async function startService(options: ServiceOptions): Promise<Service> {
       await running.pipeline?.refresh()
       return telemetry.metricsPage(accept)
     },
-    health: () => health(running.pipeline, telemetry, uploader, baselines.book()),
+    health: () => {
+      const upload = uploadCheck(uploader, config.store.spool_bytes_max)
+      return health(running.pipeline, telemetry, upload, baselines.book())
+    },
     deleteTrace: (traceId, requestId) => deleteTrace(deletion, traceId, requestId),
     ...(config.telemetry.tap ? { tap: (batch) => addContexts(running.pipeline, batch) } : {}),
     token: config.api.token ?? null,
@@ -109,6 +129,7 @@ export async function startService(options: ServiceOptions): Promise<Service> {
   })
   running.url = await listen(server, config.api)
   uploader?.start()
+  publisher?.start()
   running.pipeline = await startPipeline({
     config,
     location,
@@ -138,6 +159,9 @@ export async function startService(options: ServiceOptions): Promise<Service> {
       }
       const left = (await uploader?.flush(serviceLimits.stopUploadMillis)) ?? 0
       await uploader?.stop()
+      // A bucket that takes no files takes no indexes either; those stay due.
+      if (left === 0) await publisher?.flush()
+      await publisher?.stop()
       if (left > 0) logger.warn({ files: left }, 'not uploaded yet: the next start goes on')
       const delivered = await telemetry.flush(serviceLimits.stopTelemetryMillis)
       await telemetry.shutdown(serviceLimits.stopTelemetryMillis)
@@ -193,13 +217,12 @@ function baselinesText(models: number): string {
 function health(
   pipeline: Pipeline | null,
   telemetry: Telemetry,
-  uploader: Uploader | null,
+  upload: ReturnType<typeof uploadCheck>,
   { baselines, fault }: BaselineBook,
 ) {
   const defect = pipeline?.defect() ?? null
   const snapshot = pipeline?.latest()
   const failing = telemetry.status()
-  const uploadError = uploader?.status().failing ?? null
   const { failing: storeFailing = false, pendingRows = 0 } = snapshot?.store ?? {}
   return {
     alive: defect === null,
@@ -211,11 +234,7 @@ function health(
         ok: !storeFailing,
         detail: `${pendingRows} rows wait${storeFailing ? ', the last flush failed' : ''}`,
       },
-      {
-        name: 'upload',
-        ok: uploadError === null,
-        detail: uploadError?.message ?? (uploader === null ? 'not needed' : 'up to date'),
-      },
+      upload,
       {
         name: 'baselines',
         ok: fault === null,

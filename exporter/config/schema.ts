@@ -33,12 +33,12 @@ function choice<const T extends string>(description: string, initial: T, values:
   return Type.Unsafe<T>({ type: 'string', enum: values, description, default: initial })
 }
 
-function hookList(description: string) {
+function hookList(description: string, initial: readonly string[] = ['all']) {
   return Type.Array(
     Type.Unsafe<string>({ type: 'string', enum: ['all', ...hooks.map((hook) => hook.name)] }),
     {
       description,
-      default: ['all'],
+      default: initial,
       maxItems: listEntriesMax,
       uniqueItems: true,
     },
@@ -87,6 +87,13 @@ const store = section('Tensor store', 'Where full tensors are kept.', {
       uniqueItems: true,
     },
   ),
+  spool_bytes_max: count(
+    'Bytes of files that may wait for their upload into a bucket. Beyond it nothing is taken from ' +
+      'the rings until the bucket takes files again; then the policy of each ring decides.',
+    4096 * MIB,
+    4096,
+    bytesMax,
+  ),
   fsync: Type.Boolean({
     description: 'Whether each file is forced to disk, so that it outlives a crash of the machine.',
     default: false,
@@ -107,6 +114,21 @@ const segments = section('Segments', 'Which shared-memory segments are drained.'
 const capture = section('Capture', 'What is done with the tensors of each hook.', {
   stats: hookList('Hooks that are measured (metrics and spans). An empty list: none.'),
   tensors: hookList('Hooks whose full tensors are stored, and measured too. An empty list: none.'),
+  redact_hooks: hookList(
+    'Hooks whose payloads are never stored: of their tensors the shape and the statistics are kept, ' +
+      'of token ids the shape alone.',
+    [],
+  ),
+  redact_attributes: Type.Array(
+    text('Key of a request attribute, or a pattern with `*` and `?`.'),
+    {
+      description:
+        'Request attributes whose values become `redacted` everywhere: in spans, in the store, in the API.',
+      default: [],
+      maxItems: listEntriesMax,
+      uniqueItems: true,
+    },
+  ),
   statistics: Type.Array(
     Type.Unsafe<StatisticGroup | 'all'>({
       type: 'string',

@@ -16,11 +16,16 @@ export interface WorkerOptions {
   readonly segmentNames: readonly string[]
   readonly stats: readonly string[]
   readonly tensors: readonly string[]
+  /** Left out: nothing is redacted. */
+  readonly redactHooks?: readonly string[]
+  readonly redactAttributes?: readonly string[]
   readonly statistics: readonly (StatisticGroup | 'all')[]
   readonly verdictRules: readonly (VerdictRule | 'all')[]
   readonly baselines: BaselineBook
   readonly location: StoreLocation
   readonly fsync: boolean
+  /** Bytes that may wait for upload; left out: `uploadLimits.queueBytesMax`. */
+  readonly queueBytesMax?: number
   /** Left out: every row is stored as it is. */
   readonly codecs?: readonly string[]
   readonly host: string

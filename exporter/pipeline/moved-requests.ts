@@ -24,8 +24,8 @@ export function createMovedRequests(
   options: Options,
   onEvent: (event: DrainEvent) => void,
 ): MovedRequests {
-  const { location, fsync, host, flushMillis } = options
-  const sink = createTensorSink({ location, fsync })
+  const { host, flushMillis } = options
+  const sink = createTensorSink(options)
   // The name of the files; their rows name the producers of the requests.
   const writer: ProducerInfo = { segment: 'contexts', boot: String(process.pid), host, pid: 0 }
   let files: readonly string[] = []

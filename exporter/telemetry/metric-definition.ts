@@ -7,6 +7,7 @@ import { hooks } from '../../collector/hooks.gen.ts'
 import type { BaselineUnused } from '../../collector/index.ts'
 import { lossReasons } from '../../collector/layout.gen.ts'
 import { contextFaults, traceOrigins, verdicts } from '../../collector/records.ts'
+import { uploadFailures } from '../store/upload-failure.ts'
 
 export type MetricKind = 'histogram' | 'counter' | 'up_down_counter' | 'gauge'
 
@@ -117,8 +118,14 @@ export const metricAttributes = {
   },
   'error.type': {
     type: 'string',
-    help: 'why something was lost, or not taken, or not used',
-    values: [...captureLosses, ...deliveryLosses, ...contextFaults, ...baselineReasons],
+    help: 'why something was lost, not taken, not used, or failed',
+    values: [
+      ...captureLosses,
+      ...deliveryLosses,
+      ...contextFaults,
+      ...baselineReasons,
+      ...uploadFailures,
+    ],
   },
 } as const satisfies Record<string, AttributeDefinition>
 

@@ -14,6 +14,7 @@ import {
   type ModelPoints,
   traceOrigins,
 } from '../../collector/records.ts'
+import { uploadFailures } from '../store/upload-failure.ts'
 import { captureLosses, type MetricAttribute, type MetricDefinition } from './metric-definition.ts'
 import type {
   LossPoint,
@@ -21,6 +22,7 @@ import type {
   RemovedPoints,
   RequestCount,
   SegmentPoints,
+  UploadPoints,
 } from './metric-points.ts'
 import type { ExemplarFilter } from './metric-settings.ts'
 import { allMetrics, metrics } from './registry.ts'
@@ -102,6 +104,7 @@ export function collectFamilies(
   }
   addRequestsAndStore(emit, snapshot)
   addContexts(emit, snapshot.contexts)
+  addUploads(emit, snapshot.uploads)
   addRemoved(emit, snapshot.removed)
   const { startedAtMicros, takenAtMicros } = exports
   addExports((definition, attributes, value) => {
@@ -233,6 +236,18 @@ function addRequestsAndStore(emit: Emit, snapshot: MetricSnapshot): void {
   emit(metrics.storeFailures, {}, snapshot.store.failures)
   emit(metrics.storePendingRows, {}, snapshot.store.pendingRows)
   emit(metrics.storePendingSize, {}, snapshot.store.pendingBytes)
+}
+
+function addUploads(emit: Emit, uploads: UploadPoints | undefined): void {
+  if (uploads === undefined) return
+  emit(metrics.storeUploadFiles, {}, uploads.files)
+  emit(metrics.storeUploadIo, {}, uploads.bytes)
+  for (const reason of uploadFailures) {
+    emit(metrics.storeUploadFailures, { 'error.type': reason }, uploads.failures[reason] ?? 0)
+  }
+  emit(metrics.storeUploadPendingFiles, {}, uploads.waitingFiles)
+  emit(metrics.storeUploadPendingSize, {}, uploads.waitingBytes)
+  emit(metrics.storeUploadPendingLimit, {}, uploads.waitingBytesMax)
 }
 
 function addRemoved(emit: Emit, removed: RemovedPoints | undefined): void {

@@ -9,6 +9,7 @@
 
 import type { ContextCounts, UnusedBaselines } from '../../collector/index.ts'
 import type { CompletenessState, ModelPoints, Verdict } from '../../collector/records.ts'
+import type { UploadFailure } from '../store/upload-failure.ts'
 import type { removalReasons } from './metric-definition.ts'
 
 /** Names of `ring2_loss`, in lower case; they become `error.type`. */
@@ -74,6 +75,16 @@ export interface StorePoints {
   readonly pendingBytes: number
 }
 
+/** What was sent to a bucket, and what waits for it. */
+export interface UploadPoints {
+  readonly files: number
+  readonly bytes: number
+  readonly failures: Readonly<Partial<Record<UploadFailure, number>>>
+  readonly waitingFiles: number
+  readonly waitingBytes: number
+  readonly waitingBytesMax: number
+}
+
 /** Files that retention has removed, by reason. */
 export type RemovedPoints = Readonly<
   Record<(typeof removalReasons)[number], { readonly files: number; readonly bytes: number }>
@@ -92,6 +103,8 @@ export interface MetricSnapshot {
   readonly activeRequests: number
   readonly contexts: ContextCounts
   readonly store: StorePoints
+  /** Left out where the store is no bucket. */
+  readonly uploads?: UploadPoints
   /** Left out where retention does not run. */
   readonly removed?: RemovedPoints
 }

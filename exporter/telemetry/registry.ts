@@ -7,6 +7,7 @@
  */
 
 import { contextFaults } from '../../collector/records.ts'
+import { uploadFailures } from '../store/upload-failure.ts'
 import {
   baselineReasons,
   captureLosses,
@@ -230,6 +231,49 @@ export const metrics = {
     'By',
     [],
     'Payload bytes that wait to be written.',
+  ),
+  storeUploadFiles: plain(
+    'ring2.store.upload.files',
+    'counter',
+    '{file}',
+    [],
+    'Files that the bucket has taken and confirmed.',
+  ),
+  storeUploadIo: plain(
+    'ring2.store.upload.io',
+    'counter',
+    'By',
+    [],
+    'Bytes of the files that the bucket has taken.',
+  ),
+  storeUploadFailures: plain(
+    'ring2.store.upload.failures',
+    'counter',
+    '{failure}',
+    ['error.type'],
+    'Uploads that failed, by reason; the file waits and is sent again.',
+    { 'error.type': uploadFailures },
+  ),
+  storeUploadPendingFiles: plain(
+    'ring2.store.upload.pending.files',
+    'up_down_counter',
+    '{file}',
+    [],
+    'Files that wait for their upload.',
+  ),
+  storeUploadPendingSize: plain(
+    'ring2.store.upload.pending.size',
+    'up_down_counter',
+    'By',
+    [],
+    'Bytes of the files that wait for their upload.',
+  ),
+  storeUploadPendingLimit: plain(
+    'ring2.store.upload.pending.limit',
+    'up_down_counter',
+    'By',
+    [],
+    'Bytes that may wait for their upload; beyond it the rings fill.',
   ),
   exportSpans: plain(
     'ring2.export.spans',

@@ -176,6 +176,15 @@ export function snapshotOf(histograms: readonly HistogramPoint[]): MetricSnapsho
       pendingRows: 2,
       pendingBytes: 3456,
     },
+    uploads: {
+      files: 3,
+      bytes: 90_000,
+      failures: { throttled: 2 },
+      waitingFiles: 1,
+      waitingBytes: 30_000,
+      waitingBytesMax: 1_000_000,
+    },
+    removed: { age: { files: 2, bytes: 5000 }, size: { files: 1, bytes: 2000 } },
   }
 }
 
