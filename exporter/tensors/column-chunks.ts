@@ -16,12 +16,7 @@ import {
   pageBounds,
   type ValueBounds,
 } from './column-bounds.ts'
-import {
-  type ColumnValues,
-  type DictionaryValues,
-  gatherColumn,
-  gatherLists,
-} from './column-values.ts'
+import type { ColumnValues, DictionaryValues, GatheredColumn } from './column-values.ts'
 import type { GatherWriter } from './gather-writer.ts'
 import { encodings, writeDataPageHeader, writeDictionaryPageHeader } from './page-headers.ts'
 import type { PageBoundsList, PageLocation } from './page-index.ts'
@@ -41,7 +36,6 @@ export interface ChunkOptions {
   readonly path: readonly string[]
   readonly leaf: SchemaElement
   readonly pageRows: number
-  readonly numberDictionaries: boolean
   /** Where a page is put together; its content is lost. */
   readonly scratch: ByteWriter
 }
@@ -54,24 +48,21 @@ interface Range {
 export function writeColumnChunk<Row>(
   writer: GatherWriter,
   column: Column<Row>,
-  rows: readonly Row[],
+  { elements, lengths }: GatheredColumn,
   options: ChunkOptions,
 ): WrittenChunk {
-  const { scratch, leaf, numberDictionaries } = options
-  const { elements, lengths } =
-    column.type === 'int64_list'
-      ? gatherLists(column, rows, numberDictionaries)
-      : { elements: gatherColumn(column, rows, numberDictionaries), lengths: null }
+  const { scratch, leaf } = options
+  const rows = lengths?.length ?? elements.count
   const start = writer.offset
   if (hasDictionary(elements)) writeDictionary(writer, column.type, elements, scratch)
   const dataStart = writer.offset
   const pages: PageLocation[] = []
   const bounds: ValueBounds[] = []
-  const pageRows = lengths === null && isConstant(elements) ? rows.length : options.pageRows
+  const pageRows = lengths === null && isConstant(elements) ? rows : options.pageRows
   let levels = 0
   let first = 0
-  for (let firstRow = 0; firstRow < rows.length; firstRow += pageRows) {
-    const lastRow = Math.min(rows.length, firstRow + pageRows)
+  for (let firstRow = 0; firstRow < rows; firstRow += pageRows) {
+    const lastRow = Math.min(rows, firstRow + pageRows)
     const lists = lengths?.subarray(firstRow, lastRow) ?? null
     const count = lists?.reduce((sum, length) => sum + length, 0) ?? lastRow - firstRow
     const range = { start: first, end: first + count }

@@ -6,7 +6,7 @@
  * happens where it changes and not for every row. Not here: pages and bytes (column-chunks.ts).
  */
 
-import type { Column, ColumnValue } from './schema.ts'
+import type { Column } from './schema.ts'
 
 /** A code is one byte, which every reader gets right. */
 const ENTRIES_MAX = 256
@@ -43,69 +43,106 @@ export interface TextValues extends Common {
 
 export type ColumnValues = DictionaryValues | NumberValues | TextValues
 
-/** @param numberDictionaries false writes every number itself, for readers that want that. */
+/** Takes the rows of a row group in order, some at a time, and then tells their values. */
+export interface ColumnGather<Row> {
+  add(rows: readonly Row[], start: number, end: number): void
+  finish(): GatheredColumn
+}
+
+export interface GatheredColumn {
+  readonly elements: ColumnValues
+  /** Elements of each row's list; null where rows are single values. */
+  readonly lengths: Uint32Array | null
+}
+
+/**
+ * @param count rows of the row group.
+ * @param numberDictionaries false writes every number itself, for readers that want that.
+ */
 export function gatherColumn<Row>(
   column: Column<Row>,
-  rows: readonly Row[],
+  count: number,
   numberDictionaries: boolean,
-): ColumnValues {
-  if (column.type === 'string') return gatherTexts(column, rows)
-  const numbers = gatherNumbers(column, rows)
-  return numberDictionaries && column.type !== 'double' ? withDictionary(numbers) : numbers
+): ColumnGather<Row> {
+  switch (column.type) {
+    case 'string':
+      return gatherTexts(column, count)
+    case 'int64_list':
+      return gatherLists(column, count, numberDictionaries)
+    case 'double':
+      return gatherNumbers(column, count, false)
+    default:
+      return gatherNumbers(column, count, numberDictionaries)
+  }
 }
 
-/** The elements of all lists behind one another, and how many each row has. */
-export function gatherLists<Row>(
-  column: Column<Row>,
-  rows: readonly Row[],
-  numberDictionaries: boolean,
-): { readonly elements: ColumnValues; readonly lengths: Uint32Array } {
-  const lengths = new Uint32Array(rows.length)
+function gatherLists<Row>(
+  { name, value }: Column<Row>,
+  count: number,
+  dictionary: boolean,
+): ColumnGather<Row> {
+  const lengths = new Uint32Array(count)
   const flat: number[] = []
-  for (let index = 0; index < rows.length; index += 1) {
-    const list = column.value(rows[index] as Row)
-    if (typeof list !== 'object' || list === null) throw unfit(column.name, 'a list', list)
-    lengths[index] = list.length
-    for (let axis = 0; axis < list.length; axis += 1) flat.push(integer(column.name, list[axis]))
+  return {
+    add(rows, start, end) {
+      for (let index = start; index < end; index += 1) {
+        const list = value(rows[index] as Row)
+        if (typeof list !== 'object' || list === null) throw unfit(name, 'a list', list)
+        lengths[index] = list.length
+        for (let axis = 0; axis < list.length; axis += 1) {
+          const size = list[axis]
+          if (!Number.isInteger(size)) throw unfit(name, 'integers', size)
+          flat.push(size as number)
+        }
+      }
+    },
+    finish() {
+      const values = Float64Array.from(flat)
+      const numbers = { kind: 'numbers', values, count: flat.length, nulls: 0 } as const
+      return { elements: dictionary ? withDictionary(numbers, 1) : numbers, lengths }
+    },
   }
-  const numbers: NumberValues = {
-    kind: 'numbers',
-    values: Float64Array.from(flat),
-    count: flat.length,
-    nulls: 0,
-  }
-  return { elements: numberDictionaries ? withDictionary(numbers, 1) : numbers, lengths }
 }
 
-function gatherNumbers<Row>(column: Column<Row>, rows: readonly Row[]): NumberValues {
-  const { name, nullable, value } = column
-  const whole = column.type !== 'double'
-  const count = rows.length
+function gatherNumbers<Row>(
+  { name, nullable, value, type }: Column<Row>,
+  count: number,
+  dictionary: boolean,
+): ColumnGather<Row> {
+  const whole = type !== 'double'
   const values = new Float64Array(count)
   const defined = nullable ? new Uint8Array(count) : undefined
   let nulls = 0
-  for (let index = 0; index < count; index += 1) {
-    const one = value(rows[index] as Row)
-    if (one === null && defined !== undefined) {
-      nulls += 1
-      continue
-    }
-    if (typeof one !== 'number' || (whole && !Number.isInteger(one))) {
-      throw unfit(name, whole ? 'an integer' : 'a number', one)
-    }
-    values[index] = one
-    if (defined !== undefined) defined[index] = 1
+  return {
+    add(rows, start, end) {
+      for (let index = start; index < end; index += 1) {
+        const one = value(rows[index] as Row)
+        if (one === null && defined !== undefined) {
+          nulls += 1
+          continue
+        }
+        if (typeof one !== 'number' || (whole && !Number.isInteger(one))) {
+          throw unfit(name, whole ? 'an integer' : 'a number', one)
+        }
+        values[index] = one
+        if (defined !== undefined) defined[index] = 1
+      }
+    },
+    finish() {
+      const common = { kind: 'numbers', values, count, nulls } as const
+      const numbers = nulls === 0 || defined === undefined ? common : { ...common, defined }
+      const elements = dictionary ? withDictionary(numbers, RUN_ROWS_MIN) : numbers
+      return { elements, lengths: null }
+    },
   }
-  const common = { kind: 'numbers', values, count, nulls } as const
-  return nulls === 0 || defined === undefined ? common : { ...common, defined }
 }
 
 /** The same values as codes where that is shorter. */
-function withDictionary(numbers: NumberValues, runRowsMin = RUN_ROWS_MIN): ColumnValues {
+function withDictionary(numbers: NumberValues, runRowsMin: number): ColumnValues {
   const { values, count, defined } = numbers
   const codes = new Uint8Array(count)
   const codeOf = new Map<number, number>()
-  const changesMax = count / runRowsMin
+  const changesMax = Math.max(1, count / runRowsMin)
   let changes = 0
   let previous = Number.NaN
   let code = 0
@@ -117,61 +154,69 @@ function withDictionary(numbers: NumberValues, runRowsMin = RUN_ROWS_MIN): Colum
       changes += 1
       code = codeOf.get(value) ?? codeOf.size
       codeOf.set(value, code)
-      if (codeOf.size > ENTRIES_MAX || changes > Math.max(1, changesMax)) return numbers
+      if (codeOf.size > ENTRIES_MAX || changes > changesMax) return numbers
     }
     codes[index] = code
   }
   return { ...numbers, kind: 'dictionary', codes, entries: [...codeOf.keys()] }
 }
 
-function gatherTexts<Row>(column: Column<Row>, rows: readonly Row[]): ColumnValues {
-  const { name, nullable, value } = column
-  const count = rows.length
+function gatherTexts<Row>(
+  { name, nullable, value }: Column<Row>,
+  count: number,
+): ColumnGather<Row> {
   const codes = new Uint8Array(count)
   const defined = nullable ? new Uint8Array(count) : undefined
   const codeOf = new Map<string, number>()
+  // The values themselves, once there are too many for a dictionary.
+  let plain: string[] | null = null
   let nulls = 0
   let previous: string | null = null
   let code = 0
-  for (let index = 0; index < count; index += 1) {
-    const one = value(rows[index] as Row)
-    if (one === null && defined !== undefined) {
-      nulls += 1
-      continue
+
+  function take(index: number, text: string): void {
+    if (plain !== null) {
+      plain[index] = text
+      return
     }
-    if (typeof one !== 'string') throw unfit(name, 'text', one)
-    if (defined !== undefined) defined[index] = 1
-    if (one !== previous) {
-      previous = one
-      code = codeOf.get(one) ?? codeOf.size
-      codeOf.set(one, code)
-      if (codeOf.size > ENTRIES_MAX) return plainTexts(column, rows)
+    if (text !== previous) {
+      previous = text
+      code = codeOf.get(text) ?? codeOf.size
+      codeOf.set(text, code)
     }
-    codes[index] = code
+    if (codeOf.size <= ENTRIES_MAX) codes[index] = code
+    else {
+      const entries = [...codeOf.keys()]
+      plain = Array.from({ length: count }, (_, row) => entries[codes[row] as number] ?? '')
+      plain[index] = text
+    }
   }
-  const common = { kind: 'dictionary', codes, entries: [...codeOf.keys()], count, nulls } as const
-  return nulls === 0 || defined === undefined ? common : { ...common, defined }
+
+  return {
+    add(rows, start, end) {
+      for (let index = start; index < end; index += 1) {
+        const one = value(rows[index] as Row)
+        if (one === null && defined !== undefined) {
+          nulls += 1
+          continue
+        }
+        if (typeof one !== 'string') throw unfit(name, 'text', one)
+        if (defined !== undefined) defined[index] = 1
+        take(index, one)
+      }
+    },
+    finish() {
+      const some = nulls === 0 || defined === undefined ? {} : { defined }
+      const common = { count, nulls, ...some }
+      const elements: ColumnValues =
+        plain === null
+          ? { kind: 'dictionary', codes, entries: [...codeOf.keys()], ...common }
+          : { kind: 'texts', values: plain, ...common }
+      return { elements, lengths: null }
+    },
+  }
 }
 
-function plainTexts<Row>({ name, value, nullable }: Column<Row>, rows: readonly Row[]): TextValues {
-  const defined = new Uint8Array(rows.length)
-  const values = rows.map((row, index) => {
-    const one = value(row)
-    if (one === null && nullable) return ''
-    if (typeof one !== 'string') throw unfit(name, 'text', one)
-    defined[index] = 1
-    return one
-  })
-  const nulls = defined.reduce((sum, one) => sum - one, rows.length)
-  const common = { kind: 'texts', values, count: rows.length, nulls } as const
-  return nulls === 0 ? common : { ...common, defined }
-}
-
-function integer(name: string, value: unknown): number {
-  if (Number.isInteger(value)) return value as number
-  throw unfit(name, 'integers', value)
-}
-
-function unfit(name: string, expected: string, value: ColumnValue | unknown): TypeError {
+function unfit(name: string, expected: string, value: unknown): TypeError {
   return new TypeError(`column ${name} needs ${expected}; got ${typeof value} ${String(value)}`)
 }

@@ -19,6 +19,7 @@ import { writeMetadata } from 'hyparquet-writer/src/metadata.js'
 import { schemaPathResolver } from 'hyparquet-writer/src/schema.js'
 import { parquetLimits } from '../limits.ts'
 import { type WrittenChunk, writeColumnChunk } from './column-chunks.ts'
+import { gatherColumn } from './column-values.ts'
 import { createGatherWriter, type GatherWriter } from './gather-writer.ts'
 import { writeColumnIndex, writeOffsetIndex } from './page-index.ts'
 import { writePayloadChunk } from './payload-pages.ts'
@@ -77,13 +78,8 @@ function writeAll<Row>(fd: number, options: ParquetFileOptions<Row>): WrittenFil
       : groups.map((group) => writePayloadChunk(writer, payload.name, group.map(payload.value)))
   const tail_start = writer.offset
   const schema = schemaElements(columns, payload)
-  const write = chunkWriter(writer, schema, options)
-  const chunks = groups.map((group, index) => {
-    const data = payloads[index]
-    const bytes = data === undefined ? 0 : Number(data.chunk.meta_data?.total_compressed_size)
-    const small = columns.map((column) => write(column, group, bytes))
-    return data === undefined ? small : [data, ...small]
-  })
+  const write = groupWriter(writer, schema, options)
+  const chunks = groups.map((group, index) => write(group, payloads[index] ?? null))
   writeIndexes(writer, chunks.flat())
   const footer: FileMetaData = {
     // Nothing here is of version 2, which some readers refuse.
@@ -101,30 +97,38 @@ function writeAll<Row>(fd: number, options: ParquetFileOptions<Row>): WrittenFil
   return { bytes: writer.offset, tail_start }
 }
 
-type WriteColumn<Row> = (
-  column: Column<Row>,
-  rows: readonly Row[],
-  payloadBytes: number,
-) => WrittenChunk
+type WriteGroup<Row> = (rows: readonly Row[], payload: WrittenChunk | null) => WrittenChunk[]
 
-function chunkWriter<Row>(
+/** Writes all columns of a row group but the payload, and returns the chunks of all. */
+function groupWriter<Row>(
   writer: GatherWriter,
   schema: SchemaElement[],
-  { numberDictionaries = true }: ParquetFileOptions<Row>,
-): WriteColumn<Row> {
+  { columns, numberDictionaries = true }: ParquetFileOptions<Row>,
+): WriteGroup<Row> {
   const scratch = new ByteWriter(parquetLimits.gatherChunkBytes)
   const leafOf = leafResolver(schema)
-  return (column, rows, payloadBytes) => {
-    const path = leafOf(column.name).map(({ element }) => element)
-    const leaf = path.at(-1)
-    if (leaf === undefined) throw new Error(`column ${column.name} is not in the schema`)
-    return writeColumnChunk(writer, column, rows, {
-      path: path.slice(1).map(({ name }) => name),
-      leaf,
-      pageRows: pageRows(rows.length, payloadBytes),
-      numberDictionaries,
-      scratch,
+  return (rows, payload) => {
+    const payloadBytes = Number(payload?.chunk.meta_data?.total_compressed_size ?? 0n)
+    const gathers = columns.map((column) => gatherColumn(column, rows.length, numberDictionaries))
+    // Some rows at a time for all columns, while they are in the cache.
+    for (let start = 0; start < rows.length; start += parquetLimits.gatherRows) {
+      const end = Math.min(rows.length, start + parquetLimits.gatherRows)
+      for (const gather of gathers) gather.add(rows, start, end)
+    }
+    const written = columns.map((column, index) => {
+      const path = leafOf(column.name).map(({ element }) => element)
+      const [leaf, gathered] = [path.at(-1), gathers[index]?.finish()]
+      if (leaf === undefined || gathered === undefined) {
+        throw new Error(`column ${column.name} is not in the schema`)
+      }
+      return writeColumnChunk(writer, column, gathered, {
+        path: path.slice(1).map(({ name }) => name),
+        leaf,
+        pageRows: pageRows(rows.length, payloadBytes),
+        scratch,
+      })
     })
+    return payload === null ? written : [payload, ...written]
   }
 }
 

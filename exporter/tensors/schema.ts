@@ -30,9 +30,16 @@ export interface PayloadColumn<Row> {
   readonly value: (row: Row) => Uint8Array
 }
 
+/** Rows share their producer, so its label is made once and not once for each row. */
+const producerLabels = new WeakMap<ProducerInfo, string>()
+
 /** `<segment>-<boot>`: one life of one producer. */
 export function producerLabel(producer: ProducerInfo): string {
-  return `${producer.segment}-${producer.boot}`
+  const known = producerLabels.get(producer)
+  if (known !== undefined) return known
+  const label = `${producer.segment}-${producer.boot}`
+  producerLabels.set(producer, label)
+  return label
 }
 
 function text<Row>(name: string, value: (row: Row) => string): Column<Row> {
