@@ -22,11 +22,14 @@ import { hooks } from './hooks.gen.ts'
 import { constants, drainResult, segmentInfo } from './layout.gen.ts'
 import { collectorLimits } from './limits.ts'
 import { createTrack, openConsumer } from './native.ts'
-import type { Outcome, ProducerInfo } from './records.ts'
+import { type Outcome, type ProducerInfo, REDACTED_ENCODING } from './records.ts'
+import { redactedStatistics } from './redaction.ts'
 import { foldRequest } from './request-samples.ts'
 import { type ActiveRequest, createRegistry } from './requests.ts'
 import { decodeSegmentInfo, producerName, readSegmentInfo, type SegmentInfo } from './segments.ts'
 import { words } from './words.ts'
+
+const withoutPayload = { encoding: REDACTED_ENCODING, crc32c: 0, data: new Uint8Array(0) } as const
 
 /** Takes a segment and goes on where the last exporter stopped. */
 export function openDrain(options: DrainOptions): SegmentDrain {
@@ -192,8 +195,10 @@ export function openDrain(options: DrainOptions): SegmentDrain {
 
   function deliver(index: number, request: ActiveRequest): void {
     const stored = slices.action(index) === constants.actionTensor
-    const statistics = slices.statistics(index)
     const hook = slices.hook(index)
+    const hidden = options.redacted?.has(hook) === true
+    const measured = slices.statistics(index)
+    const statistics = hidden ? redactedStatistics(slices.dtype(index), measured) : measured
     const layer = slices.layer(index)
     const phase = slices.phase(index)
     const tokenStart = slices.tokenStart(index)
@@ -212,7 +217,7 @@ export function openDrain(options: DrainOptions): SegmentDrain {
       nan,
       posInf,
       negInf,
-      storedBytes: stored ? slices.payloadBytes(index) : null,
+      storedBytes: stored ? (hidden ? 0 : slices.payloadBytes(index)) : null,
       capturedAtMicros,
     })
     if (!stored) return
@@ -233,8 +238,8 @@ export function openDrain(options: DrainOptions): SegmentDrain {
       shape: slices.shape(index),
       statistics,
       nonfinite: nan + posInf + negInf,
-      crc32c: slices.crc32c(index),
-      data: elements(index),
+      // A checksum of few elements gives them away too.
+      ...(hidden ? withoutPayload : { crc32c: slices.crc32c(index), data: elements(index) }),
     })
   }
 

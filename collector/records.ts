@@ -165,6 +165,9 @@ export interface SliceStatistics {
   readonly firstTokenRatio?: number
 }
 
+/** Encoding of a row whose payload was left out: it has no bytes, and its checksum is 0. */
+export const REDACTED_ENCODING = 'redacted'
+
 /** One row of the tensor store: one (request, hook, layer, rank, step). */
 export interface TensorRow {
   readonly request: RequestInfo

@@ -2,10 +2,13 @@
  * The segments that one worker drains: found, taken, drained in turn, forgotten when they have ended.
  * A segment that cannot be taken or drained is reported once, left alone, and tried again later.
  */
+
+import { hooks } from '../../collector/hooks.gen.ts'
 import {
   type BaselineBook,
   collectorLimits,
   contextFaults,
+  createAttributeRedaction,
   createContextJoin,
   createFoldBook,
   createSlices,
@@ -60,6 +63,8 @@ interface Held {
 export function createSegmentSet(options: WorkerOptions, events: SegmentSetEvents): SegmentSet {
   const actions = planActions(options)
   const groups = planGroups(options.statistics)
+  const redacted = new Set(namedHooks(options.redactHooks ?? []))
+  const redactRequest = createAttributeRedaction(options.redactAttributes ?? [])
   const folds = createFoldBook()
   const slices = createSlices(options.batchSlices)
   const held = new Map<string, Held>()
@@ -103,7 +108,8 @@ export function createSegmentSet(options: WorkerOptions, events: SegmentSetEvent
         folds,
         slices,
         stateDirectory: options.location.spool,
-        onBegin: contexts.begin,
+        redacted,
+        onBegin: (request, producer) => contexts.begin(redactRequest(request), producer),
         onModel: (model) => requests.know(model.name),
         onEnd(summary) {
           requests.count(summary)
@@ -126,7 +132,7 @@ export function createSegmentSet(options: WorkerOptions, events: SegmentSetEvent
 
   function settle(): void {
     settled = true
-    const sink = createTensorSink({ location: options.location, fsync: options.fsync })
+    const sink = createTensorSink(options)
     settleOrphans({
       stateDirectory: options.location.spool,
       segmentsDirectory: options.segmentsDirectory,
@@ -254,6 +260,11 @@ export function createSegmentSet(options: WorkerOptions, events: SegmentSetEvent
     },
     snapshot,
   }
+}
+
+/** Names of hooks; `all` stands for every one. */
+function namedHooks(names: readonly string[]): readonly string[] {
+  return names.includes('all') ? hooks.map(({ name }) => name) : names
 }
 
 function sum(values: readonly number[]): number {
