@@ -6,6 +6,7 @@ import type { Logger } from 'pino'
 import type { ContextBatch } from '../pipeline/messages.ts'
 import type { Catalog } from '../tensors/catalog.ts'
 import type { TensorReader } from '../tensors/reader.ts'
+import type { TraceFinder } from '../tensors/trace-finder.ts'
 import type { VocabularySource } from '../views/views.ts'
 import type { DeleteTrace } from './deletion.ts'
 
@@ -27,6 +28,8 @@ export interface Health {
 export interface ServerDependencies {
   readonly catalog: Catalog
   readonly reader: TensorReader
+  /** Brings what others stored of a trace into the catalogue; left out, it knows all there is. */
+  readonly findTrace?: TraceFinder['find']
   /** Texts of token ids; left out, views know none. */
   readonly vocabularies?: VocabularySource
   /** The live segments, as JSON. */

@@ -19,6 +19,7 @@ import { deletionRoutes } from './deletion.ts'
 import type { ServerDependencies } from './dependencies.ts'
 import { explorerRoutes } from './explorer.ts'
 import { explorerPageRoutes } from './explorer-page.ts'
+import { findTraces } from './find-trace.ts'
 import { knownError, notFound, sendProblem } from './problem.ts'
 import { healthRoutes, systemRoutes } from './system.ts'
 import { tapOff, tapRoutes } from './tap.ts'
@@ -43,6 +44,7 @@ export async function buildServer(dependencies: ServerDependencies): Promise<Fas
   await app.register(explorerPageRoutes(dependencies))
   await app.register(async (guarded) => {
     if (dependencies.token !== null) await guard(guarded, dependencies.token)
+    if (dependencies.findTrace !== undefined) findTraces(guarded, dependencies.findTrace)
     await guarded.register(traceRoutes(dependencies))
     await guarded.register(tensorRoutes(dependencies))
     await guarded.register(explorerRoutes(dependencies))

@@ -1,8 +1,12 @@
 /** `ring2-exporter catalog rebuild`: the catalogue again, from the Parquet files alone. */
 import type { Command } from 'commander'
+import type { StoreLocation } from '../store/location.ts'
+import type { ObjectStore } from '../store/object-store.ts'
 import { openStore } from '../store/open-store.ts'
+import { openCatalogOf } from '../tensors/catalog.ts'
 import { storeLocation } from '../tensors/open.ts'
 import { rebuildCatalog } from '../tensors/rebuild.ts'
+import { rebuildIndexes } from '../tensors/trace-rebuild.ts'
 import { type ConfigOptions, configFrom, withConfig } from './config-option.ts'
 import { exitCodes, print, printJson, tell } from './outcome.ts'
 
@@ -22,14 +26,29 @@ export function catalogCommand(command: Command): void {
 
 async function rebuild(options: RebuildOptions): Promise<number> {
   const location = storeLocation(configFrom(options).config)
-  const { store } = await openStore(location)
+  const { store, bucket } = await openStore(location)
   const terminal = process.stderr.isTTY === true
   const report = await rebuildCatalog(store, location.catalog, (done, total) => {
     if (terminal) process.stderr.write(`\r${done} of ${total} files`)
   })
   if (terminal) tell('')
-  if (options.json === true) printJson(report)
+  const indexes = bucket === null ? null : await writeIndexes(location, bucket)
+  if (options.json === true) printJson({ ...report, indexes })
   else print(`${report.files} files, ${report.rows} rows`)
   for (const { key, error } of report.damaged) tell(`passed over ${key}: ${error.message}`)
-  return report.damaged.length > 0 ? exitCodes.incomplete : exitCodes.done
+  for (const error of indexes?.errors ?? []) tell(`trace indexes: ${error.message}`)
+  if (indexes !== null && indexes.due > 0)
+    tell(`${indexes.due} trace indexes are still to be written`)
+  const whole = report.damaged.length === 0 && (indexes?.errors.length ?? 0) === 0
+  return whole ? exitCodes.done : exitCodes.incomplete
+}
+
+/** By these a trace of the bucket is found from other machines. */
+async function writeIndexes(location: StoreLocation, bucket: ObjectStore) {
+  const catalog = openCatalogOf(location)
+  try {
+    return await rebuildIndexes(catalog, bucket, location.queue)
+  } finally {
+    catalog.close()
+  }
 }

@@ -4,7 +4,7 @@ import { hooks } from '../../collector/index.ts'
 import { Ring2Error } from '../errors.ts'
 import type { Catalog } from '../tensors/catalog.ts'
 import { type TensorFormat, tensorFormats } from '../tensors/formats.ts'
-import { openTensors } from '../tensors/open.ts'
+import { openTrace } from '../tensors/open.ts'
 import type { OpenedTensor } from '../tensors/reader.ts'
 import {
   parseHeads,
@@ -25,7 +25,7 @@ import {
   showProgress,
   writeOutput,
 } from './fetch-output.ts'
-import { exitCodes, print, printJson, tell } from './outcome.ts'
+import { exitCodes, print, printJson, tell, tellLocalOnly } from './outcome.ts'
 
 interface FetchOptions extends ConfigOptions, OutputOptions {
   readonly hook?: string
@@ -79,7 +79,7 @@ async function fetchTensors(given: string, options: FetchOptions): Promise<numbe
   const traceId = parseTraceId(given)
   const format = outputFormat(options)
   const { config } = configFrom(options)
-  const { catalog, reader } = await openTensors(config)
+  const { catalog, reader } = await openTrace(config, traceId, tellLocalOnly)
   try {
     const queries = plan(catalog, traceId, options)
     checkOutputCount(options.output, queries.length)

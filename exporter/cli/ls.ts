@@ -5,11 +5,11 @@ import { requestView, traceView } from '../api/views.ts'
 import { Ring2Error } from '../errors.ts'
 import { catalogLimits } from '../limits.ts'
 import type { CatalogRequest } from '../tensors/catalog-list.ts'
-import { openTensors } from '../tensors/open.ts'
+import { openTensors, openTrace } from '../tensors/open.ts'
 import { parseLimit, parseSince, parseTraceId, parseVerdict } from '../tensors/selection.ts'
 import { type ConfigOptions, configFrom, withConfig } from './config-option.ts'
 import { heldOf, heldTable, verdictLines } from './ls-trace.ts'
-import { exitCodes, print, printJson, tell } from './outcome.ts'
+import { exitCodes, print, printJson, tell, tellLocalOnly } from './outcome.ts'
 import { bytesText, styles, table } from './table.ts'
 
 interface LsOptions extends ConfigOptions {
@@ -52,7 +52,11 @@ async function ls(traceId: string | undefined, options: LsOptions): Promise<numb
   const limit = parseLimit(options.limit ?? String(catalogLimits.pageRowsDefault))
   const { catalog } = await openTensors(config)
   const page = catalog.list({ ...filter, limit })
+  const own = !catalog.isEmpty()
   catalog.close()
+  if (!own && config.store.url.startsWith('s3://')) {
+    tell('only traces that were fetched here are listed; `catalog rebuild` reads the whole bucket')
+  }
   if (options.json === true) {
     const traces = page.requests.map(requestView)
     // Nothing found may be another store than was meant, so it is named.
@@ -75,7 +79,7 @@ async function lsTrace(given: string, options: LsOptions): Promise<number> {
     })
   }
   const { config } = configFrom(options)
-  const { catalog } = await openTensors(config)
+  const { catalog } = await openTrace(config, traceId, tellLocalOnly)
   try {
     const held = heldOf(catalog, traceId)
     if (options.json === true) {

@@ -1,5 +1,5 @@
 /** What every command shares: exit codes, output, and how an error is shown to a person. */
-import { asRing2Error, systemCode } from '../errors.ts'
+import { asRing2Error, type Ring2Error, systemCode } from '../errors.ts'
 import { jsonText } from './json-text.ts'
 import { inShellWords } from './shell-words.ts'
 
@@ -25,6 +25,11 @@ export function printJson(document: unknown): void {
 /** For people, on standard error. */
 export function tell(text: string): void {
   process.stderr.write(`${text}\n`)
+}
+
+/** An answer that is right as far as it goes, and may lack what another exporter stored. */
+export function tellLocalOnly(problem: Ring2Error): void {
+  tell(`this may not be all there is: ${problem.message}`)
 }
 
 let readerGone = false

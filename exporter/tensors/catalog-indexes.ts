@@ -71,11 +71,9 @@ export function noteAllDue(database: DatabaseSync): void {
     SELECT trace_id, request_id, producer FROM requests`)
 }
 
-/** The next due ones behind `afterId`, in the order in which they became due. */
-export function readDue(database: DatabaseSync, afterId: number, limit: number): DueIndex[] {
-  const rows = database
-    .prepare('SELECT * FROM index_due WHERE id > ? ORDER BY id LIMIT ?')
-    .all(afterId, limit)
+/** The first that are due, in the order in which they became due. */
+export function readDue(database: DatabaseSync, limit: number): DueIndex[] {
+  const rows = database.prepare('SELECT * FROM index_due ORDER BY id LIMIT ?').all(limit)
   return rows.map((row) => ({
     id: integerOf(row, 'id'),
     key: {
@@ -84,6 +82,19 @@ export function readDue(database: DatabaseSync, afterId: number, limit: number):
       producer: textOf(row, 'producer'),
     },
   }))
+}
+
+export function countDue(database: DatabaseSync): number {
+  return Number(database.prepare('SELECT count(*) AS n FROM index_due').get()?.n ?? 0)
+}
+
+/** Puts them behind all others, so that what cannot be written yet holds up nothing. */
+export function postponeDue(database: DatabaseSync, due: readonly DueIndex[]): void {
+  const statement = database.prepare(
+    `INSERT OR REPLACE INTO index_due (trace_id, request_id, producer)
+     SELECT trace_id, request_id, producer FROM index_due WHERE id = ?`,
+  )
+  for (const { id } of due) statement.run(id)
 }
 
 /** Objects of the request that are known, whatever trace they are filed under. */

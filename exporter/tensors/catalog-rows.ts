@@ -88,8 +88,9 @@ export function readFile(database: DatabaseSync, key: string): CatalogFile | nul
   return row === undefined ? null : fileOf(row)
 }
 
+/** What was read of other exporters does not count. */
 export function hasNothing(database: DatabaseSync): boolean {
-  return database.prepare('SELECT 1 FROM files LIMIT 1').get() === undefined
+  return database.prepare('SELECT 1 FROM files WHERE imported = 0 LIMIT 1').get() === undefined
 }
 
 export function readRequests(database: DatabaseSync, traceId: string): CatalogRequest[] {

@@ -16,6 +16,7 @@ import type { RequestSummary } from '../../collector/records.ts'
 import type { StoreLocation } from '../store/location.ts'
 import { catalogError, isDamage, openDatabase } from './catalog-database.ts'
 import {
+  countDue,
   type DueIndex,
   dropImported,
   importIndex,
@@ -23,6 +24,7 @@ import {
   type KnownIndex,
   noteAllDue,
   noteDue,
+  postponeDue,
   readDue,
   readKnown,
   readKnownOfTrace,
@@ -95,7 +97,10 @@ export interface Catalog {
 
 /** What the catalogue knows of trace indexes in a bucket. */
 export interface CatalogIndexes {
-  due(afterId: number, limit: number): DueIndex[]
+  due(limit: number): DueIndex[]
+  dueCount(): number
+  /** Puts them behind all others that are due. */
+  postpone(due: readonly DueIndex[]): void
   /** Every index of what the files hold becomes due, as after a rebuild. */
   allDue(): void
   whole(key: RequestKey): WholeRequest | null
@@ -154,7 +159,9 @@ export function openCatalog(path: string, options: CatalogOptions = {}): Catalog
     vocabulary: (fingerprint) => read((database) => readVocabulary(database, fingerprint)),
     list: (filter) => read((database) => readPage(database, filter)),
     indexes: {
-      due: (afterId, limit) => read((database) => readDue(database, afterId, limit)),
+      due: (limit) => read((database) => readDue(database, limit)),
+      dueCount: () => read(countDue),
+      postpone: (due) => write((database) => postponeDue(database, due)),
       allDue: () => write(noteAllDue),
       whole: (key) => read((database) => readWhole(database, key)),
       settle: (due, keys) => write((database) => settleDue(database, due, keys)),
