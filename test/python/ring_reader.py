@@ -14,7 +14,7 @@ from ring2._catalogue import DTYPES, HOOKS, LOSS_REASONS
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 SLICES_MAX = 4096
 BYTES_MAX = 1 << 40
-KINDS = {1: "MODEL", 2: "REQUEST", 3: "STEP", 4: "TENSOR", 5: "REQUEST_END", 7: "GAP"}
+KINDS = {1: "MODEL", 2: "REQUEST", 3: "STEP", 4: "TENSOR", 5: "REQUEST_END", 7: "GAP", 8: "VOCABULARY"}
 HOOK_NAMES = {hook.id: hook.name for hook in HOOKS}
 DTYPE_NAMES = {number: name for name, number in DTYPES.items()}
 
@@ -111,6 +111,7 @@ class Records(NamedTuple):
     steps: list[Step]
     tensors: list[Tensor]
     gaps: list[dict[str, int]]
+    vocabularies: list[dict[str, Any]]
 
     def tensor(self, hook: str, layer: int = -1, key: int = 1, step: int | None = None) -> Tensor:
         found = [
@@ -169,7 +170,7 @@ class Reader:
 
     def drain(self) -> Records:
         """Takes and releases all there is."""
-        records = Records([], [], [], [], [], [], [])
+        records = Records(*([] for _ in Records._fields))
         result = DrainResult()
         while True:
             self._check(self._library.ring2_drain(
@@ -201,7 +202,8 @@ class Reader:
                 {name: gap.losses[i][0] for name, i in LOSS_REASONS.items() if gap.losses[i][0]}
             )
         else:
-            target = {"MODEL": records.models, "REQUEST": records.requests}.get(kind, records.ends)
+            target = {"MODEL": records.models, "REQUEST": records.requests,
+                      "VOCABULARY": records.vocabularies}.get(kind, records.ends)
             target.append(json.loads(self._body(item)))
 
     def _tensor(self, item: Slice) -> Tensor:

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from . import _models, _native, _requests
+from . import _models, _native, _requests, _vocabulary
 from ._end_tokens import EndTokens
 from ._errors import Ring2Error
 from ._probe import Probe
@@ -74,7 +74,8 @@ def attach(
     model       a Hugging Face causal language model as it is, or any module with HookPoints
     hooks       names, presets, aliases of docs/hooks.md: ``"resid_pre[0,5],pattern[::4],logits"``
     layers      for hooks without brackets: "all", a number, numbers, or text like "::4"
-    tokenizer   only for its end-of-sequence ids, which count outside of ``model.generate``
+    tokenizer   for its end-of-sequence ids, which count outside of ``model.generate``, and for the
+                texts of token ids, which a thread sends
     segment     name of /dev/shm/ring2.<segment>; by default the model's name and the process id
     payload_mb  size of the payload ring in MiB
     when_full   "drop" counts what does not fit; "block" waits up to ``block_timeout_ms`` first
@@ -139,6 +140,7 @@ def _start(
         probe.detach()
         raise
     _requests.attached.append(probe)
+    _vocabulary.start(producer, info, tokenizer)
     return probe
 
 

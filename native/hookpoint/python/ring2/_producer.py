@@ -129,6 +129,17 @@ class Producer:
                 self._handle, LOSS_REASONS["meta_full"], 1, len(data)
             )
 
+    def offer(self, kind: int, body: dict[str, object], room: int) -> bool:
+        """Writes a JSON record if nothing waits and ``room`` records of its size would fit."""
+        data = encode(body)
+        with self._lock:
+            if self._handle is None or not self._flush():
+                return False
+            if not self._native.ring2_python_room(self._handle, room * len(data)):
+                return False
+            written = self._native.ring2_write_json(self._handle, kind, data, len(data))
+            return _native.check(written) == _native.OK
+
     def _write(self, kind: int, data: bytes) -> bool:
         # A refused record is counted as lost by the native side; asking for room first keeps the
         # count honest while the record waits.
