@@ -56,7 +56,7 @@ export async function startService(options: ServiceOptions): Promise<Service> {
   const catalog = openCatalogOf(location)
   const rules = readRules(config)
   const removed = createRemovedCounts()
-  const deletion = { location, store, catalog, fsync: config.store.fsync }
+  const deletion = { location, store, bucket, catalog, fsync: config.store.fsync }
   const running: { pipeline: Pipeline | null; url: string } = { pipeline: null, url: '' }
 
   const { public_url: publicUrl } = config.api

@@ -16,7 +16,7 @@ import { ulid } from 'ulid'
 import type { Outcome } from '../../collector/records.ts'
 import { asRing2Error, Ring2Error } from '../errors.ts'
 import type { StoreLocation } from '../store/location.ts'
-import type { ObjectStore } from '../store/object-store.ts'
+import { type ObjectStore, objectMissing } from '../store/object-store.ts'
 import type { Catalog } from '../tensors/catalog.ts'
 import { type CatalogRemoval, openCatalogRemoval } from '../tensors/catalog-removal.ts'
 import { createParquetSource, type ParquetSource } from '../tensors/parquet-source.ts'
@@ -24,6 +24,7 @@ import { takeLock } from '../tensors/process-lock.ts'
 import { describeFile } from '../tensors/rebuild.ts'
 import { unknownTrace } from '../tensors/series-choice.ts'
 import { findDeletion } from './find.ts'
+import { importTraces, publishIndexes, removeIndexes } from './indexes.ts'
 import {
   deletionFolder,
   type Journal,
@@ -41,6 +42,8 @@ export interface DeletionContext {
   readonly location: StoreLocation
   /** What readers use: a bucket with its queue in front, or the directory. */
   readonly store: ObjectStore
+  /** The bucket itself; null for a directory. */
+  readonly bucket: ObjectStore | null
   readonly catalog: Catalog
   /** Waits for the disk at each rewritten file. */
   readonly fsync: boolean
@@ -189,11 +192,13 @@ async function carryOut(
   }
   // First here: from now on nobody is told of it.
   removal.forget(journal.targets)
-  for (const key of journal.indexes) {
-    await trying(key, async () => must(await context.store.delete(key)))
-  }
   for (const file of journal.files) {
-    if (!file.done) await trying(file.key, () => replaceFile({ context, source, journal, file }))
+    if (file.done) continue
+    await trying(file.key, () => replaceFile({ context, source, removal, journal, file }))
+  }
+  // Last: as long as a file is left, whoever deletes elsewhere finds it too.
+  if (failed.length === 0) {
+    await trying('the trace index', () => removeIndexes(context, removal, journal))
   }
   if (failed.length > 0) throw notFinished(journal, failed)
   // Once more: a catalogue may have been made again from files while they were still there.
@@ -210,13 +215,14 @@ async function carryOut(
 interface Replacement {
   readonly context: DeletionContext
   readonly source: ParquetSource
+  readonly removal: CatalogRemoval
   readonly journal: Journal
   readonly file: JournalFile
 }
 
 /** Each step is noted before the next one, and may be repeated. */
 async function replaceFile(replacement: Replacement): Promise<void> {
-  const { context, source, journal, file } = replacement
+  const { context, source, removal, journal, file } = replacement
   const { store, catalog, location } = context
   const note = () => writeJournal(deletionFolder(location), journal)
   if (!file.published) {
@@ -230,12 +236,21 @@ async function replaceFile(replacement: Replacement): Promise<void> {
     }
     if (!(await publishParts(replacement, note))) return
   }
-  const parts = file.parts ?? []
-  for (const key of parts) {
+  const foreign = removal.isForeign(file.key)
+  for (const key of file.parts ?? []) {
     const bytes = await store.size(key)
-    if (bytes !== null) catalog.add(await describeFile(source, { key, bytes }))
+    if (bytes === null) throw objectMissing(key, 'the store')
+    const description = await describeFile(source, { key, bytes })
+    // Their indexes are written again, and must be known whole for that.
+    if (foreign)
+      await importTraces(
+        context,
+        description.requests.map((one) => one.trace_id),
+      )
+    catalog.add(description)
   }
   catalog.remove(file.key)
+  await publishIndexes(context)
   must(await store.delete(file.key))
   file.done = true
   note()

@@ -3,47 +3,45 @@
  * contexts by their folders, which the model and the day of a request tell.
  */
 
-import type { StoreLocation } from '../store/location.ts'
-import type { ObjectStore } from '../store/object-store.ts'
 import type {
   CatalogRemoval,
   DeletionTarget,
   HeldRequestPlace,
 } from '../tensors/catalog-removal.ts'
 import { partition } from '../tensors/keys.ts'
+import type { DeletionContext } from './delete-trace.ts'
+import { importTraces } from './indexes.ts'
 
 export interface FoundDeletion {
   readonly targets: readonly DeletionTarget[]
   readonly requests: number
-  /** Keys of the trace index. */
-  readonly indexes: readonly string[]
+  /** Ids of all traces that the requests are known by. */
+  readonly traces: readonly string[]
   /** Keys of files that have rows of the targets, or may have. */
   readonly files: readonly string[]
 }
 
-interface Sought {
-  readonly location: StoreLocation
-  readonly store: ObjectStore
-}
-
 /** Null when nothing is known of the trace, or of the request in it. */
 export async function findDeletion(
-  { store }: Sought,
+  context: DeletionContext,
   removal: CatalogRemoval,
   traceId: string,
   requestId: string | null,
 ): Promise<FoundDeletion | null> {
+  await importTraces(context, [traceId])
+  await importTraces(context, removal.traces(removal.targets(traceId, requestId)))
+  // Of those, others may have stored more.
   const targets = removal.targets(traceId, requestId)
   if (targets.length === 0) return null
   const requests = removal.requests(targets)
   const files = new Set(removal.tensorFiles(targets))
   for (const prefix of foldersOf(requests)) {
-    for await (const { key } of store.list(prefix)) files.add(key)
+    for await (const { key } of context.store.list(prefix)) files.add(key)
   }
   return {
     targets,
     requests: requests.length,
-    indexes: removal.indexes(targets),
+    traces: removal.traces(targets),
     files: [...files],
   }
 }

@@ -50,8 +50,8 @@ export interface Journal {
   readonly requestId: string | null
   readonly targets: readonly DeletionTarget[]
   readonly requests: number
-  /** Keys of the trace index in a bucket. */
-  readonly indexes: readonly string[]
+  /** Ids of all traces that its requests are known by. */
+  readonly traces: readonly string[]
   readonly files: JournalFile[]
 }
 

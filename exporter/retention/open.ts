@@ -24,10 +24,10 @@ export async function openDeletion(config: Config): Promise<OpenedDeletion> {
         'Name the store with --store or store.url; `ring2-exporter catalog rebuild` makes the catalogue of a store that has none.',
     })
   }
-  const { store } = await openStore(location)
+  const { store, bucket } = await openStore(location)
   const catalog = openCatalogOf(location)
   return {
-    context: { location, store, catalog, fsync: config.store.fsync },
+    context: { location, store, bucket, catalog, fsync: config.store.fsync },
     close() {
       catalog.close()
       store.close()

@@ -33,6 +33,10 @@ export interface CatalogRemoval {
   requests(targets: readonly DeletionTarget[]): HeldRequestPlace[]
   /** Keys of the tensor files that have rows of them. */
   tensorFiles(targets: readonly DeletionTarget[]): string[]
+  /** Ids of the traces that they are known by: of their rows, and of their callers. */
+  traces(targets: readonly DeletionTarget[]): string[]
+  /** Whether the catalogue knows a file only from another exporter's index. */
+  isForeign(key: string): boolean
   /** Keys of the objects by which they are found in a bucket. */
   indexes(targets: readonly DeletionTarget[]): string[]
   /** Removes every row of them. */
@@ -61,6 +65,8 @@ export function openCatalogRemoval(path: string): CatalogRemoval {
     targets: (traceId, requestId) => guard('read', () => targetsOf(database, traceId, requestId)),
     requests: (targets) => guard('read', () => placesOf(database, targets)),
     tensorFiles: (targets) => guard('read', () => filesOf(database, targets)),
+    traces: (targets) => guard('read', () => tracesOf(database, targets)),
+    isForeign: (key) => guard('read', () => isForeign(database, key)),
     indexes: (targets) => guard('read', () => indexesOf(database, targets)),
     forget: (targets) => guard('write', () => forget(database, targets)),
     compact: () => guard('compact', () => compact(database, path)),
@@ -126,6 +132,22 @@ function filesOf(database: DatabaseSync, targets: readonly DeletionTarget[]): st
       .map((row) => String(row.key))
   })
   return [...new Set(keys)].sort()
+}
+
+function tracesOf(database: DatabaseSync, targets: readonly DeletionTarget[]): string[] {
+  const callers = targets.flatMap((target) => {
+    const { where, values } = condition(target, 'stored_trace_id')
+    const rows = database
+      .prepare(`SELECT DISTINCT trace_id FROM aliases WHERE ${where}`)
+      .all(...values)
+    return rows.map((row) => String(row.trace_id))
+  })
+  return [...new Set([...targets.map((target) => target.traceId), ...callers])]
+}
+
+function isForeign(database: DatabaseSync, key: string): boolean {
+  const row = database.prepare('SELECT imported FROM files WHERE key = ?').get(key)
+  return Number(row?.imported ?? 0) !== 0
 }
 
 function indexesOf(database: DatabaseSync, targets: readonly DeletionTarget[]): string[] {

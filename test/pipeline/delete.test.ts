@@ -42,7 +42,8 @@ function filesWith(bytes: Uint8Array | string): string[] {
   const found: string[] = []
   for (const entry of readdirSync(workspace.root, { recursive: true, encoding: 'utf8' })) {
     const path = join(workspace.root, entry)
-    if (statSync(path).isFile() && readFileSync(path).includes(bytes)) found.push(entry)
+    if (statSync(path).isFile() && readFileSync(path).includes(Buffer.from(bytes)))
+      found.push(entry)
   }
   return found
 }

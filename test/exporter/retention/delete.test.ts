@@ -28,7 +28,7 @@ const requestA = request({ attributes: { who: 'person-to-be-forgotten' } })
 type Fixture = ReturnType<typeof openFixture>
 
 function contextOf({ location, catalog, store }: Fixture): DeletionContext {
-  return { location, catalog, store, fsync: false, settleMillis: 0 }
+  return { location, catalog, store, bucket: null, fsync: false, settleMillis: 0 }
 }
 
 /** Every file under the folder that holds the text. */
