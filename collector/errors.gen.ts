@@ -217,6 +217,12 @@ export const errorTable = {
     text: "The payload was left out when it was stored, by the configuration.",
     action: "Its shape and statistics are there; to store payloads of later requests, take the hook out of capture.redact_hooks.",
   },
+  RING2_E_IMPORT: {
+    id: 125,
+    http: 422,
+    text: "The file cannot be imported.",
+    action: "Name a STRAP-LLM .stream capture, its tokens file with --tokens, and its element type with --dtype.",
+  },
 } as const
 
 export type ErrorCode = keyof typeof errorTable

@@ -7,6 +7,7 @@ import { completionCommand } from './cli/complete.ts'
 import { deleteCommand } from './cli/delete.ts'
 import { demoCommand } from './cli/demo.ts'
 import { fetchCommand } from './cli/fetch.ts'
+import { importCommand } from './cli/import.ts'
 import { lsCommand } from './cli/ls.ts'
 import { exitCodes, showError, surviveClosedOutput } from './cli/outcome.ts'
 import { retentionCommand } from './cli/retention.ts'
@@ -29,6 +30,7 @@ lsCommand(program.command('ls'))
 fetchCommand(program.command('fetch'))
 deleteCommand(program.command('delete'))
 retentionCommand(program.command('retention'))
+importCommand(program.command('import'))
 calibrateCommand(program.command('calibrate'))
 catalogCommand(program.command('catalog'))
 completionCommand(program.command('completion'), program)
