@@ -99,6 +99,7 @@ export function writeCheckpoint(
       closeSync(file)
     }
     renameSync(temporary, path)
+    if (fsync) syncFolder(directory)
     return { status: 'success', value: undefined }
   } catch (cause) {
     removeQuietly(temporary)
@@ -110,6 +111,16 @@ export function writeCheckpoint(
         cause,
       }),
     }
+  }
+}
+
+/** Waits until the disk has the entries of a folder: a rename is one of them. */
+function syncFolder(path: string): void {
+  const folder = openSync(path, 'r')
+  try {
+    fsyncSync(folder)
+  } finally {
+    closeSync(folder)
   }
 }
 

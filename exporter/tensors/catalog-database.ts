@@ -115,13 +115,18 @@ const laterColumns: readonly (readonly [table: string, column: string, type: str
   ['files', 'imported', 'INTEGER NOT NULL DEFAULT 0'],
 ]
 
-/** Opens the database, and creates it with its folder when it is not there. */
-export function openDatabase(path: string): DatabaseSync {
+/**
+ * Opens the database, and creates it with its folder when it is not there.
+ *
+ * @param durable whether each write waits for the disk, so that a power cut takes none of them.
+ */
+export function openDatabase(path: string, durable = false): DatabaseSync {
   let database: DatabaseSync | null = null
   try {
     mkdirSync(dirname(path), { recursive: true })
     database = new DatabaseSync(path, { timeout: catalogLimits.busyMillisMax })
     prepareDatabase(database, path)
+    if (durable) database.exec('PRAGMA synchronous = FULL')
     return database
   } catch (error) {
     database?.close()

@@ -116,11 +116,13 @@ export interface CatalogIndexes {
 export interface CatalogOptions {
   /** Whether ended requests get an index in a bucket; what is added makes theirs due. */
   readonly indexed?: boolean
+  /** Whether what is added outlives a power cut. */
+  readonly durable?: boolean
 }
 
 /** The catalogue of a store: with a bucket, ended requests get their indexes. */
-export function openCatalogOf(location: StoreLocation): Catalog {
-  return openCatalog(location.catalog, { indexed: location.target.kind === 's3' })
+export function openCatalogOf(location: StoreLocation, durable = false): Catalog {
+  return openCatalog(location.catalog, { indexed: location.target.kind === 's3', durable })
 }
 
 /** What a reader of Parquet asks the catalogue, so that it need not ask the store. */
@@ -133,7 +135,7 @@ export function knownFileOf(catalog: Catalog): (key: string) => KnownFile | null
 
 /** Opens the catalogue and creates it when it is not there. */
 export function openCatalog(path: string, options: CatalogOptions = {}): Catalog {
-  const { access, close } = createAccess(path)
+  const { access, close } = createAccess(path, options.durable ?? false)
   const read = <T>(act: (database: DatabaseSync) => T): T => access('read', act)
   const write = (act: (database: DatabaseSync) => void): void =>
     access('write', (database) => transaction(database, () => act(database)))
@@ -180,12 +182,12 @@ export function openCatalog(path: string, options: CatalogOptions = {}): Catalog
 }
 
 /** The open database. A file that took its place, as a rebuild may put there, is opened instead. */
-function createAccess(path: string) {
+function createAccess(path: string, durable: boolean) {
   let open: { database: DatabaseSync; inode: number } | null = openNow()
   let closed = false
 
   function openNow() {
-    return { database: openDatabase(path), inode: inodeOf(path) }
+    return { database: openDatabase(path, durable), inode: inodeOf(path) }
   }
 
   function leave(): void {

@@ -5,7 +5,6 @@
  * when a file becomes visible (tensor-sink.ts, spool.ts).
  */
 
-import { mkdirSync } from 'node:fs'
 import { join } from 'node:path'
 import type { ProducerInfo, RequestSummary, TensorRow } from '../../collector/records.ts'
 import { parquetLimits } from '../limits.ts'
@@ -27,7 +26,7 @@ import {
   tensorColumns,
   tensorPayload,
 } from './schema.ts'
-import { removePrepared, spoolName, writeDescription } from './spool.ts'
+import { makeFolder, removePrepared, spoolName, syncPath, writeDescription } from './spool.ts'
 import {
   describeVocabularies,
   type PendingVocabulary,
@@ -57,12 +56,14 @@ export interface PendingFiles {
 export function writePending(pending: PendingFiles): Map<string, FileDescription> {
   const files = new Map<string, FileDescription>()
   const folder = join(pending.spool, producerSlug(pending.producer))
-  mkdirSync(folder, { recursive: true, mode: 0o750 })
+  makeFolder(folder, pending.fsync, 0o750)
   try {
     writeTensorFiles(pending, files)
     writeRequestFiles(pending, files)
     writeContextFiles(pending, files)
     writeVocabularyFiles(pending, files)
+    // The checkpoint that is written next names these files, so they must outlast it.
+    if (pending.fsync) syncPath(folder)
   } catch (error) {
     removeAttempt(pending.spool, files.keys())
     throw error
@@ -155,7 +156,7 @@ function writeOne(
   const path = join(pending.spool, name)
   try {
     const description = write(key, path)
-    writeDescription(path, description)
+    writeDescription(path, description, pending.fsync)
     files.set(name, description)
   } catch (error) {
     removeAttempt(pending.spool, [name])

@@ -59,8 +59,9 @@ export function parseSpoolName(name: string): SpoolName {
   })
 }
 
-export function writeDescription(path: string, description: FileDescription): void {
-  writeFileSync(path + DESCRIPTION_SUFFIX, JSON.stringify(description), { mode: 0o640 })
+export function writeDescription(path: string, description: FileDescription, fsync: boolean): void {
+  const text = JSON.stringify(description)
+  writeFileSync(path + DESCRIPTION_SUFFIX, text, { mode: 0o640, flush: fsync })
 }
 
 /** The description beside a prepared file; null when it has been published and removed. */
@@ -93,7 +94,7 @@ export function publishedPath(location: StoreLocation, key: string): string {
 /** Moves a prepared file to its place. `absent` when it is neither here nor there. */
 export function moveIntoPlace(from: string, to: string, fsync: boolean): 'moved' | 'absent' {
   if (!existsSync(from)) return existsSync(to) ? 'moved' : 'absent'
-  mkdirSync(dirname(to), { recursive: true })
+  makeFolder(dirname(to), fsync)
   try {
     renameSync(from, to)
   } catch (error) {
@@ -117,7 +118,20 @@ function moveAcross(from: string, to: string, fsync: boolean): void {
   rmSync(from, { force: true })
 }
 
-function syncPath(path: string): void {
+/** Makes a folder and those above it; with `fsync` a power cut does not take them away again. */
+export function makeFolder(folder: string, fsync: boolean, mode = 0o777): void {
+  const first = mkdirSync(folder, { recursive: true, mode })
+  if (!fsync || first === undefined) return
+  // Each folder is an entry of the one above it, up to the first that was there before.
+  const top = dirname(first)
+  for (let above = dirname(folder); above.length >= top.length; above = dirname(above)) {
+    syncPath(above)
+    if (above === top) break
+  }
+}
+
+/** Waits until the disk has a file's bytes, or a folder's entries. */
+export function syncPath(path: string): void {
   const fd = openSync(path, 'r')
   try {
     fsyncSync(fd)

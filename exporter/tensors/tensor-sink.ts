@@ -109,7 +109,7 @@ export function createTensorSink(options: TensorSinkOptions): ClosableTensorSink
   /** Every process that attaches a model sends its vocabulary; it is stored once. */
   function newVocabularies(): PendingVocabulary[] {
     if (vocabularies.length === 0) return []
-    catalog ??= openCatalogOf(location)
+    catalog ??= openCatalogOf(location, fsync)
     const known = catalog
     return vocabularies.filter((one) => isNewPart(known, one))
   }
@@ -127,7 +127,7 @@ export function createTensorSink(options: TensorSinkOptions): ClosableTensorSink
     const from = join(location.spool, name)
     const description = descriptions.get(name) ?? readDescription(from)
     const place = moveIntoPlace(from, publishedPath(location, key), fsync)
-    catalog ??= openCatalogOf(location)
+    catalog ??= openCatalogOf(location, fsync)
     // An uploaded file has left the queue: the catalogue knows it, or the description is still
     // here because a crash came between the two.
     const uploaded = location.target.kind === 's3' && description !== null
