@@ -31,6 +31,7 @@ import { createParquetSource } from './tensors/parquet-source.ts'
 import { createTensorReader } from './tensors/reader.ts'
 import { createTraceFinder } from './tensors/trace-finder.ts'
 import { createTracePublisher } from './tensors/trace-publisher.ts'
+import { createVocabularyReader } from './tensors/vocabularies.ts'
 import { version } from './version.ts'
 
 export interface ServiceOptions {
@@ -108,6 +109,7 @@ export async function startService(options: ServiceOptions): Promise<Service> {
       source: createParquetSource(store, { knownFile: knownFileOf(catalog) }),
       crc32c,
     }),
+    vocabularies: createVocabularyReader(catalog, createParquetSource(store)),
     rings: () => ringsDocument(config.segments.directory, config.segments.names),
     metrics: async (accept) => {
       await running.pipeline?.refresh()

@@ -42,10 +42,11 @@ export async function alternativesView(
   // A prefill's row says which tokens it saw, and holds the logits of the last ones alone.
   const rows = position < 1 ? null : await positionRows(reader, scope, LOGITS, row)
   if (rows === null || rows.size === 0) throw noLogits(scope, position)
+
   const opened = await reader.open(tensorQuery(scope, LOGITS, GLOBAL_LAYER, row))
   const width = opened.plan.shape[1] ?? 0
   const ids = await readTokenIds(reader, scope, { start: position, end: position + 1 })
-  const id = ids.get(position) ?? null
+  const id = ids?.get(position) ?? null
   const text = (one: number) => vocabulary?.text(one) ?? null
   const elements = { dtype: opened.plan.dtype.name, data: await opened.read() }
   const top = await topTokens(elements, width, Math.min(count, width), id)

@@ -42,10 +42,10 @@ export async function readDistributions(
   for (const [position, row] of rows) {
     const token = position + 1
     const known = columnFacts(row, surprisals.get(token) ?? null)
-    // An id that is known has a surprisal, which old rows do not have in a column.
+    if (known !== null) facts.set(token, known)
+    // An id that is known has a surprisal, which not every row of token_ids has in a column.
     const enough = known !== null && (known.surprisal !== null || !ids.has(token))
-    if (enough) facts.set(token, known)
-    else fromPayload.push(position)
+    if (!enough && row.data_bytes > 0) fromPayload.push(position)
   }
   await computeFacts(reader, scope, fromPayload, { rows, ids, facts })
   return facts

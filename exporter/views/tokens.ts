@@ -4,12 +4,13 @@
  */
 
 import type { Phase, RequestSummary } from '../../collector/records.ts'
+import { Ring2Error } from '../errors.ts'
 import type { CatalogSeries } from '../tensors/catalog.ts'
 import type { Dtype } from '../tensors/dtypes.ts'
 import { clip, rangesText, unite } from '../tensors/ranges.ts'
 import type { TensorReader } from '../tensors/reader.ts'
 import type { TensorRecord } from '../tensors/records.ts'
-import { GLOBAL_LAYER, type TokenRange } from '../tensors/selection.ts'
+import { GLOBAL_LAYER, type TensorQuery, type TokenRange } from '../tensors/selection.ts'
 import { readDistributions, type TokenFacts } from './distributions.ts'
 import { shown } from './numbers.ts'
 import { overlaps, seriesOf, tensorQuery, tokenEnd, type ViewScope } from './scope.ts'
@@ -64,7 +65,8 @@ export async function tokensView(
     { length: Math.max(0, page.end - page.start) },
     (_, index) => page.start + index,
   )
-  const ids = await readTokenIds(reader, scope, page)
+  const stored = await readTokenIds(reader, scope, page)
+  const ids = stored ?? new Map<number, number>()
   const facts = await readDistributions(reader, scope, page, ids)
   const phaseOf = await phases(reader, scope)
   const tokens = positions.map((position): TokenView => {
@@ -88,22 +90,23 @@ export async function tokensView(
     total,
     start: query.start,
     vocabulary: vocabulary === null ? 'unknown' : 'known',
-    missing: missingOf(scope, page, tokens, facts, vocabulary),
+    missing: missingOf(scope, page, tokens, facts, vocabulary, stored === null),
     tokens,
   }
 }
 
-/** Ids by position; positions whose ids are not stored are left out. */
+/** Ids by position; positions whose ids are not stored are left out. Null: they are redacted. */
 export async function readTokenIds(
   reader: TensorReader,
   scope: ViewScope,
   range: TokenRange,
-): Promise<Map<number, number>> {
+): Promise<Map<number, number> | null> {
   const ids = new Map<number, number>()
   const near = seriesOf(scope, TOKEN_IDS).filter((one) => overlaps(one, range))
   if (near.length === 0 || range.start >= range.end) return ids
-  const opened = await reader.open(tensorQuery(scope, TOKEN_IDS, GLOBAL_LAYER, range))
-  const data = await opened.read()
+  const read = await readOr(reader, tensorQuery(scope, TOKEN_IDS, GLOBAL_LAYER, range))
+  if (read === null) return null
+  const { opened, data } = read
   const view = new DataView(data.buffer, data.byteOffset, data.byteLength)
   let at = 0
   for (const { start, end } of opened.plan.tokens) {
@@ -114,6 +117,26 @@ export async function readTokenIds(
     }
   }
   return ids
+}
+
+/** Null when the payload of a row was left out when it was stored. */
+async function readOr(reader: TensorReader, query: TensorQuery) {
+  try {
+    const opened = await reader.open(query)
+    return { opened, data: await opened.read() }
+  } catch (error) {
+    if (error instanceof Ring2Error && error.code === 'RING2_E_REDACTED') return null
+    throw error
+  }
+}
+
+function whyNoTexts({ request }: ViewScope): string {
+  if (request.summary === null) return 'the vocabulary is known once the request has ended'
+  const { model }: RequestSummary = JSON.parse(request.summary)
+  if (model.vocabularyFingerprint === undefined) {
+    return 'no vocabulary came with the model; ring2.attach sends it when it is given a tokenizer'
+  }
+  return 'not every part of the vocabulary is stored here'
 }
 
 function idAt(view: DataView, at: number, dtype: Dtype): number | null {
@@ -150,6 +173,7 @@ function missingOf(
   tokens: readonly TokenView[],
   facts: ReadonlyMap<number, TokenFacts>,
   vocabulary: Vocabulary | null,
+  redacted: boolean,
 ): string[] {
   const reasons: string[] = []
   const without = (test: (token: TokenView) => boolean) =>
@@ -157,12 +181,12 @@ function missingOf(
   const noIds = without((token) => token.id === null)
   if (seriesOf(scope, TOKEN_IDS).length === 0) {
     reasons.push('token ids and texts: the hook token_ids is not stored of this request')
+  } else if (redacted) {
+    reasons.push('token ids and texts: the hook token_ids is redacted (capture.redact_hooks)')
   } else if (noIds.length > 0) {
     reasons.push(`token ids of the positions ${rangesText(noIds)}: no row of token_ids has them`)
   }
-  if (vocabulary === null) {
-    reasons.push('texts: no vocabulary is stored for the model; attach with a tokenizer to send it')
-  }
+  if (vocabulary === null) reasons.push(`texts: ${whyNoTexts(scope)}`)
   const distributions = 'entropy, surprisal, confidence, margin and alternatives'
   if (seriesOf(scope, LOGITS).length === 0) {
     reasons.push(`${distributions}: the hook final_logits is not stored of this request`)
@@ -177,6 +201,12 @@ function missingOf(
     reasons.push(
       `${distributions} of the positions ${rangesText(noRow)}: no logits of the position before ` +
         'are stored; most prefills compute those of the last prompt token alone',
+    )
+  }
+  const withheld = without(({ position }) => facts.get(position)?.stored === false)
+  if (withheld.length > 0) {
+    reasons.push(
+      `alternatives of the positions ${rangesText(withheld)}: the hook final_logits is redacted`,
     )
   }
   const unlabelled = without(

@@ -1,5 +1,7 @@
+import { createHash } from 'node:crypto'
 import { expect, test } from 'vitest'
 import type { TensorRow } from '../../../collector/records.ts'
+import { model, noonMicros, producer } from '../tensors/rows.ts'
 import {
   expectDescribed,
   floats,
@@ -38,6 +40,9 @@ function decodeLogits(position: number, step: number, ...logits: number[]): Tens
     statistics: { entropyMean: 0.123456789, top1ProbabilityMean: 0.9, marginMean: 4.5 },
   })
 }
+
+/** As a drain stores a row of a redacted hook. */
+const withoutPayload = { encoding: 'redacted', crc32c: 0, data: new Uint8Array(0) }
 
 /** A prompt of 3 tokens with logits of its last two, and two decode steps. */
 const rows: readonly TensorRow[] = [
@@ -172,6 +177,64 @@ test('what is not stored is null, with the reason', async () => {
   })
   expect(body.missing.join('\n')).toMatch(/token_ids is not stored/)
   expect(body.missing.join('\n')).toMatch(/final_logits is not stored/)
+})
+
+test('ids of a redacted hook are null, and the reason says so', async () => {
+  const hidden = rows.map((one) => (one.hook === 'token_ids' ? { ...one, ...withoutPayload } : one))
+  const { app } = await openViews(hidden)
+  const body = (await get(app, `${base}/tokens?${scope}`)).json()
+  expect(body.tokens.map((one: { id: number | null }) => one.id)).toEqual(Array(5).fill(null))
+  expect(body.missing).toContain(
+    'token ids and texts: the hook token_ids is redacted (capture.redact_hooks)',
+  )
+  // What the distribution was is no id.
+  expect(body.tokens[3]).toMatchObject({ entropy: 0.8324, surprisal: null })
+})
+
+test('redacted logits leave what was measured, and no alternatives', async () => {
+  const hidden = rows.map((one) =>
+    one.hook === 'final_logits' ? { ...one, ...withoutPayload } : one,
+  )
+  const { app } = await openViews(hidden)
+  const body = (await get(app, `${base}/tokens?${scope}`)).json()
+  expect(body.tokens[4]).toMatchObject({ entropy: 0.12346, has_alternatives: false })
+  expect(body.tokens[2].entropy).toBeNull()
+  const answer = await get(app, `${base}/tokens/4/alternatives?${scope}`)
+  expect(answer.json().code).toBe('RING2_E_REDACTED')
+})
+
+const texts = ['zero', ' one', null]
+const fingerprint = createHash('sha256').update('4:zero4: one-:').digest('hex')
+
+function flushVocabulary(store: Awaited<ReturnType<typeof openServer>>['store'], parts: number[]) {
+  for (const part of parts) {
+    const firstId = part * 2
+    const some = texts.slice(firstId, firstId + 2)
+    const facts = { model: model.name, fingerprint, parts: 2, part, firstId, texts: some }
+    store.sink.vocabulary?.(facts, producer, noonMicros)
+  }
+  store.flush([])
+}
+
+test('tokens and alternatives have texts once the whole vocabulary is stored', async () => {
+  const { app, store } = await openViews()
+  const known = { ...model, vocabularyFingerprint: fingerprint }
+  store.flush([], [{ ...ended, model: known }])
+  flushVocabulary(store, [1])
+  const before = await get(app, `${base}/tokens?${scope}`)
+  expect(before.json().missing).toContain('texts: not every part of the vocabulary is stored here')
+  flushVocabulary(store, [0, 1])
+  const { etag } = before.headers
+  const after = await get(app, `${base}/tokens?${scope}`, { 'if-none-match': etag })
+  expect(after.json().vocabulary).toBe('known')
+  const shown = after.json().tokens.map((one: { text: string | null }) => one.text)
+  expect(shown).toEqual([null, null, ' one', null, 'zero'])
+  const alternatives = (await get(app, `${base}/tokens/3/alternatives?${scope}`)).json()
+  expect(alternatives.alternatives.map((one: { text: string }) => one.text)).toEqual([
+    null,
+    ' one',
+    'zero',
+  ])
 })
 
 test('alternatives are the most probable tokens, and say which was chosen', async () => {

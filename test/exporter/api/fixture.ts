@@ -5,6 +5,8 @@ import type { FastifyInstance } from 'fastify'
 import { expect } from 'vitest'
 import type { Health, ServerDependencies } from '../../../exporter/api/dependencies.ts'
 import { buildServer } from '../../../exporter/api/server.ts'
+import { createParquetSource } from '../../../exporter/tensors/parquet-source.ts'
+import { createVocabularyReader } from '../../../exporter/tensors/vocabularies.ts'
 import {
   floats,
   otherModel,
@@ -43,6 +45,7 @@ export async function openServer(change: Partial<ServerDependencies> = {}) {
   const app = await buildServer({
     catalog: store.catalog,
     reader: store.reader(),
+    vocabularies: createVocabularyReader(store.catalog, createParquetSource(store.store)),
     rings: () => ({ segments: [] }),
     metrics: () => ({ contentType: 'text/plain; version=1', body: 'ring2_up 1\n' }),
     health: () => healthy,
