@@ -1,41 +1,53 @@
 /**
  * Full rings → statistics, CRC and Parquet files in a directory, as the exporter does it in its one
- * drain thread, against a plain write of the same payload bytes; in alternating pairs of one run.
- * Prints `{"results": […]}`.
+ * drain thread, against a plain write of the same number of payload bytes.
  *
- *   node bench/ring-to-store.ts [--directory DIR] [--pairs N]
- *
- * The producer fills the ring before the clock starts: what is timed is the exporter alone.
+ * The producer fills the ring before the clock starts: what is timed is the exporter alone, to the
+ * moment when everything is published and its space in the ring released.
  */
-import { mkdtempSync, rmSync } from 'node:fs'
-import { tmpdir } from 'node:os'
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
-import { parseArgs } from 'node:util'
-import { noBaselines } from '../collector/index.ts'
-import { createSegmentSet } from '../exporter/pipeline/segment-set.ts'
+import {
+  createFoldBook,
+  createSlices,
+  createVerdicts,
+  noBaselines,
+  openDrain,
+  planActions,
+  type SegmentDrain,
+} from '../collector/index.ts'
 import { locateStore } from '../exporter/store/location.ts'
+import { createTensorSink } from '../exporter/tensors/tensor-sink.ts'
 import { openProducer } from '../test/helpers/producer.ts'
 import { plainWrite, seconds, warmPageCache } from './page-cache.ts'
-import { comparePairs, type Result } from './pairs.ts'
+import { comparePairs, type Result, round } from './pairs.ts'
 
-const MIB = 1024 * 1024
+const KIB = 1024
+const MIB = 1024 * KIB
 const ringBytes = 256 * MIB
-/** Half of the ring, so that no flush is forced by occupancy before all is drained. */
+/** Half of the ring, so that a round fits whatever was released before. */
 const roundBytes = 112 * MIB
+const layers = 32
 
-interface Scale {
+export interface Scale {
   readonly label: string
   readonly tokens: number
   readonly hidden: number
 }
 
-const scales: readonly Scale[] = [
+export const scales: readonly Scale[] = [
   { label: '2.3 KiB tensors', tokens: 1, hidden: 576 },
   { label: '64 KiB tensors', tokens: 4, hidden: 4096 },
   { label: '1 MiB tensors', tokens: 64, hidden: 4096 },
+  { label: '16 MiB tensors', tokens: 1024, hidden: 4096 },
 ]
 
-async function run(scale: Scale, directory: string, pairs: number): Promise<Result> {
+/** The rate, and how much the memory of the process grew, without the ring. */
+export async function measureRing(
+  scale: Scale,
+  directory: string,
+  pairs: number,
+): Promise<Result[]> {
   const segments = mkdtempSync('/dev/shm/ring2-bench-')
   const storePath = mkdtempSync(join(directory, 'ring2-bench-'))
   const producer = openProducer({
@@ -44,76 +56,20 @@ async function run(scale: Scale, directory: string, pairs: number): Promise<Resu
     payloadBytes: ringBytes,
     metaSlots: 2 ** 18,
   })
-  const set = createSegmentSet(
-    {
-      segmentsDirectory: segments,
-      segmentNames: ['*'],
-      stats: ['all'],
-      tensors: ['all'],
-      statistics: [],
-      verdictRules: ['all'],
-      baselines: noBaselines,
-      location: locateStore(storePath, null),
-      fsync: false,
-      host: 'bench',
-      // Only the explicit conditions flush: bytes, and the end of what was written.
-      flushMillis: 1,
-      flushBytes: 64 * MIB,
-      intervalMillis: 0,
-      batchSlices: 4096,
-      batchBytes: 64 * MIB,
-      requestsMax: 16,
-      requestIdleMicros: 1e12,
-      contextWaitMillis: 0,
-    },
-    { onRequestEnd: () => undefined, onEvent: () => undefined },
-  )
-  set.discover()
-  const data = new Uint8Array(
-    Float32Array.from({ length: scale.tokens * scale.hidden }, (_, index) => Math.sin(index))
-      .buffer,
-  )
-  let step = 0
-  let tokens = 0
-  producer.model({ hooks: {} })
-  producer.request({ key: 1, request_id: 'bench' })
-
-  function fill(): number {
-    let bytes = 0
-    while (bytes < roundBytes) {
-      producer.step({
-        step,
-        columns: scale.tokens,
-        rows: [{ key: 1, start: tokens, end: tokens + scale.tokens }],
-      })
-      for (let layer = 0; layer < 32 && bytes < roundBytes; layer++) {
-        const dims = [1, scale.tokens, scale.hidden]
-        if (producer.tensor({ hook: 'resid_pre', layer, step, dims }, data) === 'full') {
-          throw new Error('the ring is full before the round is')
-        }
-        bytes += data.byteLength
-      }
-      step += 1
-      tokens += scale.tokens
-    }
-    return bytes
-  }
-
-  function drain(): void {
-    const before = set.snapshot().store.rows
-    do set.turn()
-    while (set.snapshot().segments[0]?.metaUsedRecords !== 0)
-    if (set.snapshot().store.rows === before) throw new Error('nothing was stored')
-  }
-
+  const fill = filler(producer, scale)
+  const drain = openBenchDrain(join(segments, 'ring2.bench'), storePath)
   // As large as a round, so that it comes from memory and not from a cache, like the ring's bytes.
   const source = new Uint8Array(roundBytes).fill(1)
   const plainPath = join(storePath, 'plain')
+  let before = Number.NaN
+  let most = 0
 
   function ours(): number {
     const bytes = fill()
     warmPageCache(storePath, 2 * roundBytes)
-    const taken = seconds(drain)
+    if (Number.isNaN(before)) before = anonymousBytes()
+    const taken = seconds(() => drainAll(drain))
+    most = Math.max(most, anonymousBytes() - before)
     rmSync(join(storePath, 'tensors'), { recursive: true })
     return bytes / taken / 1e9
   }
@@ -126,20 +82,84 @@ async function run(scale: Scale, directory: string, pairs: number): Promise<Resu
   }
 
   const name = `ring → Parquet, ${scale.label}`
-  const result = await comparePairs({ name, unit: 'GB/s', vs: 'plain write', ours, theirs, pairs })
-  set.stop(performance.now() + 1000)
+  const rate = await comparePairs({ name, unit: 'GB/s', vs: 'plain write', ours, theirs, pairs })
+  drain.close()
   producer.close()
   rmSync(segments, { recursive: true })
   rmSync(storePath, { recursive: true })
-  return result
+  const memory = { name: `${name}: growth of memory`, unit: 'MiB', peers: {}, ratio: null }
+  return [rate, { ...memory, ours: round(most / MIB) }]
 }
 
-const { values } = parseArgs({
-  options: {
-    directory: { type: 'string', default: tmpdir() },
-    pairs: { type: 'string', default: '9' },
-  },
-})
-const results: Result[] = []
-for (const scale of scales) results.push(await run(scale, values.directory, Number(values.pairs)))
-process.stdout.write(`${JSON.stringify({ results })}\n`)
+/** Puts a round of tensors of one long request into the ring and returns their bytes. */
+function filler(
+  producer: ReturnType<typeof openProducer>,
+  { tokens, hidden }: Scale,
+): () => number {
+  const data = new Uint8Array(
+    Float32Array.from({ length: tokens * hidden }, (_, index) => Math.sin(index)).buffer,
+  )
+  const dims = [1, tokens, hidden]
+  let step = 0
+  let start = 0
+  producer.model({ hooks: {} })
+  producer.request({ key: 1, request_id: 'bench' })
+  return () => {
+    let bytes = 0
+    while (bytes + data.byteLength <= roundBytes) {
+      producer.step({ step, columns: tokens, rows: [{ key: 1, start, end: start + tokens }] })
+      for (let layer = 0; layer < layers && bytes + data.byteLength <= roundBytes; layer++) {
+        if (producer.tensor({ hook: 'resid_pre', layer, step, dims }, data) === 'full') {
+          throw new Error('the ring is full before the round is')
+        }
+        bytes += data.byteLength
+      }
+      step += 1
+      start += tokens
+    }
+    return bytes
+  }
+}
+
+function openBenchDrain(path: string, storePath: string): SegmentDrain {
+  const location = locateStore(storePath, null)
+  const statistics: readonly never[] = []
+  return openDrain({
+    path,
+    host: 'bench',
+    actions: planActions({ stats: ['all'], tensors: ['all'] }),
+    sink: createTensorSink({ location, fsync: false }),
+    verdicts: createVerdicts({ rules: ['all'], statistics, book: noBaselines }),
+    folds: createFoldBook(),
+    groups: 0,
+    slices: createSlices(4096),
+    batchBytes: 64 * MIB,
+    stateDirectory: location.spool,
+    fsync: false,
+    // As users have it by default; the last flush of a round is asked for.
+    flushMillis: 2000,
+    flushBytes: 64 * MIB,
+    requestsMax: 16,
+    requestIdleMicros: 1e12,
+    onEnd: () => undefined,
+    onEvent({ level, message, facts }) {
+      if (level !== 'info') throw new Error(`${message}: ${JSON.stringify(facts)}`)
+    },
+  })
+}
+
+function drainAll(drain: SegmentDrain): void {
+  while (drain.turn().slices > 0) {
+    // Takes batch after batch, and flushes when enough waits.
+  }
+  const outcome = drain.flush()
+  if (outcome.status !== 'success') throw outcome.error
+  const { metaUsed } = drain.info()
+  if (metaUsed !== 0) throw new Error(`${metaUsed} records are still in the ring`)
+}
+
+/** Memory of this process that is no mapping of a file: the ring does not count. */
+function anonymousBytes(): number {
+  const status = readFileSync('/proc/self/status', 'utf8')
+  return Number(/^RssAnon:\s+(\d+) kB$/m.exec(status)?.[1]) * KIB
+}
