@@ -81,6 +81,14 @@ const benchmarks: readonly Benchmark[] = [
     arguments: ['bench/store.ts'],
   },
   {
+    name: 'fetch',
+    about:
+      'One tensor of one trace (64 rows, 4.2 MB) fetched out of sparse stores of 1, 10 and 50 GB in the page cache, by catalogue and two reads, against a DuckDB query of the same rows by trace id and against a scan by parquetjs-lite (of a file of its own of 0.27 GB). A ratio is our time over the other, below 1 ours is faster; against our own in a store of 1 GB, 1 means that the time does not grow.',
+    budget: 'does not grow with the store; at most three requests and the payload',
+    program: process.execPath,
+    arguments: ['bench/fetch.ts'],
+  },
+  {
     name: 'telemetry',
     about:
       'Samples folded into exponential histograms by one core, and whole exports (fold to acknowledged by a receiver in another process), against the JavaScript SDK of OpenTelemetry, in CPU time. Ratios of samples are ours over theirs, by rate; ratios of exports are our CPU time over theirs, below 1 ours is cheaper. Ours crosses a thread and carries exemplars; theirs does neither.',
