@@ -1,0 +1,218 @@
+/** Deletion and retention in a bucket that several exporters write, on a real S3 server. */
+import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterAll, beforeAll, beforeEach, describe, expect, test, vi } from 'vitest'
+import { Ring2Error } from '../../../exporter/errors.ts'
+import { type DeletionContext, deleteTrace } from '../../../exporter/retention/delete-trace.ts'
+import { retentionPass } from '../../../exporter/retention/retention.ts'
+import type { ObjectStore } from '../../../exporter/store/object-store.ts'
+import { rebuildCatalog } from '../../../exporter/tensors/rebuild.ts'
+import { openBucketAt, rightCredentials } from '../store/buckets.ts'
+import { type FaultProxy, startFaultProxy } from '../store/fault-proxy.ts'
+import { startWeed, type Weed } from '../store/weed.ts'
+import { openExporter } from '../tensors/bucket-fixture.ts'
+import {
+  floats,
+  noonMicros,
+  otherProducer,
+  producer,
+  request,
+  row,
+  summary,
+  traceA,
+  traceB,
+} from '../tensors/rows.ts'
+import { asFloats, query } from '../tensors/store-fixture.ts'
+import { temporaryFolder } from '../tensors/temporary-folder.ts'
+
+vi.setConfig({ testTimeout: 120_000 })
+
+const secretText = 'payload of the deleted trace: sixteen and more bytes....'
+const secret = new TextEncoder().encode(secretText)
+const requestB = request({ traceId: traceB, requestId: 'request-2' })
+
+let weed: Weed
+let proxy: FaultProxy
+let folder: string
+let prefixes = 0
+
+beforeAll(async () => {
+  folder = mkdtempSync(join(tmpdir(), 'ring2-weed-'))
+  weed = await startWeed(folder)
+  proxy = await startFaultProxy(weed.endpoint)
+}, 120_000)
+
+afterAll(async () => {
+  await proxy.stop()
+  await weed.stop()
+  rmSync(folder, { recursive: true, force: true })
+})
+
+beforeEach(rightCredentials)
+
+/** A bucket behind the proxy, so that a test can make it refuse. */
+async function openBucket(): Promise<ObjectStore> {
+  proxy.behave(() => null)
+  prefixes += 1
+  const url = new URL(weed.storeUrl(`delete-${prefixes}`))
+  url.searchParams.set('endpoint', proxy.endpoint)
+  return (await openBucketAt(url.href)).bucket
+}
+
+type Opened = ReturnType<typeof openExporter>
+
+function contextOf(exporter: Opened, bucket: ObjectStore): DeletionContext {
+  const { location, store, catalog } = exporter
+  return { location, store, bucket, catalog, fsync: false, settleMillis: 0 }
+}
+
+/** One file with rows of both traces, as two requests at a time leave it. */
+async function storeBoth(exporter: Opened): Promise<void> {
+  exporter.flush(
+    [
+      row({ shape: [1, 14], data: secret.slice() }),
+      row({ request: requestB, data: floats(9, 8, 7, 6) }),
+    ],
+    [summary(), summary({ request: requestB })],
+  )
+  expect(await exporter.upload()).toBe(0)
+}
+
+async function objectsWith(bucket: ObjectStore, text: string): Promise<string[]> {
+  const found: string[] = []
+  for (const prefix of ['tensors/', 'requests/', 'contexts/', 'catalog/']) {
+    for await (const { key, bytes } of bucket.list(prefix)) {
+      if (Buffer.from(await bucket.getRange(key, 0, bytes)).includes(text)) found.push(key)
+    }
+  }
+  return found
+}
+
+function stateFilesWith(root: string, text: string): string[] {
+  return readdirSync(root, { recursive: true, encoding: 'utf8' }).filter((entry) => {
+    const path = join(root, entry)
+    return statSync(path).isFile() && readFileSync(path).includes(text)
+  })
+}
+
+async function errorOf(act: Promise<unknown>): Promise<Ring2Error> {
+  const error = await act.then(
+    () => null,
+    (thrown: unknown) => thrown,
+  )
+  if (error instanceof Ring2Error) return error
+  throw new Error(`no coded error: ${String(error)}`)
+}
+
+async function floatsOfB(exporter: Opened): Promise<number[]> {
+  await exporter.find(traceB)
+  const opened = await exporter.reader().open(query({ traceId: traceB }))
+  return asFloats(await opened.read())
+}
+
+describe('Deleting from a bucket', () => {
+  test('removes what another exporter stored, and leaves the rows of others findable', async () => {
+    const bucket = await openBucket()
+    const writer = openExporter(bucket, temporaryFolder())
+    await storeBoth(writer)
+    const state = temporaryFolder()
+    const other = openExporter(bucket, state)
+    expect(await objectsWith(bucket, secretText)).toHaveLength(1)
+    const report = await deleteTrace(contextOf(other, bucket), traceA, null)
+    expect(report).toMatchObject({ requests: 1, tensors: 1, files_removed: 2, files_rewritten: 2 })
+    for (const text of [secretText, traceA]) {
+      expect(await objectsWith(bucket, text)).toEqual([])
+      expect(stateFilesWith(state, text)).toEqual([])
+    }
+    expect(await floatsOfB(other)).toEqual([9, 8, 7, 6])
+    const third = openExporter(bucket, temporaryFolder())
+    expect(await floatsOfB(third)).toEqual([9, 8, 7, 6])
+    expect(third.catalog.requests(traceA)).toEqual([])
+  })
+
+  test('leaves the exporter that wrote it a clear error, and a way to mend it', async () => {
+    const bucket = await openBucket()
+    const state = temporaryFolder()
+    const writer = openExporter(bucket, state)
+    await storeBoth(writer)
+    await deleteTrace(contextOf(openExporter(bucket, temporaryFolder()), bucket), traceA, null)
+    const error = await errorOf(floatsOfB(writer))
+    expect(error.code).toBe('RING2_E_STORE')
+    expect(error.action).toContain('catalog rebuild')
+    // Its own catalogue still names the trace until it is deleted there too.
+    expect(stateFilesWith(state, traceA)).not.toEqual([])
+    await deleteTrace(contextOf(writer, bucket), traceA, null)
+    expect(stateFilesWith(state, traceA)).toEqual([])
+    await rebuildCatalog(writer.store, writer.location.catalog)
+    expect(await floatsOfB(writer)).toEqual([9, 8, 7, 6])
+  })
+
+  test('is refused while a file of the trace waits for its upload', async () => {
+    const bucket = await openBucket()
+    const writer = openExporter(bucket, temporaryFolder())
+    writer.flush([row()], [summary()])
+    const error = await errorOf(deleteTrace(contextOf(writer, bucket), traceA, null))
+    expect(error.code).toBe('RING2_E_UNSETTLED')
+    expect(await writer.upload()).toBe(0)
+    await deleteTrace(contextOf(writer, bucket), traceA, null)
+    expect(await objectsWith(bucket, traceA)).toEqual([])
+  })
+
+  test('says what is left when the bucket refuses, and finishes when it does not', async () => {
+    const bucket = await openBucket()
+    const writer = openExporter(bucket, temporaryFolder())
+    await storeBoth(writer)
+    proxy.behave(({ method }) =>
+      method === 'DELETE' ? { kind: 'answer', status: 403, code: 'AccessDenied' } : null,
+    )
+    const error = await errorOf(deleteTrace(contextOf(writer, bucket), traceA, null))
+    expect(error.code).toBe('RING2_E_DELETION')
+    expect(error.actual).toContain('AccessDenied')
+    proxy.behave(() => null)
+    const report = await deleteTrace(contextOf(writer, bucket), traceA, null)
+    expect(report).toMatchObject({ resumed: true, tensors: 1 })
+    expect(await objectsWith(bucket, secretText)).toEqual([])
+    expect(await objectsWith(bucket, traceA)).toEqual([])
+    expect(await floatsOfB(writer)).toEqual([9, 8, 7, 6])
+    const rows = writer.catalog.files().filter(({ dataset }) => dataset === 'tensors')
+    expect(rows).toHaveLength(1)
+  })
+
+  test('does not begin when the bucket cannot be asked', async () => {
+    const bucket = await openBucket()
+    const writer = openExporter(bucket, temporaryFolder())
+    await storeBoth(writer)
+    const other = openExporter(bucket, temporaryFolder())
+    proxy.behave(() => ({ kind: 'answer', status: 403, code: 'AccessDenied' }))
+    const error = await errorOf(deleteTrace(contextOf(other, bucket), traceA, null))
+    expect(error.code).toBe('RING2_E_STORE')
+    proxy.behave(() => null)
+    expect(await objectsWith(bucket, secretText)).toHaveLength(1)
+  })
+})
+
+describe('Retention in a bucket', () => {
+  test('removes only what its own catalogue knows, and tells the index', async () => {
+    const bucket = await openBucket()
+    const mine = openExporter(bucket, temporaryFolder())
+    const others = openExporter(bucket, temporaryFolder())
+    mine.flush([row()], [summary()], producer)
+    const requestOther = { request: requestB, producer: otherProducer }
+    others.flush([row(requestOther)], [summary(requestOther)], otherProducer)
+    await mine.upload()
+    await others.upload()
+    const rules = { general: { ageMillis: null, bytesMax: 1 }, models: [] }
+    const { location, store, catalog } = mine
+    const facts = { location, store, catalog, rules, onRemoved: () => undefined }
+    const report = await retentionPass(facts, noonMicros / 1000)
+    expect(report).toMatchObject({ files: 1, requests: 0, left: 0 })
+    expect(await mine.publisher.flush()).toBe(0)
+    const third = openExporter(bucket, temporaryFolder())
+    await third.find(traceA)
+    await third.find(traceB)
+    expect(third.catalog.requests(traceA)).toHaveLength(1)
+    expect(third.catalog.series({ traceId: traceA })).toEqual([])
+    expect(third.catalog.series({ traceId: traceB })).toHaveLength(1)
+  })
+})
