@@ -1,6 +1,6 @@
 /**
  * Three projects: `unit` mirrors the sources and runs in parallel; `pipeline` starts real processes,
- * a model among them, and `stack` the real Collector, Jaeger, Prometheus and Alertmanager. These two run
+ * a model and a browser among them, and `stack` the real Collector, Jaeger, Prometheus and Alertmanager. These two run
  * one file at a time so that the processes do not starve each other.
  */
 import { defineConfig } from 'vitest/config'
@@ -21,7 +21,7 @@ export default defineConfig({
         test: {
           name: 'unit',
           include: ['test/**/*.test.ts'],
-          exclude: ['test/pipeline/**', 'test/stack/**'],
+          exclude: ['test/pipeline/**', 'test/explorer/**', 'test/stack/**'],
           sequence: { groupOrder: 0 },
         },
       },
@@ -29,7 +29,7 @@ export default defineConfig({
         extends: true,
         test: {
           name: 'pipeline',
-          include: ['test/pipeline/**/*.test.ts'],
+          include: ['test/pipeline/**/*.test.ts', 'test/explorer/**/*.test.ts'],
           testTimeout: 120_000,
           maxWorkers: 1,
           sequence: { groupOrder: 1 },

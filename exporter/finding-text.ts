@@ -6,10 +6,19 @@ export function findingText(finding: Finding): string {
   const { statistic, value, bound, direction, layer, phase, verdict } = finding
   const places = [phase ?? [], layer === null ? [] : `layer ${layer}`].flat()
   const where = places.length === 0 ? '' : ` in ${places.join(', ')}`
-  return `${statistic} ${digits(value)} is ${direction} ${digits(bound)}${where} (${verdict})`
+  const [valueText, boundText] = apart(value, bound)
+  return `${statistic} ${valueText} is ${direction} ${boundText}${where} (${verdict})`
 }
 
-/** Three significant digits, without an exponent where there is none needed. */
-function digits(value: number): string {
-  return String(Number(value.toPrecision(3)))
+/** Three significant digits, or as many as it takes to tell the two apart; no exponent where none is needed. */
+function apart(value: number, bound: number): readonly [string, string] {
+  for (let digits = 3; digits < 15; digits += 1) {
+    const texts = [shortened(value, digits), shortened(bound, digits)] as const
+    if (texts[0] !== texts[1]) return texts
+  }
+  return [String(value), String(bound)]
+}
+
+function shortened(value: number, digits: number): string {
+  return String(Number(value.toPrecision(digits)))
 }

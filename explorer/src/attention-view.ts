@@ -3,6 +3,7 @@
  * sink is marked) and the share of each query's attention that goes back to the prompt at the right.
  */
 import { html, nothing, render, type TemplateResult } from 'lit-html'
+import { type Route, type RouteKey, type RouteValues, withValues } from './address.ts'
 import { announce } from './announce.ts'
 import type { Problem } from './api.ts'
 import { type ColourMap, cellColours } from './colour.ts'
@@ -14,7 +15,6 @@ import { limits } from './limits.ts'
 import { createPatternWindows, type PatternChoice, type PatternPart } from './pattern-windows.ts'
 import { type Area, type Picture, parseSpan, type Reading, type Span, spanText } from './picture.ts'
 import { problemView } from './problem-view.ts'
-import { type Route, type RouteKey, type RouteValues, withValues } from './route.ts'
 import { createScale, type Scale } from './scale.ts'
 import { selectField } from './select-field.ts'
 import { createTableAlternative } from './table-view.ts'
@@ -145,18 +145,17 @@ export function createAttentionView(host: HTMLElement, context: PanelContext): V
         ${selectField('Layer', 'layer', layers.map(String), String(chosen.layer), (value) => set('layer', value))}
         ${selectField('Head', 'head', all, chosen.head, (value) => set('head', value))}
         ${selectField('Scale', 'scale', ['root', 'linear'], scale.kind, (value) => set('scale', value))}
-        ${legendView('Attention probability', scale, colours)}
+        ${legendView('Attention probability', scale, colours, 'not stored, or a key after its query')}
       </div>
       ${sinkText()}
       ${problem === null ? nothing : problemView(problem, again)}`
   }
 
   function sinkText(): TemplateResult | typeof nothing {
-    const window = parts().at(-1)?.window
-    const mass = window === undefined ? null : sinkMass(window)
-    if (window === undefined || mass === null) return nothing
-    return html`<p class="sink">The first key (${window.sink.first_key}) draws ${shareText(mass)} of the
-      attention of the queries shown, marked at the top. At the right: lookback, the share of a generated
+    const mass = parts().at(-1)?.window.sink.first_key ?? null
+    if (mass === null) return nothing
+    return html`<p class="sink">The first key, the sink, draws ${shareText(mass)} of the attention of the
+      queries shown; its bar at the top is coloured. At the right, lookback: the share of a generated
       token's attention that goes to the prompt.</p>`
   }
 
@@ -193,9 +192,8 @@ export function createAttentionView(host: HTMLElement, context: PanelContext): V
   }
 
   function placeText({ start, end }: Span): string {
-    void tokens.page(tokens.startOf(start))
     if (end - start > 1) return `${start} to ${end - 1}`
-    return `${start} ${quotedToken(tokens.known(start))}`.trim()
+    return `${start} ${quotedToken(tokens.named(start))}`.trim()
   }
 
   async function tableOf(signal: AbortSignal) {
@@ -221,6 +219,7 @@ export function createAttentionView(host: HTMLElement, context: PanelContext): V
   }
 
   const stopTheme = onTheme(draw)
+  const stopNames = tokens.watch(draw)
   return {
     show(next) {
       route = next
@@ -234,21 +233,16 @@ export function createAttentionView(host: HTMLElement, context: PanelContext): V
       heat.close()
       table.close()
       stopTheme()
+      stopNames()
     },
   }
 }
 
 type Window = PatternPart['window']
 
-function sinkCell({ sink, keys, tokens_per_cell }: Window): number | null {
-  if (sink.first_key === null) return null
-  const cell = Math.floor((sink.first_key - keys[0]) / tokens_per_cell)
-  return cell >= 0 && cell < sink.key_mass.length ? cell : null
-}
-
-function sinkMass(window: Window): number | null {
-  const cell = sinkCell(window)
-  return cell === null ? null : (window.sink.key_mass[cell] ?? null)
+/** The column that has the first key; null where it is out of view. */
+function sinkColumn({ keys }: Window): number | null {
+  return keys[0] === 0 ? 0 : null
 }
 
 function stripOfKeys(window: Window) {
@@ -258,7 +252,7 @@ function stripOfKeys(window: Window) {
     start: keys[0],
     cell,
     values: sink.key_mass,
-    marked: sinkCell(window),
+    marked: sinkColumn(window),
   }
 }
 

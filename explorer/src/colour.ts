@@ -3,7 +3,7 @@
  * equal, also to readers who do not see some hues: hue only adds to what lightness tells. In light pages
  * more is darker, in dark pages more is lighter, so that much always stands out.
  */
-import type { Theme } from './theme.ts'
+export type Theme = 'light' | 'dark'
 
 export type Rgb = readonly [number, number, number]
 

@@ -1,9 +1,9 @@
 /** The panel of commands: a choice of hook and layer, and what fetches that tensor, each to be copied. */
 import { html, render, type TemplateResult } from 'lit-html'
+import { type Route, type RouteKey, withValues } from './address.ts'
 import { announce } from './announce.ts'
 import { type Command, commandsOf } from './commands.ts'
 import { bytesText } from './format.ts'
-import { type Route, type RouteKey, withValues } from './route.ts'
 import { selectField } from './select-field.ts'
 import type { StoreFacts } from './shapes.ts'
 import type { PanelContext } from './trace-view.ts'

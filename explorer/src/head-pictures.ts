@@ -19,7 +19,7 @@ export function createHeadPictures(
   onChoice: (head: string) => void,
 ): HeadPictures {
   let asking = new AbortController()
-  let layerShown = -1
+  let asked = ''
   let latest: (() => void) | null = null
 
   async function ask(layer: number, heads: number): Promise<void> {
@@ -44,8 +44,9 @@ export function createHeadPictures(
   ): void {
     latest = () => draw(layer, heads, chosen, colours, scale)
     latest()
-    if (layer === layerShown) return
-    layerShown = layer
+    const wanted = `${layer} ${heads}`
+    if (wanted === asked) return
+    asked = wanted
     void ask(layer, heads)
   }
 

@@ -1,6 +1,7 @@
 /** The bar at the top: the way home, a field that opens a trace, and the choice of dark and light. */
 import { html, render } from 'lit-html'
-import { hrefOf, type Navigation, type Route } from './route.ts'
+import { hrefOf, type Route } from './address.ts'
+import type { Navigation } from './route.ts'
 import { chooseTheme, type ThemeChoice, themeChoice } from './theme.ts'
 
 export function createHeader(host: HTMLElement, navigation: Navigation) {

@@ -231,6 +231,7 @@ export function createHeatMap(host: HTMLElement, help: string, events: HeatMapEv
     show(next) {
       picture = next
       plot.setAttribute('aria-label', next.label)
+      plot.classList.toggle('square', next.square)
       const { view, extent } = next
       const part = spanOf(view.x) < spanOf(extent.x) || spanOf(view.y) < spanOf(extent.y)
       render(

@@ -8,8 +8,13 @@ import type { Scale } from './scale.ts'
 const width = 256
 const scaleNames = { linear: 'linear', root: 'square root', log: 'logarithmic' } as const
 
-/** @param title what is shown, with its unit. */
-export function legendView(title: string, scale: Scale, colours: ColourMap): TemplateResult {
+/** @param title what is shown, with its unit. @param missing what the hatching means here. */
+export function legendView(
+  title: string,
+  scale: Scale,
+  colours: ColourMap,
+  missing: string,
+): TemplateResult {
   const paint = (element: Element | undefined): void => {
     if (element instanceof HTMLCanvasElement) paintBand(element, colours)
   }
@@ -20,7 +25,7 @@ export function legendView(title: string, scale: Scale, colours: ColourMap): Tem
     <div class="ticks">
       <span>${numberText(scale.low)}</span><span>${numberText(middle)}</span><span>${numberText(scale.high)}</span>
     </div>
-    <p class="hatched-key"><span class="swatch" aria-hidden="true"></span>hatched: not stored or not measured</p>
+    <p class="hatched-key"><span class="swatch" aria-hidden="true"></span>hatched: ${missing}</p>
   </figure>`
 }
 

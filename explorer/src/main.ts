@@ -2,9 +2,11 @@
  * Starts the explorer: one page that is a search or a trace, as its address says. Views draw themselves
  * into the element that they are given; this file only swaps them.
  */
+
+import type { Route } from './address.ts'
 import { createApi } from './api.ts'
 import { createHeader } from './header.ts'
-import { createNavigation, type Route } from './route.ts'
+import { createNavigation } from './route.ts'
 import { createSearchView } from './search-view.ts'
 import { createTokenKeeper } from './sign-in.ts'
 import { startTheme } from './theme.ts'

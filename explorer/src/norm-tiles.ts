@@ -32,7 +32,7 @@ export function createNormTiles(
   api: Api,
   path: string,
   request: TracedRequest,
-  total: number,
+  total: (hook: string) => number,
   signal: AbortSignal,
   onTile: (problem: Problem | null) => void,
 ): NormTiles {
@@ -67,14 +67,14 @@ export function createNormTiles(
       const key = JSON.stringify([hook, level, start])
       const tile = kept.get(key)
       if (tile !== undefined) found.push(tile)
-      else void ask(hook, key, { start, end: Math.min(total, start + length) })
+      else void ask(hook, key, { start, end: Math.min(total(hook), start + length) })
     }
     return found
   }
 
   return {
     covering(hook, span) {
-      const whole = { start: 0, end: total }
+      const whole = { start: 0, end: total(hook) }
       const coarsest = levelOf(whole)
       const level = levelOf(span)
       const under = at(hook, coarsest === level ? span : whole, coarsest)

@@ -1,6 +1,7 @@
 /** Norms of hidden states, layer by token: a heat map whose tiles are asked for as the reader moves. */
 import { html, nothing, render, type TemplateResult } from 'lit-html'
 import { hooks as knownHooks } from '../../collector/hooks.gen.ts'
+import { type Route, type RouteKey, withValues } from './address.ts'
 import type { Problem } from './api.ts'
 import { cellColours } from './colour.ts'
 import { numberText, quotedToken } from './format.ts'
@@ -10,7 +11,6 @@ import { limits } from './limits.ts'
 import { type CellKind, createNormTiles, type LayerTile } from './norm-tiles.ts'
 import { type Area, type Picture, parseSpan, type Reading, spanText } from './picture.ts'
 import { problemView } from './problem-view.ts'
-import { type Route, type RouteKey, withValues } from './route.ts'
 import { createScale, rangeOf, type Scale } from './scale.ts'
 import { selectField } from './select-field.ts'
 import type { NormsTile } from './shapes.ts'
@@ -30,7 +30,7 @@ export function createNormsView(host: HTMLElement, context: PanelContext): View 
   const after = host.appendChild(document.createElement('div'))
   const asking = new AbortController()
   const hooks = normHooks(context)
-  const total = totalTokens(context)
+  const total = (hook: string): number => storedEnd(context, hook)
   const path = `/v1/traces/${traceId}/views/norms`
   let route: Route = { traceId, values: {} }
   let problem: Problem | null = null
@@ -59,9 +59,10 @@ export function createNormsView(host: HTMLElement, context: PanelContext): View 
     const { values } = route
     const hook = values.hook !== undefined && hooks.includes(values.hook) ? values.hook : hooks[0]
     const kind: CellKind = values.cell === 'mean' ? 'mean' : 'max'
-    const span = parseSpan(values.view, { start: 0, end: total })
+    const end = hook === undefined ? 0 : total(hook)
+    const span = parseSpan(values.view, { start: 0, end })
     const shown = hook === undefined || problem !== null ? [] : tiles.covering(hook, span)
-    return { hook, kind, span, tiles: shown }
+    return { hook, kind, span, end, tiles: shown }
   }
 
   function scaleOf(hook: string): Scale {
@@ -73,9 +74,9 @@ export function createNormsView(host: HTMLElement, context: PanelContext): View 
   }
 
   function draw(): void {
-    const { hook, kind, span, tiles: shown } = current()
-    plot.hidden = hook === undefined || total === 0 || problem !== null
-    if (hook === undefined || total === 0) {
+    const { hook, kind, span, end, tiles: shown } = current()
+    plot.hidden = hook === undefined || end === 0 || problem !== null
+    if (hook === undefined || end === 0) {
       render(
         html`<p class="nothing">No hidden states are stored for this request, so there are no norms.
         Capture a hook such as <code>resid_pre</code> and store it.</p>`,
@@ -95,7 +96,7 @@ export function createNormsView(host: HTMLElement, context: PanelContext): View 
       xTitle: 'token',
       yTitle: 'layer',
       yName: (y) => String(layers[y] ?? ''),
-      extent: { x: { start: 0, end: total }, y: { start: 0, end: rows } },
+      extent: { x: { start: 0, end }, y: { start: 0, end: rows } },
       view: { x: span, y: { start: 0, end: rows } },
       zoomY: false,
       square: false,
@@ -122,7 +123,7 @@ export function createNormsView(host: HTMLElement, context: PanelContext): View 
         ${selectField('Hook', 'hook', hooks, hook, set('hook'))}
         ${selectField('Cell of several tokens', 'cell', ['max', 'mean'], kind, set('cell'))}
         ${selectField('Scale', 'scale', ['log', 'linear'], scale.kind, set('scale'))}
-        ${legendView(`L2 norm of ${hook} per token`, scale, colours)}
+        ${legendView(`L2 norm of ${hook} per token`, scale, colours, 'not stored')}
       </div>
       ${problem === null ? nothing : problemView(problem, again)}`
   }
@@ -146,13 +147,12 @@ export function createNormsView(host: HTMLElement, context: PanelContext): View 
   }
 
   function tokensText({ x }: Area): string {
-    void tokens.page(tokens.startOf(x.start))
-    if (x.end - x.start > 1) return `Tokens ${x.start} to ${Math.min(x.end, total) - 1}`
-    return `Token ${x.start} ${quotedToken(tokens.known(x.start))}`.trim()
+    if (x.end - x.start > 1) return `Tokens ${x.start} to ${Math.min(x.end, current().end) - 1}`
+    return `Token ${x.start} ${quotedToken(tokens.named(x.start))}`.trim()
   }
 
   async function tableOf(signal: AbortSignal) {
-    const { hook, span, kind } = current()
+    const { hook, span, kind, end } = current()
     const { request_id, producer } = request
     const query = { request_id, producer, hook, tokens: spanText(span), columns: limits.tableCells }
     const answer = await api.get<NormsTile>(path, query, signal)
@@ -160,7 +160,7 @@ export function createNormsView(host: HTMLElement, context: PanelContext): View 
     const { tokens_per_cell: each, tokens: shown, rows } = answer.value
     const columns = (rows[0]?.[kind] ?? []).map((_, index) => {
       const first = shown[0] + index * each
-      return each === 1 ? String(first) : `${first}–${Math.min(first + each, total) - 1}`
+      return each === 1 ? String(first) : `${first}–${Math.min(first + each, end) - 1}`
     })
     return {
       status: 'success' as const,
@@ -177,6 +177,7 @@ export function createNormsView(host: HTMLElement, context: PanelContext): View 
   }
 
   const stopTheme = onTheme(draw)
+  const stopNames = tokens.watch(draw)
   return {
     show(next) {
       route = next
@@ -187,6 +188,7 @@ export function createNormsView(host: HTMLElement, context: PanelContext): View 
       heat.close()
       table.close()
       stopTheme()
+      stopNames()
     },
   }
 }
@@ -211,6 +213,8 @@ function normHooks({ request }: PanelContext): string[] {
   ]
 }
 
-export function totalTokens({ request }: PanelContext): number {
-  return request.tensors.reduce((most, one) => Math.max(most, one.token_end), request.tokens ?? 0)
+/** One past the last position that any layer of the hook has. */
+function storedEnd({ request }: PanelContext, hook: string): number {
+  const stored = request.tensors.filter((one) => one.hook === hook)
+  return stored.reduce((most, one) => Math.max(most, one.token_end), 0)
 }

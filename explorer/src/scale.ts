@@ -21,7 +21,10 @@ export function createScale(wanted: ScaleKind, low: number, high: number): Scale
     kind,
     low,
     high,
-    share: (value) => (span > 0 ? Math.min(1, Math.max(0, (bend(value) - from) / span)) : 0),
+    share(value) {
+      if (value <= low || span <= 0) return 0
+      return value >= high ? 1 : (bend(value) - from) / span
+    },
     value: (share) => unbend(from + span * share),
   }
 }

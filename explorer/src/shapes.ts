@@ -122,9 +122,12 @@ export interface PatternWindow {
   readonly columns: number
   readonly cells: readonly (number | null)[]
   readonly sink: {
+    /** Mean mass on the keys of each column, over the queries shown. */
     readonly key_mass: readonly (number | null)[]
+    /** Mean mass on the first key. */
     readonly first_key: number | null
   }
+  /** For each row the share of mass on keys of the prompt; null for queries of the prompt. */
   readonly lookback: readonly (number | null)[]
 }
 

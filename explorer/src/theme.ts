@@ -1,6 +1,7 @@
 /** Dark or light: what the system prefers, unless the reader chose; and who wants to know of changes. */
 
-export type Theme = 'light' | 'dark'
+import type { Theme } from './colour.ts'
+
 export type ThemeChoice = Theme | 'system'
 
 const storageKey = 'ring2-theme'

@@ -19,7 +19,7 @@ export function tokenDetail(token: Token | null, answer: AlternativesAnswer): Te
     ['Surprisal', withUnit(token.surprisal, 'nat')],
     ['Margin', withUnit(token.margin, 'logits')],
   ]
-  return html`<h2>Position ${token.position} <q class="token-name">${quotedToken(token).replaceAll(/[“”]/g, '')}</q></h2>
+  return html`<h2>Position ${token.position} <span class="token-name">${quotedToken(token)}</span></h2>
     <dl>${entries.map(([name, text]) => html`<div><dt>${name}</dt><dd>${text}</dd></div>`)}</dl>
     <h3>Top alternatives</h3>
     ${token.has_alternatives ? alternatives(token, answer) : html`<p class="nothing">The logits that this token was drawn from are not stored.</p>`}`

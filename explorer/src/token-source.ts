@@ -10,13 +10,17 @@ export interface TokenSource {
   /** First position of the page that has the position. */
   startOf(position: number): number
   page(start: number): Promise<Answer<TokenPage>>
-  /** The token when its page is here, else undefined. */
-  known(position: number): Token | undefined
+  /** The token when its page is here; else undefined, and its page is asked for. */
+  named(position: number): Token | undefined
+  /** Told when another page has come. @returns ends that. */
+  watch(listener: () => void): () => void
 }
 
 export function createTokenSource(api: Api, traceId: string, request: TracedRequest): TokenSource {
   const asked = new Map<number, Promise<Answer<TokenPage>>>()
   const pages = new Map<number, TokenPage>()
+  const failed = new Set<number>()
+  const listeners = new Set<() => void>()
   const startOf = (position: number): number =>
     Math.floor(position / limits.tokensPerPage) * limits.tokensPerPage
 
@@ -31,15 +35,27 @@ export function createTokenSource(api: Api, traceId: string, request: TracedRequ
     })
     asked.set(start, asking)
     void asking.then((answer) => {
-      if (answer.status === 'success') pages.set(start, answer.value)
-      else asked.delete(start)
+      if (answer.status !== 'success') {
+        // Names are an addition: only a new page or a new look at the text asks again.
+        failed.add(start)
+        asked.delete(start)
+        return
+      }
+      pages.set(start, answer.value)
+      for (const listener of listeners) listener()
     })
     return asking
   }
 
-  function known(position: number): Token | undefined {
-    const found = pages.get(startOf(position))
+  function named(position: number): Token | undefined {
+    const start = startOf(position)
+    const found = pages.get(start)
+    if (found === undefined && !failed.has(start)) void page(start)
     return found?.tokens[position - found.start]
   }
-  return { startOf, page, known }
+  function watch(listener: () => void): () => void {
+    listeners.add(listener)
+    return () => listeners.delete(listener)
+  }
+  return { startOf, page, named, watch }
 }

@@ -3,6 +3,7 @@
  * arrow keys, kept in the address); pointing at another one shows that instead, for as long.
  */
 import { html, nothing, render, type TemplateResult } from 'lit-html'
+import { type Route, type RouteValues, withValues } from './address.ts'
 import { announce } from './announce.ts'
 import type { Answer, Problem } from './api.ts'
 import { type ColourMap, cssColour, textColours } from './colour.ts'
@@ -10,7 +11,6 @@ import { tokenText } from './format.ts'
 import { legendView } from './legend.ts'
 import { limits } from './limits.ts'
 import { problemView, waitingView } from './problem-view.ts'
-import { type Route, type RouteValues, withValues } from './route.ts'
 import { createScale, rangeOf, type Scale } from './scale.ts'
 import type { Alternatives, Token, TokenPage } from './shapes.ts'
 import { onTheme, theme } from './theme.ts'
@@ -84,7 +84,7 @@ export function createTokensView(host: HTMLElement, context: PanelContext): View
               @change=${() => navigation.go(withValues(route, { colour: name }))}> ${name}</label>`,
           )}
         </fieldset>
-        ${legendView(measures[measure], scale, colours)}
+        ${legendView(measures[measure], scale, colours, 'not stored or not measured')}
       </div>
       ${missingNotes(shownPage)}
       <div class="tokens" role="listbox" aria-label="Tokens" aria-orientation="horizontal"

@@ -3,13 +3,13 @@
  * tokens, norms, attention, and commands. Panels draw themselves and live as long as their request.
  */
 import { html, nothing, render, type TemplateResult } from 'lit-html'
+import { hrefOf, type Route } from './address.ts'
 import type { Problem } from './api.ts'
 import { createAttentionView } from './attention-view.ts'
 import { createCommandsView } from './commands-view.ts'
 import { bytesText, count, durationText, timeText } from './format.ts'
 import { createNormsView } from './norms-view.ts'
 import { problemView, waitingView } from './problem-view.ts'
-import { hrefOf, type Route } from './route.ts'
 import type { Trace, TracedRequest } from './shapes.ts'
 import { createTokenSource, type TokenSource } from './token-source.ts'
 import { createTokensView } from './tokens-view.ts'
@@ -96,10 +96,20 @@ export function createTraceView(host: HTMLElement, context: Context): View {
   }
 
   function overview(all: Trace, request: TracedRequest): TemplateResult {
-    return html`${requestChoice(all, request)} ${facts(request)} ${verdictView(request)}
+    return html`${missingRequest(request)} ${requestChoice(all, request)} ${facts(request)} ${verdictView(request)}
       <nav class="tabs" aria-label="Views of the request">
         ${(Object.keys(panels) as PanelName[]).map((name) => tab(name))}
       </nav>`
+  }
+
+  /** An address may name what the trace does not have (any more): another request is not passed off as it. */
+  function missingRequest(request: TracedRequest): TemplateResult | typeof nothing {
+    const { request: wanted, producer } = route.values
+    if (wanted === undefined || request.request_id === wanted) {
+      if (producer === undefined || request.producer === producer) return nothing
+    }
+    return html`<p class="notes" role="status">This trace has no request ${JSON.stringify(wanted ?? '')}
+      ${producer === undefined ? nothing : `of ${producer}`}: another one is shown.</p>`
   }
 
   function tab(name: PanelName): TemplateResult {

@@ -37,7 +37,7 @@ function reasons({ verdict, details }: TracedRequest): TemplateResult | typeof n
     ${
       missing.length === 0
         ? nothing
-        : html`<p>${verdict === 'unknown' ? 'Not called ok, because' : 'Besides'}:</p>
+        : html`<p>${verdict === 'unknown' ? 'Not called ok, because evidence is missing' : 'Evidence is missing'}:</p>
             <ul aria-label="Missing evidence">${missing.map((text) => html`<li>${text}</li>`)}</ul>`
     }`
 }

@@ -1,6 +1,8 @@
 /** What views have in common: what they are given, and how they are shown and closed. */
+
+import type { Route } from './address.ts'
 import type { Api } from './api.ts'
-import type { Navigation, Route } from './route.ts'
+import type { Navigation } from './route.ts'
 
 export interface Context {
   readonly api: Api

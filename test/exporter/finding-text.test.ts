@@ -22,3 +22,8 @@ test('a finding says where it is: the phase and the layer, as far as it is of on
   )
   expect(findingText({ ...finding, layer: null })).toBe(`${start} (collapsed)`)
 })
+
+test('a value that just passed its bound is told apart from it', () => {
+  const close: Finding = { ...finding, value: 0.99973, bound: 0.9995, direction: 'above', layer: 3 }
+  expect(findingText(close)).toContain(' 0.9997 is above 0.9995 in layer 3')
+})

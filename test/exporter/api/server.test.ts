@@ -55,6 +55,10 @@ test('/openapi.json describes every route with its parameters', async () => {
     '/v1/traces/{trace_id}',
     '/v1/traces/{trace_id}/tensors',
     '/v1/traces/{trace_id}/tensors/{hook}/{layer}',
+    '/v1/traces/{trace_id}/tokens',
+    '/v1/traces/{trace_id}/tokens/{position}/alternatives',
+    '/v1/traces/{trace_id}/views/norms',
+    '/v1/traces/{trace_id}/views/pattern/{layer}',
   ])
   const tensor = document.paths['/v1/traces/{trace_id}/tensors/{hook}/{layer}'].get
   const names = tensor.parameters.map((one: { name: string }) => one.name).sort()
@@ -84,14 +88,7 @@ test('/openapi.json describes every route with its parameters', async () => {
 
 test('with a token, data routes ask for it and health does not', async () => {
   const { app } = await openServer({ token: 'secret-token' })
-  for (const url of [
-    '/v1/traces',
-    `/v1/traces/${traceA}`,
-    tensorUrl,
-    '/v1/rings',
-    '/metrics',
-    '/',
-  ]) {
+  for (const url of ['/v1/traces', `/v1/traces/${traceA}`, tensorUrl, '/v1/rings', '/metrics']) {
     const answer = await get(app, url)
     expect([url, answer.statusCode, answer.json().code]).toEqual([url, 401, 'RING2_E_UNAUTHORIZED'])
     expect(answer.headers['www-authenticate']).toBe('Bearer')
