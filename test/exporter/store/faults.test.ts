@@ -285,3 +285,22 @@ test('bytes that change on their way are refused by the server and sent again', 
   expect(uploader.status().failures).toEqual({ refused: 1 })
   await expectAllStored(opened, [1000])
 })
+
+test('what was stored and not yet removed from the queue is not sent twice', async () => {
+  const opened = await open()
+  const sizes = [1000, 40 * MIB]
+  queueFiles(opened, sizes)
+  for (const index of sizes.keys()) {
+    const path = join(opened.location.queue, flatName(keyOf(index)))
+    expect(await opened.bucket.put(keyOf(index), path)).toEqual({
+      status: 'success',
+      value: 'stored',
+    })
+  }
+  proxy.behave(() => null)
+  const { uploader, errors } = impatientUploader(opened)
+  expect(await uploader.flush(30_000)).toBe(0)
+  expect(errors).toEqual([])
+  expect(proxy.asked().filter(({ url }) => url.includes('partNumber'))).toEqual([])
+  await expectAllStored(opened, sizes)
+})

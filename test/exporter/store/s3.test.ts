@@ -29,6 +29,7 @@ import { crc32c } from '../tensors/crc32c.ts'
 import { floats, producer, row, summary, traceA } from '../tensors/rows.ts'
 import { asFloats, query } from '../tensors/store-fixture.ts'
 import { temporaryFolder } from '../tensors/temporary-folder.ts'
+import { startFaultProxy } from './fault-proxy.ts'
 import { accessKeyId, secretAccessKey, startWeed, type Weed } from './weed.ts'
 
 const START_MILLIS = 90_000
@@ -274,4 +275,17 @@ test('a full queue asks the drain loop to wait and keeps the rows', async () => 
   expect(sink.pending().rows).toBe(1)
   expect(await uploaderOf(opened).uploader.flush(30_000)).toBe(0)
   expect(sink.prepare(producer).status).toBe('success')
+})
+
+test('a fetch never lists the bucket', async () => {
+  const opened = await openBucket()
+  flush(opened, row({ data: floats(1, 2, 3, 4) }))
+  expect(await uploaderOf(opened).uploader.flush(30_000)).toBe(0)
+  const proxy = await startFaultProxy(weed.endpoint)
+  onTestFinished(proxy.stop)
+  const through = await open(weed.storeUrl(`some/prefix-${prefixes}`, proxy.endpoint))
+  expect(await fetchTensor({ ...through, location: opened.location })).toEqual([1, 2, 3, 4])
+  const methods = proxy.asked().map(({ method, url }) => `${method} ${url.split('?')[1] ?? ''}`)
+  expect(methods.filter((asked) => asked.startsWith('GET'))).not.toEqual([])
+  expect(methods.filter((asked) => asked.includes('list-type'))).toEqual([])
 })
