@@ -13,6 +13,7 @@ from ._errors import Ring2Error
 from ._http import Http
 from ._progress import progress_bar
 from ._selection import ALIASES, HOOKS_BY_NAME
+from ._store import StoreSource
 from ._tensor_data import TensorData, needed, read_safetensors
 
 
@@ -175,6 +176,16 @@ def layer_text(layer: int) -> str:
     return "global" if layer < 0 else str(layer)
 
 
-def open(url: str | os.PathLike[str], token: str | None = None) -> Client:
-    """The traces of the exporter at an address, with its bearer token if it wants one."""
-    return Client(ExporterSource(Http(str(url), token)))
+def open(where: str | os.PathLike[str], token: str | None = None) -> Client:
+    """The traces of a running exporter, or of a store's folder.
+
+    where  an address like http://127.0.0.1:9464, with the bearer ``token`` if it wants one; or a
+           folder, for which PyArrow is needed (a path, or file:///path)
+    """
+    text = os.fspath(where)
+    scheme = urllib.parse.urlsplit(text).scheme
+    if scheme == "file":
+        return Client(StoreSource(urllib.parse.unquote(urllib.parse.urlsplit(text).path)))
+    if scheme == "" and ("/" in text or os.path.isdir(text)):
+        return Client(StoreSource(text))
+    return Client(ExporterSource(Http(text, token)))

@@ -1,0 +1,278 @@
+"""A store's folder, read with PyArrow: what the exporter answers over HTTP, without one running.
+
+Every call looks at the footers of all files of the dataset, so its time grows with the store: ask a
+running exporter, which has a catalogue, where that matters. Rows that a codec encoded are for the
+exporter too. Every payload's checksum is verified.
+"""
+
+import json
+import os
+import re
+from collections.abc import Iterable
+from typing import Any
+
+from ._crc32c import crc32c
+from ._errors import Ring2Error
+from ._selection import HOOKS_BY_NAME
+from ._stitch import Ranges, Row, parse_heads, parse_tokens, ranges_of, stitch
+from ._tensor_data import TensorData, needed
+
+_RANKS = ("tp_rank", "pp_rank", "dp_rank", "ep_rank")
+_STATISTICS = (
+    "l2_mean", "l2_max", "abs_max", "mean", "std", "entropy_mean", "sink_mass",
+    "top1_probability_mean", "margin_mean", "surprisal_mean",
+)
+_ROW = (
+    "request_id", "producer", "hook", "layer", "step", "phase", "kv_offset", *_RANKS, "dtype",
+    "shape", "encoding", "data_bytes", "data_crc32c", "nonfinite",
+)
+_PLACE = ("trace_id", "token_start", "token_end", "captured_at", "model")
+
+
+class StoreSource:
+    """Traces of a store's folder."""
+
+    def __init__(self, folder: str) -> None:
+        self._folder = folder
+        if not any(os.path.isdir(os.path.join(folder, name)) for name in ("tensors", "requests")):
+            raise Ring2Error.of(
+                "RING2_E_STORE", "the folder of a store, which holds tensors/", repr(folder),
+                "Name what store.url names, or give the address of a running exporter.",
+            )
+
+    def info(self, trace_id: str) -> dict[str, Any]:
+        ids = self._ids(trace_id)
+        held = self._table("tensors", [*_ROW, *_PLACE], _among("trace_id", ids))
+        requests = {
+            (one["request_id"], one["producer"]): {**one, "trace_id": trace_id, "tensors": []}
+            for one in self._table("requests", None, _among("trace_id", ids))
+        }
+        for row in held:
+            key = (row["request_id"], row["producer"])
+            # A request that has not ended has rows and no entry.
+            entry = requests.setdefault(key, {
+                "trace_id": trace_id, "request_id": key[0], "producer": key[1],
+                "model": row["model"], "completeness": "unknown", "verdict": "unknown",
+                "tensors": [],
+            })
+            entry["tensors"].append(row)
+        if not requests:
+            raise Ring2Error.of(
+                "RING2_E_TRACE_UNKNOWN", "a trace of the store", trace_id,
+                "Check the id with `ring2-exporter ls`; data may have been lost or have expired.",
+            )
+        for entry in requests.values():
+            entry["tensors"] = _held(entry["tensors"])
+        return {"trace_id": trace_id, "requests": list(requests.values())}
+
+    def rows(self, trace_id: str, query: dict[str, str | None]) -> list[dict[str, Any]]:
+        found = self._table("tensors", [*_ROW, *_PLACE, *_STATISTICS], self._filter(trace_id, query))
+        return [
+            {
+                **{name: row[name] for name in _ROW},
+                "tokens": [row["token_start"], row["token_end"]],
+                "captured_at": row["captured_at"].isoformat().replace("+00:00", "Z"),
+                "statistics": {name: row.get(name) for name in _STATISTICS},
+            }
+            for row in _distinct(found)
+        ]
+
+    def tensor(
+        self, trace_id: str, hook: str, layer: int, query: dict[str, str | None],
+        progress: bool | None,
+    ) -> TensorData:
+        wanted = {**query, "hook": hook, "layer": str(layer)}
+        condition = self._filter(trace_id, wanted)
+        places = _distinct(self._table("tensors", [*_ROW, *_PLACE], condition))
+        if not places:
+            self.info(trace_id)
+            raise Ring2Error.of(
+                "RING2_E_TENSOR_UNKNOWN", "a tensor that the trace has", f"{hook}, layer {layer}",
+                "List what it has with `trace.tensors()`.",
+            )
+        chosen = _one(places, "request_id")
+        chosen = _one(chosen, "producer")
+        chosen = _of_one_rank(chosen, hook)
+        tokens = parse_tokens(query.get("tokens"))
+        kind = HOOKS_BY_NAME[hook]
+        head_axis = next((i for i, name in enumerate(kind.dims) if name in ("heads", "kv_heads")), None)
+        count = None if head_axis is None else chosen[0]["shape"][head_axis]
+        heads = parse_heads(query.get("heads"), count)
+        rows = self._payloads(condition, chosen, tokens)
+        values, held = stitch(rows, kind.shape == "attention", tokens, heads, head_axis)
+        expected = self._expected(chosen[0], kind.shape)
+        facts = {"trace_id": trace_id, "request_id": chosen[0]["request_id"], "hook": hook,
+                 "layer": layer, "tokens": held, **_completeness(held, expected, tokens, rows, kind.shape)}
+        numpy = needed("numpy")
+        data = numpy.ascontiguousarray(values).reshape(-1).view(numpy.uint8)
+        return TensorData(data, chosen[0]["dtype"], values.shape, facts)
+
+    def _payloads(
+        self, condition: Any, chosen: list[dict[str, Any]], tokens: tuple[int, int] | None
+    ) -> list[Row]:
+        """The rows that hold tokens asked for, checked; one file's rows in memory at a time."""
+        near = [row for row in chosen
+                if tokens is None or (row["token_end"] > tokens[0] and row["token_start"] < tokens[1])]
+        wanted = {_key(row): row for row in near or chosen}
+        condition &= _among("step", {row["step"] for row in wanted.values()})
+        rows = []
+        for row in self._table("tensors", [*_ROW, *_PLACE, "data"], condition):
+            if wanted.pop(_key(row), None):
+                rows.append(_checked(row))
+        return rows
+
+    def _expected(self, row: dict[str, Any], shape: str) -> set[int] | None:
+        """Positions that a complete tensor of this producer has; None while the request goes on."""
+        compute = needed("pyarrow.compute")
+        condition = _among("trace_id", [row["trace_id"]])
+        condition &= compute.field("request_id") == row["request_id"]
+        condition &= compute.field("producer") == row["producer"]
+        for entry in self._table("requests", ["summary"], condition):
+            positions: set[int] = set()
+            for phase in json.loads(entry["summary"])["phases"]:
+                start, end = phase["tokenStart"], phase["tokenEnd"]
+                last_only = shape == "request" and phase["phase"] == "prefill"
+                positions.update(range(max(start, end - 1) if last_only else start, end))
+            return positions
+        return None
+
+    def _filter(self, trace_id: str, query: dict[str, str | None]) -> Any:
+        compute = needed("pyarrow.compute")
+        condition = _among("trace_id", self._ids(trace_id))
+        for name in ("hook", "request_id", "producer"):
+            if query.get(name) is not None:
+                condition &= compute.field(name) == query[name]
+        layer = query.get("layer")
+        if layer is not None:
+            condition &= compute.field("layer") == (-1 if layer == "global" else int(layer))
+        for axis, value in _ranks(query.get("rank")).items():
+            condition &= compute.field(axis) == value
+        return condition
+
+    def _ids(self, trace_id: str) -> list[str]:
+        """The trace's id, and those under which its rows were stored before it was known."""
+        if not re.fullmatch("[0-9a-f]{32}", trace_id) or set(trace_id) == {"0"}:
+            raise Ring2Error.of(
+                "RING2_E_TRACE_ID", "32 lower-case hexadecimal digits, not all zero", repr(trace_id)
+            )
+        known_late = self._table("contexts", ["stored_trace_id"], _among("trace_id", [trace_id]))
+        return [trace_id, *sorted({row["stored_trace_id"] for row in known_late})]
+
+    def _table(self, dataset: str, columns: list[str] | None, condition: Any) -> list[dict[str, Any]]:
+        """Rows of a dataset. A file that cannot be read is an error that names it."""
+        datasets = needed("pyarrow.dataset")
+        rows: list[dict[str, Any]] = []
+        for path in self._files(dataset):
+            try:
+                file = datasets.dataset(path, format="parquet")
+                present = None if columns is None else [c for c in columns if c in file.schema.names]
+                rows += file.to_table(columns=present, filter=condition).to_pylist()
+            except (OSError, ValueError) as error:
+                raise Ring2Error.of(
+                    "RING2_E_STORE", f"a readable Parquet file at {path}", str(error),
+                    "Restore the file from a copy, or move it away; other files are not affected.",
+                ) from error
+        return rows
+
+    def _files(self, dataset: str) -> Iterable[str]:
+        for folder, _, names in os.walk(os.path.join(self._folder, dataset)):
+            for name in sorted(names):
+                if name.endswith(".parquet"):
+                    yield os.path.join(folder, name)
+
+
+def _among(name: str, values: Iterable[Any]) -> Any:
+    return needed("pyarrow.compute").field(name).isin(list(values))
+
+
+def _key(row: dict[str, Any]) -> tuple:
+    return tuple(row[name] for name in ("producer", "request_id", "hook", "layer", *_RANKS,
+                                        "token_start", "step"))
+
+
+def _distinct(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Delivered again, stored once: of rows with one key the first counts."""
+    return list({_key(row): row for row in reversed(rows)}.values())[::-1]
+
+
+def _held(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Hooks × layers × ranks, each with its tokens and bytes."""
+    held: dict[tuple, dict[str, Any]] = {}
+    for row in _distinct(rows):
+        names = ("hook", "layer", *_RANKS, "dtype")
+        entry = held.setdefault(
+            tuple(row[name] for name in names),
+            {**{name: row[name] for name in names}, "token_start": row["token_start"],
+             "token_end": row["token_end"], "rows": 0, "bytes": 0},
+        )
+        entry["token_start"] = min(entry["token_start"], row["token_start"])
+        entry["token_end"] = max(entry["token_end"], row["token_end"])
+        entry["rows"] += 1
+        entry["bytes"] += row["data_bytes"]
+    return list(held.values())
+
+
+def _one(rows: list[dict[str, Any]], name: str) -> list[dict[str, Any]]:
+    values = sorted({row[name] for row in rows})
+    if len(values) == 1:
+        return rows
+    raise Ring2Error.of(
+        "RING2_E_QUERY", f"{name}=, as there are {len(values)}: {', '.join(values[:20])}", f"no {name}"
+    )
+
+
+def _of_one_rank(rows: list[dict[str, Any]], hook: str) -> list[dict[str, Any]]:
+    ranks = sorted({tuple(row[name] for name in _RANKS) for row in rows})
+    if len(ranks) > 1 and HOOKS_BY_NAME[hook].sharded:
+        texts = ["tp:{},pp:{},dp:{},ep:{}".format(*one) for one in ranks]
+        raise Ring2Error.of("RING2_E_QUERY", f"rank=, one of {'; '.join(texts)}", "no rank")
+    # Of a tensor that is not sharded every rank holds the same values.
+    return [row for row in rows if tuple(row[name] for name in _RANKS) == ranks[0]]
+
+
+def _ranks(text: str | None) -> dict[str, int]:
+    if text is None:
+        return {}
+    if text.isdigit():
+        return {"tp_rank": int(text)}
+    parts = [re.fullmatch(r"(tp|pp|dp|ep):(\d{1,5})", part) for part in text.split(",")]
+    if not all(parts):
+        raise Ring2Error.of("RING2_E_QUERY", 'rank="1", or rank="tp:0,pp:1"', repr(text))
+    return {f"{part[1]}_rank": int(part[2]) for part in parts if part}
+
+
+def _checked(row: dict[str, Any]) -> Row:
+    numpy = needed("numpy")
+    place = f"{row['hook']}, layer {row['layer']}, step {row['step']}"
+    if row["encoding"] != "raw":
+        raise Ring2Error.of(
+            "RING2_E_STORE", f"encoding raw ({place})", repr(row["encoding"]),
+            "Read it through a running exporter, or with `ring2-exporter fetch`.",
+        )
+    data = row["data"]
+    crc = crc32c(data) if len(data) == row["data_bytes"] else None
+    if crc != row["data_crc32c"]:
+        raise Ring2Error.of(
+            "RING2_E_CHECKSUM",
+            f"{row['data_bytes']} bytes with CRC-32C {row['data_crc32c']} ({place})",
+            f"{len(data)} bytes with CRC-32C {crc}",
+            "Restore the file from a copy; other rows are not affected.",
+        )
+    dtype = "<u2" if row["dtype"] == "bfloat16" else row["dtype"]
+    values = numpy.frombuffer(data, dtype=dtype).reshape(row["shape"])
+    return Row(row["step"], row["token_start"], row["token_end"], values)
+
+
+def _completeness(
+    held: Ranges, expected: set[int] | None, tokens: tuple[int, int] | None,
+    rows: list[Row], shape: str,
+) -> dict[str, Any]:
+    # A row of logits covers its step, of which it holds the last positions.
+    ranges = [(row.token_start, row.token_end) for row in rows] if shape == "request" else held
+    covered = {position for start, end in ranges for position in range(start, end)}
+    wanted = expected if expected is not None else set(range(min(covered), max(covered) + 1))
+    if tokens is not None:
+        wanted = {position for position in wanted if tokens[0] <= position < tokens[1]}
+    gaps = ranges_of(wanted - covered)
+    known = "unknown" if expected is None else "complete"
+    return {"gaps": gaps, "completeness": "incomplete" if gaps else known}
