@@ -23,7 +23,6 @@ import { constants, drainResult, segmentInfo } from './layout.gen.ts'
 import { collectorLimits } from './limits.ts'
 import { createTrack, openConsumer } from './native.ts'
 import { type Outcome, type ProducerInfo, REDACTED_ENCODING } from './records.ts'
-import { redactedStatistics } from './redaction.ts'
 import { foldRequest } from './request-samples.ts'
 import { type ActiveRequest, createRegistry } from './requests.ts'
 import { decodeSegmentInfo, producerName, readSegmentInfo, type SegmentInfo } from './segments.ts'
@@ -196,9 +195,8 @@ export function openDrain(options: DrainOptions): SegmentDrain {
   function deliver(index: number, request: ActiveRequest): void {
     const stored = slices.action(index) === constants.actionTensor
     const hook = slices.hook(index)
+    const statistics = slices.statistics(index)
     const hidden = options.redacted?.has(hook) === true
-    const measured = slices.statistics(index)
-    const statistics = hidden ? redactedStatistics(slices.dtype(index), measured) : measured
     const layer = slices.layer(index)
     const phase = slices.phase(index)
     const tokenStart = slices.tokenStart(index)

@@ -1,20 +1,13 @@
 /**
- * What is left out of what is kept: payloads of some hooks, values of some request attributes. Pure.
+ * Leaves the values of some request attributes out. Pure.
  *
- * It is done before anything else sees them, so no file, span, metric, checkpoint or answer has them.
+ * It is done before anything else sees them, so no file, span, checkpoint or answer has them. Payloads
+ * are left out where rows are delivered (drain.ts).
  */
-import type { AttributeValue, RequestInfo, SliceStatistics } from './records.ts'
+import type { AttributeValue, RequestInfo } from './records.ts'
 
 /** Stands for the value of a redacted attribute. */
 export const REDACTED = 'redacted'
-
-/** Types of ids and counts: a statistic of few of them gives them away. */
-const INTEGER = /^u?int/
-
-/** What a row of a redacted hook still tells: nothing where its elements are ids. */
-export function redactedStatistics(dtype: string, statistics: SliceStatistics): SliceStatistics {
-  return INTEGER.test(dtype) ? {} : statistics
-}
 
 /**
  * Replaces the values of attributes whose key fits one of the patterns; `*` stands for any characters,

@@ -115,8 +115,7 @@ const capture = section('Capture', 'What is done with the tensors of each hook.'
   stats: hookList('Hooks that are measured (metrics and spans). An empty list: none.'),
   tensors: hookList('Hooks whose full tensors are stored, and measured too. An empty list: none.'),
   redact_hooks: hookList(
-    'Hooks whose payloads are never stored: of their tensors the shape and the statistics are kept, ' +
-      'of token ids the shape alone.',
+    'Hooks whose payloads are never stored: of their tensors only shape and statistics are kept.',
     [],
   ),
   redact_attributes: Type.Array(

@@ -49,6 +49,7 @@ describe('defaults', () => {
       flush_seconds: 2,
       flush_bytes: 67_108_864,
       codecs: [],
+      spool_bytes_max: 4_294_967_296,
       fsync: false,
     })
     expect(config.api).toEqual({ host: '127.0.0.1', port: 9464 })
