@@ -5,6 +5,7 @@
  */
 
 import type { DatabaseSync, SQLInputValue, SQLOutputValue } from 'node:sqlite'
+import type { RequestSummary } from '../../collector/records.ts'
 import { Ring2Error } from '../errors.ts'
 import { catalogLimits } from '../limits.ts'
 import type { RequestPage } from './catalog-list.ts'
@@ -190,6 +191,8 @@ function tooMany(expected: string): Ring2Error {
   })
 }
 
+const SHOWN_CHARACTERS = 40
+
 type DatabaseRow = Record<string, SQLOutputValue>
 
 export function textOf(row: DatabaseRow, name: string): string {
@@ -242,13 +245,22 @@ function entryOf(row: DatabaseRow): RequestEntry {
     engine: textOf(row, 'engine'),
     host: textOf(row, 'host'),
     started_at: integerOf(row, 'started_at'),
-    summary: summary === null ? null : JSON.parse(summary),
+    summary: summary === null ? null : parseSummary(summary),
+  }
+}
+
+/** SQLite does not see damage inside of a text; what is no JSON was damaged. */
+function parseSummary(text: string): RequestSummary {
+  try {
+    return JSON.parse(text)
+  } catch {
+    throw unexpected('summary', text.slice(0, SHOWN_CHARACTERS))
   }
 }
 
 function requestOf(row: DatabaseRow): CatalogRequest {
   return {
-    ...entryOf({ ...row, summary: null }),
+    ...entryOf(row),
     ended_at: nullableInteger(row, 'ended_at'),
     caller_trace_id: nullableText(row, 'caller_trace_id'),
     tokens: nullableInteger(row, 'tokens'),
