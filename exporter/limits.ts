@@ -92,6 +92,9 @@ export const keyLimits = {
 export const uploadLimits = {
   /** Bytes that may wait on local disk before publishing asks the drain loop to wait. */
   queueBytesMax: 4096 * MIB,
+  /** What a row, a summary or a flush is taken to add to its payload when room is looked for. */
+  rowOverheadBytes: 4 * KIB,
+  fileOverheadBytes: 24 * KIB,
   /** A file up to this is sent in one request; as much memory is used for each part in flight. */
   partBytes: 16 * MIB,
   partsInFlight: 4,

@@ -87,7 +87,10 @@ export function createTensorSink(options: TensorSinkOptions): ClosableTensorSink
   function prepare(producer: ProducerInfo): Outcome<readonly string[]> {
     const waiting = rows.length + summaries.length + moved.length + vocabularies.length
     if (waiting === 0) return success([])
-    const full = queueFull(location, rowBytes, queueBytesMax)
+    // Files hold more than payloads; a guess that is too large only waits a little earlier.
+    const coming =
+      rowBytes + waiting * uploadLimits.rowOverheadBytes + uploadLimits.fileOverheadBytes
+    const full = queueFull(location, coming, queueBytesMax)
     if (full !== null) return retryable(full)
     const outcome = attempt('write into the spool', location.spool, () =>
       writePending({
