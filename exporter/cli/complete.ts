@@ -24,12 +24,12 @@ function optionsOf(command: Command): string[] {
 }
 
 function wordsOf(program: Command): Words[] {
-  return program.commands.flatMap((command) => [
-    {
-      command: command.name(),
-      words: [...command.commands.map((sub) => sub.name()), ...optionsOf(command), '--help'],
-    },
-  ])
+  return program.commands.map((command) => {
+    const subs = command.commands
+    const options = [command, ...subs].flatMap(optionsOf)
+    const words = new Set([...subs.map((sub) => sub.name()), ...options, '--help'])
+    return { command: command.name(), words: [...words] }
+  })
 }
 
 function script(shell: string, program: Command): string {
