@@ -1,5 +1,5 @@
 /**
- * Ways from a panel to elsewhere: the other dashboards, the trace's tensors in the exporter's API. The
+ * Ways from a panel to elsewhere: the other dashboards, the trace in the exporter's explorer. The
  * way from an exemplar to Jaeger is a setting of the Prometheus data source.
  */
 import type { Builder } from '@grafana/grafana-foundation-sdk/cog'
@@ -40,10 +40,10 @@ export function modelLink(queries: readonly Query[]): Builder<DashboardLink>[] {
   ]
 }
 
-/** On an exemplar's trace id: what the exporter keeps of the trace. */
+/** On an exemplar's trace id: its tokens, norms and attention in the explorer. */
 export function traceLinks(): DynamicConfigValue[] {
-  const url = `\${exporter}/v1/traces/\${__value.raw}`
-  return [{ id: 'links', value: [{ title: 'Tensors of this trace', url, targetBlank: true }] }]
+  const url = `\${exporter}/t/\${__value.raw}`
+  return [{ id: 'links', value: [{ title: 'Explore this trace', url, targetBlank: true }] }]
 }
 
 /** At the top of each dashboard: the others, and the exporter's own page. */

@@ -17,8 +17,10 @@ export interface ServerLinks {
 export interface Links {
   /** The exporter. */
   readonly api: string
-  /** What the exporter has of the request that is shown. */
+  /** What the exporter has of the request that is shown, as JSON. */
   readonly request: string
+  /** The same request in the explorer. */
+  readonly explorer: string
   /** Where the chat service takes prompts. */
   readonly chat: string
   /** Where the chat service can be broken, and mended. */
@@ -44,6 +46,7 @@ export function linksOf(
   return {
     api: addresses.api,
     request: `${addresses.api}/v1/traces/${traceId}`,
+    explorer: `${addresses.api}/t/${traceId}`,
     chat: `${addresses.service}/chat`,
     faults: `${addresses.service}/faults`,
     otlp,

@@ -51,10 +51,17 @@ export function renderPage(page: Page): string {
     `${bold('Checked')}    the same: ${verified.hook} layer ${verified.layer} [${verified.shape.join(', ')}], ${bytesText(verified.bytes)}: ${outcome} with what the model process held`,
     `${bold('Lost')}       ${losses.length === 0 ? 'nothing' : losses.map((loss) => `${loss.records} records (${loss.reason})`).join(', ')}`,
     ...stackLines(page),
-    ...(running ? runningLines(links) : []),
+    ...(running ? runningLines(links) : [lookLine(page)]),
     dim(`${document.seconds.toFixed(1)} s in all`),
     '',
   ].join('\n')
+}
+
+/** How to open the trace that was shown when the exporter of the demo has ended. */
+function lookLine({ document, shown }: Page): string {
+  const { bold } = styles()
+  const start = `npx ring2-exporter run --store ${shellWord(document.store)}`
+  return `${bold('Look at it')} ${start}, then open http://127.0.0.1:9464/t/${shown}`
 }
 
 function runningLines(links: Links): string[] {
@@ -62,7 +69,8 @@ function runningLines(links: Links): string[] {
   const json = "-H 'content-type: application/json' -d"
   const prompt = JSON.stringify({ messages: [{ role: 'user', content: 'Hi' }], max_tokens: 24 })
   const lines: readonly (readonly [string, string])[] = [
-    [links.api, 'the exporter'],
+    [links.explorer, 'the explorer: tokens, norms and attention of the last trace above'],
+    [links.api, 'the exporter, and every trace that it keeps'],
     [links.otlp, `OTLP over gRPC: ${links.servers === undefined ? 'a receiver' : 'the Collector'}`],
     [`curl -s ${links.chat} ${json} '${prompt}'`, 'sends a prompt; the answer has its trace id'],
     [`curl -s ${links.faults} ${json} '${JSON.stringify(demoFault)}'`, 'breaks a layer'],

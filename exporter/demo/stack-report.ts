@@ -30,13 +30,13 @@ export function stackLines(page: Page): string[] {
     `Alertmanager  ${fired.length === 0 ? yellow('NOTHING FIRED') : fired.join(', ')}; ${before}`,
     '',
     bold('Where to look'),
-    ...look(servers, page.links.request),
+    ...look(servers, page.links.explorer),
     ...(hint === '' ? [] : [hint]),
     '',
   ]
 }
 
-function look(servers: ServerLinks, request: string): string[] {
+function look(servers: ServerLinks, explorer: string): string[] {
   const { dim } = styles()
   const { grafana } = servers
   const places: readonly (readonly [string, string])[] = [
@@ -50,7 +50,7 @@ function look(servers: ServerLinks, request: string): string[] {
     ],
     [servers.prometheus_exemplars, 'the trace ids behind the points of that curve'],
     [servers.alertmanager, 'the alerts, their labels and their runbooks'],
-    [request, 'verdict, statistics and stored tensors of that request'],
+    [explorer, 'the explorer: verdict, tokens, norms and attention of that request'],
     ...(grafana === null ? [] : [[grafana, 'the dashboards, in Grafana'] as const]),
   ]
   const { layer } = demoFault

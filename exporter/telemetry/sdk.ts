@@ -181,7 +181,7 @@ function startTraces(
   const tracer = trace.getTracer(SERVICE_NAME, version)
   checkOwnTracer(tracer, ids)
   const baseUrl = options.apiUrl ?? (() => apiUrl(config.api))
-  const tensorsUrl = (traceId: string) => `${baseUrl()}/v1/traces/${traceId}`
+  const tensorsUrl = (traceId: string) => `${baseUrl()}/t/${traceId}`
   const sink = receipts.watch(createSpanSink(tracer, ids, tensorsUrl))
   return { sink, shutdown: () => sdk.shutdown() }
 }

@@ -183,7 +183,7 @@ export const spanAttributeHelp: Readonly<Record<SpanAttribute, SpanAttributeDefi
     on: request,
     help: "end by the producer's clock, in µs since 1970; with `ring2.clock.skew`",
   },
-  tensorsUrl: { type: 'string', on: request, help: 'address of the tensors in the API' },
+  tensorsUrl: { type: 'string', on: request, help: 'address of the trace in the explorer' },
   tensorsRows: { type: 'int', on: request, help: 'tensor rows stored' },
   tensorsSize: { type: 'int', on: request, help: 'payload bytes stored' },
   phase: { type: 'string', on: `${phases}, ${finding}`, help: '`prefill` or `decode`' },

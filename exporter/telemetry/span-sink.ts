@@ -58,7 +58,7 @@ export function createGivenIds(): GivenIds {
 
 /**
  * @param tracer a tracer of a provider whose id generator is `ids`.
- * @param tensorsUrl trace id → address of the trace's tensors.
+ * @param tensorsUrl trace id → address of the trace in the explorer.
  */
 export function createSpanSink(
   tracer: Tracer,

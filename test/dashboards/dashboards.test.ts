@@ -34,14 +34,14 @@ describe('Dashboards', () => {
     expect(allMetrics.map(prometheusName).filter((name) => !shown.has(name))).toEqual([])
   })
 
-  test('show traces on the lines of every statistic, with a way to their tensors', () => {
+  test('show traces on the lines of every statistic, with a way to the explorer', () => {
     for (const { dashboard } of all) {
       for (const panel of panelsOf(dashboard)) {
         const statistic = queriesOf(panel).some(({ expr }) => expr.includes('histogram_quantile'))
         if (!statistic || panel.type !== 'timeseries') continue
         expect(queriesOf(panel).every(({ exemplar }) => exemplar === true)).toBe(true)
         const links = JSON.stringify(panel.fieldConfig?.overrides)
-        expect(links).toContain(`\${exporter}/v1/traces/\${__value.raw}`)
+        expect(links).toContain(`\${exporter}/t/\${__value.raw}`)
       }
     }
   })

@@ -110,7 +110,7 @@ test("an engine's span becomes the parent of the request, whose tensors its trac
   })
   expect(plainAttributes(span?.attributes)).toMatchObject({
     'ring2.trace.origin': 'tap',
-    'ring2.tensors.url': `${exporter.url}/v1/traces/${derived}`,
+    'ring2.tensors.url': `${exporter.url}/t/${derived}`,
   })
   await vi.waitUntil(async () => (await request(`/v1/traces/${traceId}`)).status === 200, wait)
   const { json } = await request(`/v1/traces/${traceId}`)

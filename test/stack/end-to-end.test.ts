@@ -152,7 +152,9 @@ describe.runIf(stackIsThere())('A model that is watched by the real servers', ()
       'ring2.anomaly': true,
       'ring2.completeness': 'complete',
     })
-    const tensors = await fetch(String(request.attributes['ring2.tensors.url']))
+    const page = String(request.attributes['ring2.tensors.url'])
+    expect((await fetch(page)).status).toBe(200)
+    const tensors = await fetch(page.replace('/t/', '/v1/traces/'))
     expect(tensors.status).toBe(200)
     const id = demo.document.requests.find((one) => one.trace_id === demo.page.shown)?.request_id
     expect(await tensors.text()).toContain(id)
