@@ -89,6 +89,14 @@ const benchmarks: readonly Benchmark[] = [
     arguments: ['bench/fetch.ts'],
   },
   {
+    name: 'codecs',
+    about:
+      'Codecs of stored tensors on activations of a real model (SmolLM2-135M-Instruct, float32, prefills), one core, against zstd of the raw bytes and against a downcast to float16 with lz4 or zstd. Rates are of the float32 bytes; a ratio is ours over the other, by rate. Then the ratios of sizes for each hook and element type, with those of zstd and of the lossless codec beside them (docs/codecs.md has them with errors).',
+    budget: 'float32 at least 3 times smaller within the bound',
+    program: process.execPath,
+    arguments: ['bench/codecs.ts'],
+  },
+  {
     name: 'telemetry',
     about:
       'Samples folded into exponential histograms by one core, and whole exports (fold to acknowledged by a receiver in another process), against the JavaScript SDK of OpenTelemetry, in CPU time. Ratios of samples are ours over theirs, by rate; ratios of exports are our CPU time over theirs, below 1 ours is cheaper. Ours crosses a thread and carries exemplars; theirs does neither.',
