@@ -23,9 +23,11 @@ import { createParquetSource, type ParquetSource } from '../tensors/parquet-sour
 import { takeLock } from '../tensors/process-lock.ts'
 import { describeFile } from '../tensors/rebuild.ts'
 import { unknownTrace } from '../tensors/series-choice.ts'
+import { moveIntoPlace, publishedPath } from '../tensors/spool.ts'
 import { findDeletion } from './find.ts'
 import { importTraces, publishIndexes, removeIndexes } from './indexes.ts'
 import {
+  clearLeftovers,
   deletionFolder,
   type Journal,
   type JournalFile,
@@ -139,9 +141,15 @@ export async function resumeDeletions(context: DeletionContext): Promise<Deletio
   return await locked(context, () => resumeAll(context))
 }
 
+/** Waits for another deletion without holding up the thread. */
 async function locked<T>(context: DeletionContext, act: () => Promise<T>): Promise<T> {
   const path = join(deletionFolder(context.location), 'lock')
-  const unlock = takeLock(path, deletionLimits.lockMillisMax)
+  const end = performance.now() + deletionLimits.lockMillisMax
+  let unlock = takeLock(path, 0)
+  while (unlock === null && performance.now() < end) {
+    await new Promise((resolve) => setTimeout(resolve, deletionLimits.settlePollMillis))
+    unlock = takeLock(path, 0)
+  }
   if (unlock === null) {
     throw new Ring2Error('RING2_E_UNSETTLED', {
       expected: 'no other deletion at the same time',
@@ -208,6 +216,7 @@ async function carryOut(
   } catch (error) {
     throw notFinished(journal, [{ key: context.location.catalog, error: asRing2Error(error) }])
   }
+  clearLeftovers(folder)
   removeJournal(folder, journal)
   return reportOf(journal, resumed)
 }
@@ -281,11 +290,13 @@ async function publishParts(replacement: Replacement, note: () => void): Promise
   note()
   for (const [index, ranges] of plan.parts.entries()) {
     const to = file.parts[index] ?? ''
-    const { fsync, store } = context
+    const { fsync, store, location } = context
     const path = await writePart({ source, from: file.key, to, ranges, folder, fsync })
-    try {
+    if (location.target.kind === 'directory') {
+      // One rename: a crash leaves no half of it beside the files.
+      moveIntoPlace(path, publishedPath(location, to), fsync)
+    } else {
       must(await store.put(to, path))
-    } finally {
       rmSync(path, { force: true })
     }
   }

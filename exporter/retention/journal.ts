@@ -87,6 +87,17 @@ export function removeJournal(folder: string, journal: Journal): void {
   }
 }
 
+/** Removes what an interrupted deletion has left beside its journal. The caller holds the lock. */
+export function clearLeftovers(folder: string): void {
+  try {
+    for (const name of readdirSync(folder)) {
+      if (!NAME.test(name) && !/^lock(-journal)?$/.test(name)) rmSync(join(folder, name))
+    }
+  } catch (error) {
+    throw storeError('clear', folder, error)
+  }
+}
+
 /** Journals of deletions that are not finished, the oldest first. */
 export function unfinishedJournals(folder: string): Journal[] {
   let names: string[]
