@@ -158,15 +158,18 @@ export function createTensorDescriber() {
   const requests = new Map<string, RequestEntry>()
   let index = 0
   let current: OpenSeries | null = null
+  let startedAt = Number.NaN
 
   function add(row: TensorPlace): void {
-    if (current !== null && sameSeries(current, row)) {
+    const continues = current !== null && sameSeries(current, row)
+    if (current !== null && continues) {
       extend(current, row)
     } else {
       current = startSeries(row, index)
       series.push(current)
     }
-    noteRequest(requests, row)
+    // A row tells nothing new of its request unless it is the first of a series, or earlier.
+    if (!continues || row.captured_at < startedAt) startedAt = noteRequest(requests, row)
     index += 1
   }
 
@@ -310,15 +313,15 @@ function startSeries(row: TensorPlace, index: number): OpenSeries {
   }
 }
 
-function noteRequest(requests: Map<string, RequestEntry>, row: TensorPlace): void {
+/** Returns when the request started, as far as is known now. */
+function noteRequest(requests: Map<string, RequestEntry>, row: TensorPlace): number {
   // A length before each part keeps ids with any character apart.
   const key = `${row.trace_id} ${row.producer.length} ${row.producer} ${row.request_id}`
   const known = requests.get(key)
   if (known !== undefined) {
-    if (row.captured_at < known.started_at) {
-      requests.set(key, { ...known, started_at: row.captured_at })
-    }
-    return
+    if (row.captured_at >= known.started_at) return known.started_at
+    requests.set(key, { ...known, started_at: row.captured_at })
+    return row.captured_at
   }
   requests.set(key, {
     trace_id: row.trace_id,
@@ -332,4 +335,5 @@ function noteRequest(requests: Map<string, RequestEntry>, row: TensorPlace): voi
     started_at: row.captured_at,
     summary: null,
   })
+  return row.captured_at
 }

@@ -156,8 +156,8 @@ function* rowGroups<Row>(
 ): Generator<readonly Row[]> {
   let start = 0
   let bytes = 0
-  for (const [index, row] of rows.entries()) {
-    const size = payload === null ? 0 : payload.value(row).byteLength
+  for (let index = 0; index < rows.length; index += 1) {
+    const size = payload?.value(rows[index] as Row).byteLength ?? 0
     const count = index - start
     const over = bytes + size > parquetLimits.rowGroupBytesMax
     if (count > 0 && (over || count >= parquetLimits.rowGroupRowsMax)) {

@@ -11,9 +11,9 @@ import { parquetLimits } from '../limits.ts'
 import {
   aliasEntry,
   compareRows,
+  createTensorDescriber,
   describeContexts,
   describeRequests,
-  describeTensors,
   type FileDescription,
   placeOf,
 } from './description.ts'
@@ -85,7 +85,9 @@ function writeTensorFiles(pending: PendingFiles, files: Map<string, FileDescript
           metadata: metadata(producer),
           fsync,
         })
-        return describeTensors({ key, ...written }, rows.map(placeOf))
+        const describer = createTensorDescriber()
+        for (const row of rows) describer.add(placeOf(row))
+        return describer.finish({ key, ...written })
       })
     }
   }
@@ -176,15 +178,22 @@ function removeAttempt(spool: string, names: Iterable<string>): void {
 
 function groupRows(rows: readonly TensorRow[]): Map<string, TensorRow[]> {
   const groups = new Map<string, TensorRow[]>()
-  const folders = new Map<string, string>()
+  let model = ''
+  let hourStart = Number.POSITIVE_INFINITY
+  let group: TensorRow[] = []
   for (const row of rows) {
-    // Text for a folder is made once per model and hour, not once per row.
-    const hour = `${Math.floor(row.capturedAtMicros / MICROS_PER_HOUR)} ${row.model.name}`
-    const folder = folders.get(hour) ?? partition('tensors', row.model.name, row.capturedAtMicros)
-    folders.set(hour, folder)
-    const group = groups.get(folder)
-    if (group === undefined) groups.set(folder, [row])
-    else group.push(row)
+    // Neighbours mostly share model and hour, so their folder is not looked for again.
+    const sinceHour = row.capturedAtMicros - hourStart
+    if (sinceHour >= 0 && sinceHour < MICROS_PER_HOUR && row.model.name === model) {
+      group.push(row)
+      continue
+    }
+    model = row.model.name
+    hourStart = Math.floor(row.capturedAtMicros / MICROS_PER_HOUR) * MICROS_PER_HOUR
+    const folder = partition('tensors', model, row.capturedAtMicros)
+    group = groups.get(folder) ?? []
+    group.push(row)
+    groups.set(folder, group)
   }
   return groups
 }
@@ -201,15 +210,16 @@ function groupSummaries(
 function* splitByBytes(rows: readonly TensorRow[]): Generator<readonly TensorRow[]> {
   let start = 0
   let bytes = 0
-  for (const [index, row] of rows.entries()) {
-    if (index > start && bytes + row.data.byteLength > parquetLimits.fileBytesMax) {
+  for (let index = 0; index < rows.length; index += 1) {
+    const size = rows[index]?.data.byteLength ?? 0
+    if (index > start && bytes + size > parquetLimits.fileBytesMax) {
       yield rows.slice(start, index)
       start = index
       bytes = 0
     }
-    bytes += row.data.byteLength
+    bytes += size
   }
-  yield rows.slice(start)
+  yield start === 0 ? rows : rows.slice(start)
 }
 
 function metadata(producer: ProducerInfo): Record<string, string> {
