@@ -247,7 +247,7 @@ export const tensorListSchema = Type.Object(
   strict,
 )
 
-const problemContent = { 'application/problem+json': { schema: problemSchema } }
+export const problemContent = { 'application/problem+json': { schema: problemSchema } }
 
 /** The answers of a data route: its own, and the problems that any of them may give instead. */
 export function answers(own: object): Record<string, unknown> {

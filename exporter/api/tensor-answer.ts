@@ -32,9 +32,11 @@ export async function sendTensor(
   const { headers, method } = request
   if (hasTag(headers['if-none-match'], tag)) return reply.code(304).send()
   const release = budget.take(answerMemoryBytes(format, tensorFacts(opened), opened.memoryBytes))
+  const gone = new AbortController()
+  reply.raw.once('close', () => gone.abort())
   let parts: Parts | null = null
   try {
-    const answer = await answerOf(opened, format)
+    const answer = await answerOf(opened, format, gone.signal)
     const condition = [headers['if-range']].flat()[0]
     const range = parseByteRange(headers.range, condition, tag, answer.size)
     if (range === 'unsatisfiable') {
@@ -53,6 +55,8 @@ export async function sendTensor(
   } catch (error) {
     await parts?.return()
     release()
+    // Nobody is there to be told.
+    if (gone.signal.aborted) return reply.hijack()
     throw error
   }
 }

@@ -22,6 +22,7 @@ import { createAnswerBudget } from './answer-budget.ts'
 import type { ServerDependencies } from './dependencies.ts'
 import {
   answers,
+  problemContent,
   tensorListQuerySchema,
   tensorListSchema,
   tensorParameters,
@@ -63,7 +64,7 @@ export function tensorRoutes(dependencies: ServerDependencies): FastifyPluginAsy
       tags: ['tensors'],
       params: tensorParameters,
       querystring: tensorQuerySchema,
-      response: answers(tensorAnswer),
+      response: { ...answers(tensorAnswer), ...partialAnswers },
     }
     const path = '/v1/traces/:trace_id/tensors/:hook/:layer'
     app.get(path, { schema: tensorSchema }, async (request, reply) => {
@@ -94,6 +95,12 @@ const tensorAnswer = {
     [contentTypes.arrow]: binary,
     'application/json': { schema: { type: 'object' } },
   },
+}
+
+const partialAnswers = {
+  206: { ...tensorAnswer, description: 'The bytes that Range asked for.' },
+  304: { description: 'The caller has it: If-None-Match names its ETag.' },
+  416: { description: 'Range begins behind the end.', content: problemContent },
 }
 
 function orNull<T>(text: string | undefined, parse: (text: string) => T): T | null {

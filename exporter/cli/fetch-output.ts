@@ -2,6 +2,7 @@
  * Where `ring2-exporter fetch` puts tensors: format, file names, and writing. What a path cannot be
  * written for is the user's to mend, so it is said as a wrong `-o` and never as a defect.
  */
+import { createHash } from 'node:crypto'
 import {
   closeSync,
   existsSync,
@@ -23,6 +24,9 @@ const defaultFormat: TensorFormat = 'npy'
 
 /** Hexadecimal digits of the trace id in a file name: enough to tell traces apart by eye. */
 const traceDigits = 8
+
+/** Characters kept of a request's id that is no plain name. */
+const requestDigits = 60
 
 export interface OutputOptions {
   readonly format?: string
@@ -60,14 +64,24 @@ export function outputPath(
 ): string | null {
   const name = `${tensorName(opened)}.${format}`
   if (!single) {
-    const request = opened.requestId.replaceAll(/[^A-Za-z0-9._-]/g, '_')
-    return join(output ?? opened.traceId, request, name)
+    return join(output ?? opened.traceId, folderName(opened.requestId), name)
   }
   if (output === '-') return null
   // A name with the trace in it: the same tensor of the next trace must not overwrite this one.
   const own = `${opened.traceId.slice(0, traceDigits)}.${name}`
   if (output === undefined) return own
   return isFolder(output) ? join(output, own) : output
+}
+
+/**
+ * A request's folder. Ids come from outside and may hold any character: one that is no plain name
+ * gets a hash, so that it leads to no other place and two of them are two folders.
+ */
+function folderName(requestId: string): string {
+  if (/^[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}$/.test(requestId)) return requestId
+  const readable = requestId.replaceAll(/[^A-Za-z0-9_-]/g, '_').slice(0, requestDigits)
+  const hash = createHash('sha256').update(requestId).digest('hex').slice(0, traceDigits)
+  return `${readable}-${hash}`
 }
 
 /**

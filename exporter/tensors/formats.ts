@@ -32,8 +32,8 @@ export const contentTypes: Readonly<Record<TensorFormat, string>> = {
 
 /** Where the elements come from: little-endian, row-major. */
 export interface ElementSource {
-  read(): Promise<Uint8Array>
-  stream(start: number, end: number): AsyncIterable<Uint8Array>
+  read(signal: AbortSignal | null): Promise<Uint8Array>
+  stream(start: number, end: number, signal: AbortSignal | null): AsyncIterable<Uint8Array>
 }
 
 export interface TensorAnswer {
@@ -42,13 +42,17 @@ export interface TensorAnswer {
   stream(start: number, end: number): AsyncGenerator<Uint8Array, void, undefined>
 }
 
-/** @throws Ring2Error RING2_E_TOO_LARGE for JSON of too many elements. */
+/**
+ * @param signal ends the reads; the answer then throws its reason.
+ * @throws Ring2Error RING2_E_TOO_LARGE for JSON of too many elements.
+ */
 export async function answerTensor(
   format: TensorFormat,
   tensor: TensorFacts,
   elements: ElementSource,
+  signal: AbortSignal | null = null,
 ): Promise<TensorAnswer> {
-  if (format === 'json') return jsonAnswer(tensor, elements)
+  if (format === 'json') return jsonAnswer(tensor, elements, signal)
   const { head, tail } = await frameOf(format, tensor)
   const bytes = elementBytes(tensor)
   const bodyEnd = head.byteLength + bytes
@@ -58,7 +62,7 @@ export async function answerTensor(
     if (before.byteLength > 0) yield before
     const first = Math.max(0, start - head.byteLength)
     const last = Math.min(bytes, end - head.byteLength)
-    if (first < last) yield* elements.stream(first, last)
+    if (first < last) yield* elements.stream(first, last, signal)
     const after = tail.subarray(Math.max(0, start - bodyEnd), Math.max(0, end - bodyEnd))
     if (after.byteLength > 0) yield after
   }
@@ -92,7 +96,11 @@ function frameOf(
   }
 }
 
-async function jsonAnswer(tensor: TensorFacts, elements: ElementSource): Promise<TensorAnswer> {
+async function jsonAnswer(
+  tensor: TensorFacts,
+  elements: ElementSource,
+  signal: AbortSignal | null,
+): Promise<TensorAnswer> {
   const { dtype, shape, metadata } = tensor
   const count = elementCount(tensor)
   if (count > answerLimits.jsonElementsMax) {
@@ -102,7 +110,7 @@ async function jsonAnswer(tensor: TensorFacts, elements: ElementSource): Promise
       action: 'Use format=npy or safetensors, or ask for a token range or fewer heads.',
     })
   }
-  const data = await elements.read()
+  const data = await elements.read(signal)
   const view = new DataView(data.buffer, data.byteOffset, data.byteLength)
   const values = nested(view, dtype, shape, 0, { offset: 0 })
   const text = Buffer.from(JSON.stringify({ ...metadata, data: values }))

@@ -43,6 +43,17 @@ export function createPayloadSource(
   return { read }
 }
 
+/** The same payloads, until the signal says that nobody wants them any longer: then reads throw. */
+export function untilAborted(payloads: PayloadSource, signal: AbortSignal | null): PayloadSource {
+  if (signal === null) return payloads
+  return {
+    async read(places) {
+      signal.throwIfAborted()
+      return payloads.read(places)
+    },
+  }
+}
+
 /**
  * Splits rows, in the order given, into runs that one read gets: neighbours in one file, together at
  * most `answerLimits.sourceChunkBytes` unless one row alone is larger.

@@ -13,7 +13,12 @@ import { Ring2Error } from '../errors.ts'
 import { answerLimits } from '../limits.ts'
 import type { Catalog, CatalogSeries } from './catalog.ts'
 import type { ParquetSource } from './parquet-source.ts'
-import { createPayloadSource, refuseRedacted, type TensorRowPlace } from './payloads.ts'
+import {
+  createPayloadSource,
+  refuseRedacted,
+  type TensorRowPlace,
+  untilAborted,
+} from './payloads.ts'
 import { recordColumnsOf, recordFrom } from './records.ts'
 import type { TensorQuery } from './selection.ts'
 import { chooseSeries, expectedRanges } from './series-choice.ts'
@@ -31,12 +36,17 @@ export interface OpenedTensor {
   /** Bytes of memory that `stream` holds at most. */
   readonly memoryBytes: number
   /** Fetches and checks the payloads; row-major, little-endian, `plan.bytes` long. */
-  read(): Promise<Uint8Array>
+  read(signal?: AbortSignal | null): Promise<Uint8Array>
   /**
    * Bytes [start, end) of the same, fetched and checked as they are taken. Whoever stops taking
-   * (`return` of the iterator, as `break` does) stops the reads.
+   * (`return` of the iterator, as `break` does) stops the reads; the signal stops them even before
+   * the first part.
    */
-  stream(start: number, end: number): AsyncGenerator<Uint8Array, void, undefined>
+  stream(
+    start: number,
+    end: number,
+    signal?: AbortSignal | null,
+  ): AsyncGenerator<Uint8Array, void, undefined>
 }
 
 export interface TensorListQuery {
@@ -96,8 +106,9 @@ export function createTensorReader(options: TensorReaderOptions): TensorReader {
       plan,
       fingerprint: fingerprint(query, plan, rows),
       memoryBytes: streamMemoryBytes(stitched),
-      read: () => readElements(payloads, stitched),
-      stream: (start, end) => streamElements(payloads, stitched, start, end),
+      read: (signal = null) => readElements(untilAborted(payloads, signal), stitched),
+      stream: (start, end, signal = null) =>
+        streamElements(untilAborted(payloads, signal), stitched, start, end),
     }
   }
 

@@ -16,8 +16,12 @@ export function tensorFacts(opened: OpenedTensor): TensorFacts {
 }
 
 /** The tensor as a file of this format: its size, and its bytes as they are taken. */
-export function answerOf(opened: OpenedTensor, format: TensorFormat): Promise<TensorAnswer> {
-  return answerTensor(format, tensorFacts(opened), opened)
+export function answerOf(
+  opened: OpenedTensor,
+  format: TensorFormat,
+  signal: AbortSignal | null = null,
+): Promise<TensorAnswer> {
+  return answerTensor(format, tensorFacts(opened), opened, signal)
 }
 
 function metadataOf(opened: OpenedTensor): Record<string, unknown> {

@@ -76,11 +76,14 @@ test('/openapi.json describes every route with its parameters', async () => {
   ])
   expect(Object.keys(tensor.responses)).toEqual([
     '200',
+    '206',
+    '304',
     '400',
     '401',
     '404',
     '409',
     '413',
+    '416',
     '500',
     '503',
   ])

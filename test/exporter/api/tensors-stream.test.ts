@@ -2,8 +2,13 @@
 import { readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { get as httpGet, type IncomingMessage } from 'node:http'
 import { join } from 'node:path'
+import { setTimeout } from 'node:timers/promises'
 import type { FastifyInstance } from 'fastify'
 import { expect, onTestFinished, test, vi } from 'vitest'
+import type { ObjectStore } from '../../../exporter/store/object-store.ts'
+import { createParquetSource } from '../../../exporter/tensors/parquet-source.ts'
+import { createTensorReader } from '../../../exporter/tensors/reader.ts'
+import { crc32c } from '../tensors/crc32c.ts'
 import { get, openServer, request, row, tensorUrl } from './fixture.ts'
 
 const MIB = 1024 * 1024
@@ -94,6 +99,39 @@ test('a client that takes nothing is not read for, and one that goes away ends t
   expect(after - held).toBeLessThan(16 * MIB)
   expect(after).toBeLessThan((rowCount * rowBytes) / 2 + 16 * MIB)
 })
+
+test('attention, which is put together first, is not read on for a client that has gone', async () => {
+  const { store } = await openServer()
+  const queries = 64
+  const shape = [1, queries, rowBytes / queries / 4]
+  store.flush(
+    Array.from({ length: rowCount }, (_, step) => {
+      const tokens = { tokenStart: step * queries, tokenEnd: (step + 1) * queries }
+      const of = { request: request({ traceId: bigTrace }), hook: 'pattern' }
+      return row({ ...of, step, ...tokens, shape, data: payloadOf(step) })
+    }),
+  )
+  const { counts, slow } = slowly(store.store)
+  const source = createParquetSource(slow)
+  const reader = createTensorReader({ catalog: store.catalog, source, crc32c })
+  const { app } = await openServer({ catalog: store.catalog, reader })
+  const url = `${await listen(app)}/v1/traces/${bigTrace}/tensors/pattern/0`
+  const asked = httpGet(url, { agent: false }).on('error', () => undefined)
+  await vi.waitUntil(() => counts.bytes > 2 * rowBytes, { timeout: 20_000, interval: 5 })
+  asked.destroy()
+  expect(await settled(() => counts.bytes)).toBeLessThan((rowCount * rowBytes) / 2)
+})
+
+/** A store that takes its time, so that a client can go while it is read. */
+function slowly(store: ObjectStore) {
+  const counts = { bytes: 0 }
+  const getRange: ObjectStore['getRange'] = async (key, start, length) => {
+    await setTimeout(50)
+    counts.bytes += length
+    return store.getRange(key, start, length)
+  }
+  return { counts, slow: { ...store, getRange } }
+}
 
 test('a range of a large tensor costs the rows that it needs', async () => {
   const { app, store } = await openBig()
