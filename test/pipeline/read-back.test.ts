@@ -1,4 +1,4 @@
-/** `ring2.open` in Python, against the running exporter with a real capture. */
+/** `ring2.open` in Python, against the running exporter and the store's folder with a real capture. */
 import { afterAll, beforeAll, expect, test, vi } from 'vitest'
 import {
   createWorkspace,
@@ -84,4 +84,8 @@ function expectAll(found: ReadBack): void {
 
 test('a running exporter gives NumPy, PyTorch and pandas what the model held', () => {
   expectAll(readBack(exporter.url))
-})
+}, 240_000)
+
+test('the folder of the store gives the same without an exporter', () => {
+  expectAll(readBack(workspace.store))
+}, 240_000)

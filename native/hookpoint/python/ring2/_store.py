@@ -1,7 +1,7 @@
 """A store's folder, read with PyArrow: what the exporter answers over HTTP, without one running.
 
-Every call looks at the footers of all files of the dataset, so its time grows with the store: ask a
-running exporter, which has a catalogue, where that matters. Rows that a codec encoded are for the
+Every call looks at all files of the dataset (their footers are kept), so its time grows with the
+store: ask a running exporter, which has a catalogue, where that matters. Rows that a codec encoded are for the
 exporter too. Every payload's checksum is verified.
 """
 
@@ -26,6 +26,8 @@ _ROW = (
     "request_id", "producer", "hook", "layer", "step", "phase", "kv_offset", *_RANKS, "dtype",
     "shape", "encoding", "data_bytes", "data_crc32c", "nonfinite",
 )
+# Of files of some ten thousand rows, a footer takes some KiB.
+_FOOTERS_MAX = 4096
 _PLACE = ("trace_id", "token_start", "token_end", "captured_at", "model")
 
 
@@ -34,6 +36,7 @@ class StoreSource:
 
     def __init__(self, folder: str) -> None:
         self._folder = folder
+        self._footers: dict[str, Any] = {}
         if not any(os.path.isdir(os.path.join(folder, name)) for name in ("tensors", "requests")):
             raise Ring2Error.of(
                 "RING2_E_STORE", "the folder of a store, which holds tensors/", repr(folder),
@@ -160,12 +163,12 @@ class StoreSource:
 
     def _table(self, dataset: str, columns: list[str] | None, condition: Any) -> list[dict[str, Any]]:
         """Rows of a dataset. A file that cannot be read is an error that names it."""
-        datasets = needed("pyarrow.dataset")
         rows: list[dict[str, Any]] = []
         for path in self._files(dataset):
             try:
-                file = datasets.dataset(path, format="parquet")
-                present = None if columns is None else [c for c in columns if c in file.schema.names]
+                file = self._file(path)
+                names = file.physical_schema.names
+                present = None if columns is None else [name for name in columns if name in names]
                 rows += file.to_table(columns=present, filter=condition).to_pylist()
             except (OSError, ValueError) as error:
                 raise Ring2Error.of(
@@ -173,6 +176,16 @@ class StoreSource:
                     "Restore the file from a copy, or move it away; other files are not affected.",
                 ) from error
         return rows
+
+    def _file(self, path: str) -> Any:
+        """A file with its footer, which is kept: a file of a store never changes."""
+        file = self._footers.get(path)
+        if file is None:
+            (file,) = needed("pyarrow.dataset").dataset(path, format="parquet").get_fragments()
+            file.ensure_complete_metadata()
+            if len(self._footers) < _FOOTERS_MAX:
+                self._footers[path] = file
+        return file
 
     def _files(self, dataset: str) -> Iterable[str]:
         for folder, _, names in os.walk(os.path.join(self._folder, dataset)):
