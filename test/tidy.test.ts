@@ -92,7 +92,7 @@ describe('Imports', () => {
     ['apache-arrow', ['exporter/tensors/arrow.ts']],
     ['fastify', ['exporter/api/']],
     ['@fastify/', ['exporter/api/']],
-    ['@aws-sdk/', ['exporter/store/s3.ts']],
+    ['@aws-sdk/', ['exporter/store/s3']],
     ['node:sqlite', ['exporter/tensors/']],
     ['pino', ['exporter/logging.ts', 'exporter/api/']],
     ['commander', ['exporter/main.ts', 'exporter/cli/']],

@@ -197,7 +197,7 @@ test('while the bucket is away the queue is bounded, the rows wait, and all arri
   await proxy.leave()
   const { uploader } = impatientUploader(opened)
   uploader.start()
-  // As much as any outage brings: it is the bytes that fill the queue, not the minutes.
+  // What an outage of minutes does, by its volume: bytes fill the queue, and not time.
   const queueBytesMax = 2 * MIB
   const sink = createTensorSink({ location, fsync: false, queueBytesMax })
   const data = new Uint8Array(256 * 1024)
