@@ -8,7 +8,7 @@
 import { dtypes } from './layout.gen.ts'
 import { nativeCall } from './native.ts'
 
-/** Those of native/include/ring2.h. */
+/** Those of native/include/ring2_codec.h. */
 export const codecBounds = {
   /** RING2_CODEC_BYTES_MAX: of the elements of one row. */
   bytesMax: 1 << 30,

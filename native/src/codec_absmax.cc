@@ -15,7 +15,7 @@
 #include "codec_bits.h"
 #include "crc32c.h"
 #include "error.h"
-#include "ring2.h"
+#include "ring2_codec.h"
 
 namespace ring2 {
 namespace {

@@ -6,7 +6,7 @@
 #include <cstring>
 
 #include "error.h"
-#include "ring2.h"
+#include "ring2_codec.h"
 
 namespace ring2 {
 namespace {

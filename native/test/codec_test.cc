@@ -12,7 +12,7 @@
 #include "codec_bits.h"
 #include "crc32c.h"
 #include "kernels/elements.h"
-#include "ring2.h"
+#include "ring2_codec.h"
 
 namespace {
 
