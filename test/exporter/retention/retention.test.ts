@@ -9,7 +9,10 @@ import { createRemovedCounts, startRetention } from '../../../exporter/retention
 import { type PlannedRemoval, planRetention } from '../../../exporter/retention/plan.ts'
 import { retentionPass } from '../../../exporter/retention/retention.ts'
 import { type RetentionRules, readRules } from '../../../exporter/retention/rules.ts'
+import { collectFamilies } from '../../../exporter/telemetry/metric-families.ts'
+import { emptySnapshot } from '../../../exporter/telemetry/metric-points.ts'
 import type { CatalogFile } from '../../../exporter/tensors/catalog.ts'
+import { exportCounts } from '../telemetry/fixtures.ts'
 import {
   model,
   noonMicros,
@@ -227,7 +230,22 @@ describe('Retention of a running exporter', () => {
     await vi.waitUntil(() => catalog.files().length === 0, { timeout: 30_000 })
     await retention.stop()
     expect(counts.counts()).toMatchObject({ age: { files: 2 }, size: { files: 0, bytes: 0 } })
-    expect(counts.counts().age.bytes).toBeGreaterThan(100)
+    const { bytes } = counts.counts().age
+    expect(bytes).toBeGreaterThan(100)
+    const snapshot = { ...emptySnapshot(noonMicros), removed: counts.counts() }
+    const families = collectFamilies(snapshot, exportCounts())
+    const pointsOf = (name: string) =>
+      families
+        .find(({ definition }) => definition.name === name)
+        ?.numbers.map(({ attributes, value }) => [attributes['ring2.removal.reason'], value])
+    expect(pointsOf('ring2.store.removed.files')).toEqual([
+      ['age', 2],
+      ['size', 0],
+    ])
+    expect(pointsOf('ring2.store.removed.io')).toEqual([
+      ['age', bytes],
+      ['size', 0],
+    ])
     expect(readdirSync(join(location.catalog, '..'))).toContain('catalog.sqlite')
   })
 })
