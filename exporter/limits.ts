@@ -40,6 +40,8 @@ export const parquetLimits = {
   gatherChunkBytes: 64 * KIB,
   /** Payload bytes of one file; a larger flush becomes several files. */
   fileBytesMax: 1024 * MIB,
+  /** Rows of one file: their tail, some 100 bytes a row, is read by one request (`tailBytesMax`). */
+  fileRowsMax: 65_536,
 } as const
 
 /** Codecs of stored rows (docs/codecs.md). */

@@ -11,7 +11,7 @@
 import type { DatabaseSync } from 'node:sqlite'
 import { integerOf, textOf, type WholeRequest } from './catalog-rows.ts'
 import { markSent, type RequestKey } from './catalog-sent.ts'
-import { insertAliases, insertRequests, insertSeries } from './catalog-write.ts'
+import { insertAliases, insertRequests, insertSeries, insertVocabularies } from './catalog-write.ts'
 import type { FileDescription } from './description.ts'
 
 export const indexTables = `
@@ -163,11 +163,19 @@ export function importIndex(
      VALUES (?, ?, ?, ?, ?, 1)`,
   )
   const fileId = database.prepare('SELECT id FROM files WHERE key = ?')
+  const fingerprint = request.summary?.model.vocabularyFingerprint
   const bySeries = Map.groupBy(series, (one) => one.key)
   for (const file of whole.files) {
     insertFile.run(file.key, file.dataset, file.bytes, file.rows, file.tail_start)
     const id = Number(fileId.get(file.key)?.id ?? 0)
     insertSeries(database, id, bySeries.get(file.key) ?? [])
+    if (fingerprint === undefined) continue
+    const parts = whole.vocabulary.filter((part) => part.key === file.key)
+    insertVocabularies(
+      database,
+      id,
+      parts.map((part) => ({ ...part, fingerprint })),
+    )
   }
   insertRequests(database, [request])
   insertAliases(database, whole.aliases)

@@ -11,7 +11,7 @@ import { catalogLimits } from '../limits.ts'
 import type { RequestPage } from './catalog-list.ts'
 import { type CatalogRequest, type ListFilter, listQuery, nextCursor } from './catalog-list.ts'
 import type { RequestKey } from './catalog-sent.ts'
-import type { AliasEntry, RequestEntry, SeriesRange } from './description.ts'
+import type { AliasEntry, RequestEntry, SeriesRange, VocabularyEntry } from './description.ts'
 
 export interface CatalogFile {
   readonly key: string
@@ -36,12 +36,8 @@ export interface SeriesFilter {
 }
 
 /** Where one part of a vocabulary is. */
-export interface CatalogVocabularyPart {
+export interface CatalogVocabularyPart extends Omit<VocabularyEntry, 'fingerprint'> {
   readonly key: string
-  readonly part: number
-  readonly parts: number
-  readonly model: string
-  readonly row: number
 }
 
 /** All that the catalogue has of one request, for its index in a bucket. */
@@ -50,6 +46,8 @@ export interface WholeRequest {
   readonly aliases: readonly AliasEntry[]
   readonly files: readonly CatalogFile[]
   readonly series: readonly CatalogSeries[]
+  /** The parts of its model's vocabulary; empty when it is not known. */
+  readonly vocabulary: readonly CatalogVocabularyPart[]
 }
 
 /** Columns of a CatalogRequest; what is stored of it is summed from its series. */
@@ -147,7 +145,10 @@ export function readWhole(database: DatabaseSync, key: RequestKey): WholeRequest
   const sql = `SELECT s.*, f.key FROM series s JOIN files f ON f.id = s.file_id
     WHERE s.trace_id = ? AND s.request_id = ? AND s.producer = ? ${seriesOrder}`
   const series = limitedSeries(database, sql, values)
-  const keys = [...new Set(series.map((one) => one.key))].sort()
+  const request = entryOf(row)
+  const fingerprint = request.summary?.model.vocabularyFingerprint
+  const vocabulary = fingerprint === undefined ? [] : readVocabulary(database, fingerprint)
+  const keys = [...new Set([...series, ...vocabulary].map((one) => one.key))].sort()
   const aliases = database
     .prepare(
       `SELECT * FROM aliases WHERE stored_trace_id = ? AND request_id = ? AND producer = ?
@@ -155,10 +156,11 @@ export function readWhole(database: DatabaseSync, key: RequestKey): WholeRequest
     )
     .all(...values)
   return {
-    request: entryOf(row),
+    request,
     aliases: aliases.map(aliasOf),
     files: keys.flatMap((one) => readFile(database, one) ?? []),
     series,
+    vocabulary,
   }
 }
 

@@ -82,13 +82,13 @@ export function insertAliases(database: DatabaseSync, aliases: readonly AliasEnt
   }
 }
 
-function insertVocabularies(
+export function insertVocabularies(
   database: DatabaseSync,
   fileId: number | bigint,
   vocabularies: readonly VocabularyEntry[],
 ): void {
   const statement = database.prepare(
-    `INSERT INTO vocabularies (fingerprint, part, parts, model, file_id, row)
+    `INSERT OR REPLACE INTO vocabularies (fingerprint, part, parts, model, file_id, row)
      VALUES (?, ?, ?, ?, ?, ?)`,
   )
   for (const { fingerprint, part, parts, model, row } of vocabularies) {

@@ -212,7 +212,8 @@ function* splitByBytes(rows: readonly TensorRow[]): Generator<readonly TensorRow
   let bytes = 0
   for (let index = 0; index < rows.length; index += 1) {
     const size = rows[index]?.data.byteLength ?? 0
-    if (index > start && bytes + size > parquetLimits.fileBytesMax) {
+    const full = bytes + size > parquetLimits.fileBytesMax
+    if (index > start && (full || index - start >= parquetLimits.fileRowsMax)) {
       yield rows.slice(start, index)
       start = index
       bytes = 0

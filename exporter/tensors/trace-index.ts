@@ -12,7 +12,12 @@
 import { createHash } from 'node:crypto'
 import type { RequestSummary } from '../../collector/records.ts'
 import { errorText, Ring2Error } from '../errors.ts'
-import type { CatalogFile, CatalogSeries, WholeRequest } from './catalog-rows.ts'
+import type {
+  CatalogFile,
+  CatalogSeries,
+  CatalogVocabularyPart,
+  WholeRequest,
+} from './catalog-rows.ts'
 import type { AliasEntry, RequestEntry } from './description.ts'
 import { datasetOf, indexPrefix, isKey, slug } from './keys.ts'
 
@@ -38,6 +43,9 @@ export function encodeIndex(whole: WholeRequest): EncodedIndex {
       tail_start,
     })),
     series: whole.series.map((one) => seriesFields(one, places.get(one.key) ?? 0)),
+    vocabulary: whole.vocabulary.map(({ key, part, parts, model, row }) => {
+      return [places.get(key) ?? 0, part, parts, model, row]
+    }),
   })
   const { trace_id: traceId, request_id: requestId, producer } = whole.request
   const request = hash(JSON.stringify([producer, requestId]))
@@ -89,12 +97,15 @@ function checked(key: string, document: unknown): WholeRequest {
   const series = listOf(fields.series, 'series').map((one) =>
     seriesOf(listOf(one, 'series'), request, files),
   )
+  const vocabulary = listOf(fields.vocabulary, 'vocabulary').map((one) =>
+    vocabularyOf(listOf(one, 'vocabulary'), files),
+  )
   const filedUnder = key.split('/')[2]
   const traces = [request.trace_id, ...aliases.map((alias) => alias.trace_id)]
   if (filedUnder === undefined || !traces.includes(filedUnder)) {
     throw damagedIndex(key, `a request of trace ${request.trace_id}`)
   }
-  return { request, aliases, files, series }
+  return { request, aliases, files, series, vocabulary }
 }
 
 type Fields = Readonly<Record<string, unknown>>
@@ -160,6 +171,8 @@ function summaryOf(value: unknown): RequestSummary {
   text(fields.verdict, 'summary.verdict')
   text(objectOf(fields.completeness, 'summary.completeness').state, 'completeness.state')
   objectOf(fields.request, 'summary.request')
+  const model = objectOf(fields.model, 'summary.model')
+  orNull(model.vocabularyFingerprint, 'summary.model.vocabularyFingerprint', text)
   return value as RequestSummary
 }
 
@@ -187,6 +200,16 @@ function fileOf(fields: Fields): CatalogFile {
     rows: integer(fields.rows, 'rows'),
     tail_start: orNull(fields.tail_start, 'tail_start', integer),
   }
+}
+
+function vocabularyOf(
+  fields: readonly unknown[],
+  files: readonly CatalogFile[],
+): CatalogVocabularyPart {
+  const at = (index: number) => integer(fields[index], `field ${index} of the vocabulary`)
+  const file = files[at(0)]
+  if (file === undefined) throw new Error('a part of the vocabulary is in no file')
+  return { key: file.key, part: at(1), parts: at(2), model: text(fields[3], 'model'), row: at(4) }
 }
 
 function seriesOf(

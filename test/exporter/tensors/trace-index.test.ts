@@ -238,6 +238,23 @@ test('spans of what others stored are not sent again here', async () => {
   expect(second.catalog.unsent(now + 2).keys).toEqual([])
 })
 
+test("the texts of a request's tokens are found with it", async () => {
+  const { bucket } = openBucket()
+  const model = { ...row().model, vocabularyFingerprint: 'f1' }
+  const first = openExporter(bucket, temporaryFolder())
+  const file = 'vocabularies/model_slug=m/date=2026-03-04/chat-01K00000000000000000000000.parquet'
+  const parts = [0, 1].map((part) => ({ fingerprint: 'f1', part, parts: 2, model: 'm', row: part }))
+  const described = { key: file, dataset: 'vocabularies', bytes: 9, rows: 2 } as const
+  first.catalog.add({ ...described, series: [], requests: [], vocabularies: parts })
+  first.flush([row({ model })], [summary({ model })])
+  await first.upload()
+  const second = openExporter(bucket, temporaryFolder())
+  await second.find(traceA)
+  expect(second.catalog.vocabulary('f1')).toEqual(first.catalog.vocabulary('f1'))
+  expect(second.catalog.vocabulary('f1')).toHaveLength(2)
+  expect(second.catalog.file(file)).toMatchObject({ bytes: 9 })
+})
+
 test('ids with any character make one safe key each', () => {
   const ids = ['../../etc/passwd', 'a*b?[c]', '', 'ö/ü', 'x'.repeat(5000), '\n\u0000', '%2e%2e']
   const keys = ids.map((requestId) => {
@@ -253,7 +270,7 @@ test('ids with any character make one safe key each', () => {
       started_at: 1,
       summary: null,
     }
-    const whole = { request: entry, aliases: [], files: [], series: [] }
+    const whole = { request: entry, aliases: [], files: [], series: [], vocabulary: [] }
     const {
       keys: [key = ''],
       bytes,
