@@ -1,8 +1,8 @@
 """A store's folder, read with PyArrow: what the exporter answers over HTTP, without one running.
 
 Every call looks at all files of the dataset (their footers are kept), so its time grows with the
-store: ask a running exporter, which has a catalogue, where that matters. Rows that a codec encoded are for the
-exporter too. Every payload's checksum is verified.
+store: ask a running exporter, which has a catalogue, where that matters. Payloads are decoded, and
+their checksums verified.
 """
 
 import json
@@ -16,6 +16,7 @@ from ._errors import Ring2Error
 from ._selection import HOOKS_BY_NAME
 from ._stitch import Ranges, Row, parse_heads, parse_tokens, ranges_of, stitch
 from ._tensor_data import TensorData, needed
+from .codec import decode_bytes
 
 _RANKS = ("tp_rank", "pp_rank", "dp_rank", "ep_rank")
 _STATISTICS = (
@@ -257,12 +258,12 @@ def _ranks(text: str | None) -> dict[str, int]:
 def _checked(row: dict[str, Any]) -> Row:
     numpy = needed("numpy")
     place = f"{row['hook']}, layer {row['layer']}, step {row['step']}"
-    if row["encoding"] != "raw":
+    if row["encoding"] == "redacted":
         raise Ring2Error.of(
-            "RING2_E_STORE", f"encoding raw ({place})", repr(row["encoding"]),
-            "Read it through a running exporter, or with `ring2-exporter fetch`.",
+            "RING2_E_REDACTED", f"a payload ({place})", "a row whose payload was left out",
+            "Its shape and statistics are there: `trace.tensors()`.",
         )
-    data = row["data"]
+    data = decode_bytes(row)
     crc = crc32c(data) if len(data) == row["data_bytes"] else None
     if crc != row["data_crc32c"]:
         raise Ring2Error.of(
