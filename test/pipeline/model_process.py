@@ -61,6 +61,7 @@ class ModelProcess:
         self.probe = ring2.attach(
             self.model, arguments.hooks, segment=arguments.segment,
             directory=arguments.segments, payload_mb=arguments.payload_mb,
+            tokenizer=self.tokenizer if arguments.vocabulary else None,
         )
 
     @functools.cached_property
@@ -178,6 +179,7 @@ def main() -> None:
     parser.add_argument("--out", required=True)
     parser.add_argument("--hooks", required=True)
     parser.add_argument("--payload-mb", type=float, default=256)
+    parser.add_argument("--vocabulary", action="store_true", help="send the tokenizer's texts")
     process = ModelProcess(parser.parse_args())
     commands = {"generate": process.generate, "counters": process.counters, "die": process.die}
     print(json.dumps({"ready": True, "layers": process.model.config.num_hidden_layers,

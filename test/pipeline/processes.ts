@@ -219,13 +219,20 @@ export function modelFolder(): string {
 
 export async function startModel(
   workspace: Workspace,
-  options: { readonly segment: string; readonly hooks: string; readonly payloadMb?: number },
+  options: {
+    readonly segment: string
+    readonly hooks: string
+    readonly payloadMb?: number
+    /** Sends the texts of token ids too. */
+    readonly vocabulary?: boolean
+  },
 ): Promise<ModelProcess> {
   const words = [
     join(import.meta.dirname, 'model_process.py'),
     ...['--model', modelFolder(), '--segments', workspace.segments, '--out', workspace.out],
     ...['--segment', options.segment, '--hooks', options.hooks],
     ...['--payload-mb', String(options.payloadMb ?? 256)],
+    ...(options.vocabulary === true ? ['--vocabulary'] : []),
   ]
   const { child, exited, died } = start(python, words, process.env)
   const answers: ((line: string) => void)[] = []
