@@ -140,10 +140,14 @@ function drawPatch(
   bitmap: OffscreenCanvas,
   inks: Inks,
 ): void {
-  const left = pixelOf(view.x, box.left, box.width, patch.x)
-  const right = pixelOf(view.x, box.left, box.width, patch.x + patch.columns * patch.cellWidth)
-  const top = pixelOf(view.y, box.top, box.height, patch.y)
-  const bottom = pixelOf(view.y, box.top, box.height, patch.y + patch.rows * patch.cellHeight)
+  // On whole pixels, so that no seam shows between two patches.
+  const whole = (value: number): number => Math.round(value * devicePixelRatio) / devicePixelRatio
+  const across = (x: number): number => whole(pixelOf(view.x, box.left, box.width, x))
+  const down = (y: number): number => whole(pixelOf(view.y, box.top, box.height, y))
+  const left = across(patch.x)
+  const right = across(patch.x + patch.columns * patch.cellWidth)
+  const top = down(patch.y)
+  const bottom = down(patch.y + patch.rows * patch.cellHeight)
   // A coarser patch may lie below: where this one has no values they are missing, not those.
   drawing.save()
   drawing.beginPath()

@@ -53,8 +53,13 @@ export function createTokensView(host: HTMLElement, context: PanelContext): View
     if (asking.signal.aborted || start !== wanted) return
     if (answer.status === 'problem') problem = answer.problem
     if (answer.status === 'success') page = answer.value
+    // An address may name a position that the request does not have.
+    if (page?.tokens.length === 0 && wanted > 0) {
+      await load(0)
+      return
+    }
     draw()
-    select(positionOf(route.values) ?? page?.start ?? 0)
+    selectNamed()
   }
 
   function draw(): void {
@@ -129,6 +134,12 @@ export function createTokensView(host: HTMLElement, context: PanelContext): View
     preview(position)
   }
 
+  /** The token of the address; there is always one, so that Tab finds the text. */
+  function selectNamed(): void {
+    const position = positionOf(route.values)
+    select(position !== null && tokenAt(position) !== null ? position : (page?.start ?? 0))
+  }
+
   function preview(position: number): void {
     shown = position
     drawDetail()
@@ -184,7 +195,7 @@ export function createTokensView(host: HTMLElement, context: PanelContext): View
         return
       }
       draw()
-      if (page !== null) select(position ?? page.start)
+      selectNamed()
     },
     close() {
       asking.abort()
