@@ -3,7 +3,8 @@
  * that is meant for it.
  */
 
-import { join } from 'node:path'
+import { readdirSync } from 'node:fs'
+import { dirname, join } from 'node:path'
 import { DuckDBInstance } from '@duckdb/node-api'
 import {
   type AsyncBuffer,
@@ -205,6 +206,57 @@ test('a column index bounds every page, also where texts sort unlike JavaScript 
     const read = await parquetReadObjects({ file, columns, filter, usePageIndex: true })
     expect(read).toHaveLength(500)
   }
+})
+
+test('more texts than a dictionary takes, nulls among them, and negative numbers come back', async () => {
+  const rows = Array.from({ length: 3000 }, (_, index) =>
+    row({
+      request: request({
+        requestId: `request-${index % 1300}`,
+        spanId: index % 3 === 0 ? '' : `${index}`.padStart(16, '0'),
+      }),
+      layer: 3 - (index % 7),
+      step: index % 2 === 0 ? -1 : Number.MAX_SAFE_INTEGER - index,
+      shape: index % 2 === 0 ? [] : [index, 1],
+      statistics: index % 5 === 0 ? { mean: Number.NaN } : { mean: -0 },
+    }),
+  )
+  const { path } = write(rows)
+  const columns = ['request_id', 'span_id', 'layer', 'step', 'shape', 'mean']
+  const read = await parquetReadObjects({ file: await asyncBufferFromFile(path), columns })
+  const expected = rows.map((one) => ({
+    request_id: one.request.requestId,
+    span_id: one.request.spanId === '' ? null : one.request.spanId,
+    layer: one.layer,
+    step: BigInt(one.step),
+    shape: one.shape.map(BigInt),
+    mean: one.statistics.mean,
+  }))
+  expect(read).toEqual(expected)
+  const [sums] = await query(
+    `SELECT count(span_id) AS spans, count(DISTINCT request_id) AS ids, sum(layer) AS layers,
+       count(*) FILTER (step = -1) AS steps, count(*) FILTER (len(shape) = 2) AS shapes,
+       count(*) FILTER (isnan(mean)) AS nans
+     FROM read_parquet('${path}')`,
+  )
+  const layers = rows.reduce((sum, one) => sum + one.layer, 0)
+  expect(sums).toEqual({
+    spans: '2000',
+    ids: '1300',
+    layers: `${layers}`,
+    steps: '1500',
+    shapes: '1500',
+    nans: '600',
+  })
+})
+
+test('a value that its column cannot hold is refused, and no file is left', () => {
+  expect(() => write([row({ step: 0.5 })])).toThrow('column step needs an integer; got number 0.5')
+  const path = join(temporaryFolder(), 'rows.parquet')
+  const columns = [{ ...tensorColumns[0], value: () => null } as (typeof tensorColumns)[number]]
+  const options = { path, columns, payload: tensorPayload, rows: [row()], metadata: {} }
+  expect(() => writeParquetFile({ ...options, fsync: false })).toThrow('column trace_id needs text')
+  expect(readdirSync(dirname(path))).toEqual([])
 })
 
 test('parquetjs-lite reads the variant without dictionaries of numbers', async () => {
