@@ -1,3 +1,4 @@
+import { spawnSync } from 'node:child_process'
 import { mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, test } from 'vitest'
@@ -275,6 +276,23 @@ describe('A deletion that is interrupted', () => {
       expect(readdirSync(deletionFolder(fixture.location))).toEqual(['lock'])
     }
   })
+
+  test('by kill -9 is finished by whoever deletes next', async () => {
+    for (const killAt of [2, 3, 4, 5]) {
+      const root = temporaryFolder()
+      const fixture = openFixture(root)
+      mixed(fixture)
+      const before = (await allRows(fixture)).filter((one) => one.trace_id === traceB)
+      const child = join(import.meta.dirname, 'delete.child.ts')
+      const killed = spawnSync(process.execPath, [child, root, traceA, String(killAt)])
+      expect(killed.signal).toBe('SIGKILL')
+      const report = await deleteTrace(contextOf(fixture), traceA, null)
+      expect(report).toMatchObject({ resumed: true, tensors: 2, requests: 1 })
+      expect(await allRows(fixture)).toEqual(before)
+      expect(filesWith(root, secretText)).toEqual([])
+      expect(filesWith(root, traceA)).toEqual([])
+    }
+  }, 120_000)
 
   test('is finished also after the catalogue was made again in between', async () => {
     for (const change of [1, 2, 4, 6, 8, 10]) {
