@@ -178,9 +178,13 @@ async function headMatrix(
       let row = 0
       for (const position of tokens.flatMap((range) => positions(range))) {
         const to = (position - read.start) * facts.keys
-        if (!placed.has(position)) matrix.fill(0, to, to + facts.keys)
-        placed.add(position)
-        addRow(sums.subarray(row * keys, (row + 1) * keys), matrix, to)
+        const values = sums.subarray(row * keys, (row + 1) * keys)
+        if (placed.has(position)) addRow(values, matrix, to)
+        else {
+          matrix.set(values, to)
+          matrix.fill(0, to + keys, to + facts.keys)
+          placed.add(position)
+        }
         row += 1
       }
     }
