@@ -89,7 +89,7 @@ export function createTokensView(host: HTMLElement, context: PanelContext): View
               @change=${() => navigation.go(withValues(route, { colour: name }))}> ${name}</label>`,
           )}
         </fieldset>
-        ${legendView(measures[measure], scale, colours, 'not stored or not measured')}
+        ${range === null ? nothing : legendView(measures[measure], scale, colours, 'not stored or not measured')}
       </div>
       ${missingNotes(shownPage)}
       <div class="tokens" role="listbox" aria-label="Tokens" aria-orientation="horizontal"

@@ -3,7 +3,7 @@
  */
 
 const routes: readonly (readonly [string, string])[] = [
-  ['/v1/traces', 'requests kept, newest first; since, model, verdict, limit, cursor'],
+  ['/v1/traces', 'requests kept, newest first; q, since, model, verdict, limit, cursor'],
   ['/v1/traces/{trace_id}', 'requests, token ranges, tensors kept, statistics, completeness'],
   ['/v1/traces/{trace_id}/tensors', 'every stored row; hook, layer, request_id, producer'],
   [
@@ -11,6 +11,11 @@ const routes: readonly (readonly [string, string])[] = [
     'one tensor stitched over steps; request_id, producer, tokens=a:b, heads, rank, ' +
       'format=npy|safetensors|json, require=complete',
   ],
+  ['/v1/traces/{trace_id}/tokens', 'tokens with entropy and surprisal; start, limit'],
+  ['/v1/traces/{trace_id}/tokens/{position}/alternatives', 'the most probable tokens; k'],
+  ['/v1/traces/{trace_id}/views/norms', 'norms by layer and token; hook, tokens, columns'],
+  ['/v1/traces/{trace_id}/views/pattern/{layer}', 'attention; head, queries, keys, size'],
+  ['/v1/store', 'where the tensors are kept'],
   ['/v1/rings', 'live segments'],
   ['/metrics', 'OpenMetrics'],
   ['/healthz', 'whether the process works'],
