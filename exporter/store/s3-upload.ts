@@ -261,7 +261,7 @@ async function complete(
   } catch (error) {
     const status = httpStatus(error)
     // Parts that the server does not take, or does not need, would only be paid for.
-    if (status !== null && status < 500) await abort(bucket, file, begun.id)
+    if (status === 400 || status === 412) await abort(bucket, file, begun.id)
     if (isPresent(error)) return 'present'
     throw error
   }
