@@ -11,7 +11,7 @@ import { dirname } from 'node:path'
 import { DatabaseSync } from 'node:sqlite'
 import { errorText, Ring2Error, systemCode } from '../errors.ts'
 import { catalogLimits } from '../limits.ts'
-import { indexTables } from './catalog-indexes.ts'
+import { endedDueSql, indexTables } from './catalog-indexes.ts'
 import { sentTable } from './catalog-sent.ts'
 
 const CATALOG_VERSION = 4
@@ -154,6 +154,8 @@ function prepareDatabase(database: DatabaseSync, path: string): void {
       if (held.get(table, column) !== undefined) continue
       database.exec(`ALTER TABLE ${table} ADD COLUMN ${column} ${type}`)
     }
+    // Requests that ended before there were trace indexes get theirs.
+    database.exec(endedDueSql)
     database.exec(`PRAGMA user_version = ${CATALOG_VERSION}`)
   }
   database.exec('COMMIT')

@@ -35,6 +35,10 @@ CREATE INDEX IF NOT EXISTS trace_indexes_by_request
   ON trace_indexes (stored_trace_id, request_id, producer);
 `
 
+/** Makes the index of every ended request due. */
+export const endedDueSql = `INSERT OR REPLACE INTO index_due (trace_id, request_id, producer)
+  SELECT trace_id, request_id, producer FROM requests WHERE summary IS NOT NULL`
+
 /** A request whose index is due; `id` names this time that it became due. */
 export interface DueIndex {
   readonly id: number

@@ -93,6 +93,31 @@ test('a catalogue of another version asks for a rebuild', () => {
   expect(() => openCatalog(path)).toThrow(/catalogue version 4.*version 99/)
 })
 
+test('a catalogue of version 3 is taken over, and its ended requests get their indexes', () => {
+  const fixture = openFixture(temporaryFolder())
+  fixture.flush([row()], [summary()])
+  fixture.flush([row({ request: request({ requestId: 'open' }) })])
+  const traceId = row().request.traceId
+  const before = { requests: fixture.catalog.requests(traceId), page: fixture.catalog.list({}) }
+  const files = fixture.catalog.files().map((file) => ({ ...file, tail_start: null }))
+  fixture.catalog.close()
+  fixture.sink.close()
+  const database = new DatabaseSync(fixture.location.catalog)
+  for (const table of ['index_due', 'trace_indexes', 'vocabularies']) {
+    database.exec(`DROP TABLE ${table}`)
+  }
+  for (const column of ['tail_start', 'imported']) {
+    database.exec(`ALTER TABLE files DROP COLUMN ${column}`)
+  }
+  database.exec('PRAGMA user_version = 3')
+  database.close()
+  const catalog = openCatalog(fixture.location.catalog)
+  expect({ requests: catalog.requests(traceId), page: catalog.list({}) }).toEqual(before)
+  expect(catalog.files()).toEqual(files)
+  expect(catalog.indexes.due(10).map(({ key }) => key.requestId)).toEqual(['request-1'])
+  catalog.close()
+})
+
 test('several processes create and fill one catalogue at the same time', async () => {
   const root = temporaryFolder()
   const child = join(import.meta.dirname, 'catalog.child.ts')
