@@ -25,7 +25,8 @@ afterAll(() => {
 
 beforeAll(async () => {
   ;[exporter, model] = await Promise.all([
-    startExporter(workspace),
+    // One hook by a codec, so that decoding is on the way back too.
+    startExporter(workspace, { RING2_STORE_CODECS: 'resid_pre=lossless' }),
     startModel(workspace, { segment: 'chat', hooks: 'hidden-states,pattern,logits,token-ids' }),
   ])
   const traceparent = `00-${traceId}-b7ad6b7169203331-01`
