@@ -35,7 +35,7 @@ const pairs = 5
 /** Elements that share a scale. */
 const block = 64
 /** Rows of one decode step are small; speed is measured on prefills, the bulk of the bytes. */
-const speedBytesMax = 48 * MIB
+const speedBytesMax = 16 * MIB
 
 interface Figures {
   readonly hook: string
@@ -301,7 +301,7 @@ const speed: Result[] = []
 for (const dtype of types) {
   const rows = captureRows(dtype)
   figures.push(...measureRatios(rows))
+  if (values.table !== undefined) writeTable(values.table, figures)
   if (dtype === 'float32') speed.push(...(await measureSpeed(rows)))
 }
-if (values.table !== undefined) writeTable(values.table, figures)
 process.stdout.write(`${JSON.stringify({ results: [...speed, ...ratioResults(figures)] })}\n`)

@@ -27,9 +27,9 @@ PROMPTS = (
     "Übersetze ins Deutsche: The committee will meet on 14 March at 09:30 in room 207, unless the "
     "chair, Dr. O'Neill, postpones it. 3.14159 is not 22/7; 1,000,000 is 10^6.",
 )
-REPEATS = 3  # of each prompt's text, so that a prefill has some 150 tokens
-NEW_TOKENS = 8
-LAYERS = "::6"  # five of thirty, first and last parts of the model alike
+REPEATS = 2  # of each prompt's text, so that a prefill has some 100 tokens
+NEW_TOKENS = 6
+LAYERS = "::12"  # three of thirty: the first, a middle and a late one
 LEVELS = {"lz4": None, "zstd": 3}
 
 
