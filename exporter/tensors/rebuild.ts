@@ -5,6 +5,8 @@
  */
 
 import { randomUUID } from 'node:crypto'
+import { existsSync, readdirSync, rmSync, statSync } from 'node:fs'
+import { basename, dirname, join } from 'node:path'
 import type { RequestSummary } from '../../collector/records.ts'
 import { asRing2Error, Ring2Error } from '../errors.ts'
 import type { ObjectStore, StoredObject } from '../store/object-store.ts'
@@ -42,6 +44,9 @@ export interface DamagedFile {
 
 /** Rows read at once, so that memory does not grow with the file. */
 const ROWS_AT_ONCE = 65_536
+/** Between the name of the database and that of the one that grows beside it. */
+const BESIDE = '.rebuild-'
+const LEFTOVER_MILLIS = 86_400_000
 
 /**
  * Replaces the catalogue at `path`. Files that a running exporter publishes meanwhile are kept:
@@ -57,7 +62,8 @@ export async function rebuildCatalog(
   onFile: (done: number, total: number) => void = () => undefined,
 ): Promise<RebuildReport> {
   const source = createParquetSource(store)
-  const beside = `${path}.rebuild-${randomUUID()}`
+  removeLeftovers(path)
+  const beside = `${path}${BESIDE}${randomUUID()}`
   const seen = new Set<string>()
   const first = createTally()
   try {
@@ -79,6 +85,17 @@ export async function rebuildCatalog(
     }
   } finally {
     removeDatabase(beside)
+  }
+}
+
+/** What rebuilds that were killed have left; one that still runs is not a day old. */
+function removeLeftovers(path: string): void {
+  const folder = dirname(path)
+  if (!existsSync(folder)) return
+  for (const name of readdirSync(folder)) {
+    if (!name.startsWith(basename(path) + BESIDE)) continue
+    const written = statSync(join(folder, name), { throwIfNoEntry: false })?.mtimeMs ?? 0
+    if (Date.now() - written > LEFTOVER_MILLIS) rmSync(join(folder, name), { force: true })
   }
 }
 

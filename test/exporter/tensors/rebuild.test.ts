@@ -1,4 +1,4 @@
-import { mkdirSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdirSync, readdirSync, rmSync, utimesSync, writeFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { expect, test } from 'vitest'
 import type { Catalog } from '../../../exporter/tensors/catalog.ts'
@@ -60,6 +60,17 @@ test('a rebuild beside an open catalogue replaces its contents', async () => {
   expect(fixture.catalog.series({ traceId: traceA })).toEqual([])
   await rebuildCatalog(fixture.store, fixture.location.catalog)
   expect(contents(fixture.catalog)).toEqual(before)
+})
+
+test('what a killed rebuild left is removed, and nothing stays of one that ends', async () => {
+  const fixture = fill(temporaryFolder())
+  const folder = dirname(fixture.location.catalog)
+  const [old, young] = ['old', 'young'].map((name) => `catalog.sqlite.rebuild-${name}`)
+  for (const name of [old, young]) writeFileSync(join(folder, name ?? ''), 'half')
+  utimesSync(join(folder, old ?? ''), 1, 1)
+  await rebuildCatalog(fixture.store, fixture.location.catalog)
+  const left = readdirSync(folder).filter((name) => name.includes('rebuild'))
+  expect(left).toEqual([young])
 })
 
 test('damaged files are named and passed over, and the rest stays readable', async () => {
