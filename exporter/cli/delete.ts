@@ -2,8 +2,8 @@
 import { createInterface } from 'node:readline/promises'
 import type { Command } from 'commander'
 import { Ring2Error } from '../errors.ts'
+import type { DeletionContext } from '../retention/context.ts'
 import {
-  type DeletionContext,
   type DeletionPreview,
   type DeletionReport,
   deleteTrace,

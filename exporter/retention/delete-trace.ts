@@ -16,14 +16,14 @@ import { ulid } from 'ulid'
 import type { Outcome } from '../../collector/records.ts'
 import { asRing2Error, Ring2Error } from '../errors.ts'
 import type { StoreLocation } from '../store/location.ts'
-import { type ObjectStore, objectMissing } from '../store/object-store.ts'
-import type { Catalog } from '../tensors/catalog.ts'
+import { objectMissing } from '../store/object-store.ts'
 import { type CatalogRemoval, openCatalogRemoval } from '../tensors/catalog-removal.ts'
 import { createParquetSource, type ParquetSource } from '../tensors/parquet-source.ts'
 import { takeLock } from '../tensors/process-lock.ts'
 import { describeFile } from '../tensors/rebuild.ts'
 import { unknownTrace } from '../tensors/series-choice.ts'
 import { moveIntoPlace, publishedPath } from '../tensors/spool.ts'
+import type { DeletionContext } from './context.ts'
 import { findDeletion } from './find.ts'
 import { importTraces, publishIndexes, removeIndexes } from './indexes.ts'
 import {
@@ -39,21 +39,6 @@ import {
 import { deletionLimits } from './limits.ts'
 import { partKeys, planRewrite, writePart } from './rewrite.ts'
 import { waitUntilSettled } from './settled.ts'
-
-export interface DeletionContext {
-  readonly location: StoreLocation
-  /** What readers use: a bucket with its queue in front, or the directory. */
-  readonly store: ObjectStore
-  /** The bucket itself; null for a directory. */
-  readonly bucket: ObjectStore | null
-  readonly catalog: Catalog
-  /** Waits for the disk at each rewritten file. */
-  readonly fsync: boolean
-  /** How long to wait for what is on its way; the default is `deletionLimits.settleMillisMax`. */
-  readonly settleMillis?: number
-  /** The default is `deletionLimits.partBytesMax`. */
-  readonly partBytesMax?: number
-}
 
 /** What was removed. */
 export interface DeletionReport {

@@ -9,7 +9,7 @@ import type {
   HeldRequestPlace,
 } from '../tensors/catalog-removal.ts'
 import { partition } from '../tensors/keys.ts'
-import type { DeletionContext } from './delete-trace.ts'
+import type { DeletionContext } from './context.ts'
 import { importTraces } from './indexes.ts'
 
 export interface FoundDeletion {

@@ -8,7 +8,7 @@ import type { Ring2Error } from '../errors.ts'
 import type { CatalogRemoval } from '../tensors/catalog-removal.ts'
 import { createTraceFinder } from '../tensors/trace-finder.ts'
 import { createTracePublisher } from '../tensors/trace-publisher.ts'
-import type { DeletionContext } from './delete-trace.ts'
+import type { DeletionContext } from './context.ts'
 import type { Journal } from './journal.ts'
 
 /**

@@ -6,7 +6,7 @@ import { Ring2Error } from '../errors.ts'
 import { openStore } from '../store/open-store.ts'
 import { openCatalogOf } from '../tensors/catalog.ts'
 import { storeLocation } from '../tensors/open.ts'
-import type { DeletionContext } from './delete-trace.ts'
+import type { DeletionContext } from './context.ts'
 
 export interface OpenedDeletion {
   readonly context: DeletionContext
