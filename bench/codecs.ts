@@ -22,9 +22,9 @@ import {
   type TensorRow,
   type TensorSink,
 } from '../collector/index.ts'
-import { decodePayload } from '../exporter/tensors/codec.ts'
-import { createRowEncoder, type RowEncoder } from '../exporter/tensors/codec-encode.ts'
-import { planCodecs } from '../exporter/tensors/codec-plan.ts'
+import { decodePayload } from '../exporter/codecs/codec.ts'
+import { createRowEncoder, type RowEncoder } from '../exporter/codecs/encode.ts'
+import { planCodecs } from '../exporter/codecs/plan.ts'
 import { comparePairs, type Result, round } from './pairs.ts'
 
 const MIB = 1024 * 1024

@@ -20,11 +20,11 @@ import {
 import { dirname, join } from 'node:path'
 import { crc32c } from '../collector/index.ts'
 import type { TensorRow } from '../collector/records.ts'
-import { openCatalog } from '../exporter/tensors/catalog.ts'
-import type { FileDescription } from '../exporter/tensors/description.ts'
-import { compareRows, describeTensors, placeOf } from '../exporter/tensors/description.ts'
-import { writeParquetFile } from '../exporter/tensors/file-writer.ts'
-import { SCHEMA_VERSION, tensorColumns, tensorPayload } from '../exporter/tensors/schema.ts'
+import { openCatalog } from '../exporter/catalog/catalog.ts'
+import type { FileDescription } from '../exporter/catalog/description.ts'
+import { compareRows, describeTensors, placeOf } from '../exporter/catalog/description.ts'
+import { writeParquetFile } from '../exporter/parquet/file-writer.ts'
+import { SCHEMA_VERSION, tensorColumns, tensorPayload } from '../exporter/parquet/schema.ts'
 
 export const ROW_BYTES = 64 * 1024
 export const ROWS_PER_TRACE = 64

@@ -20,9 +20,9 @@ import { createInterface } from 'node:readline'
 import { parseArgs } from 'node:util'
 import { crc32c } from '../collector/index.ts'
 import type { TensorRow } from '../collector/records.ts'
+import { knownFileOf, openCatalog } from '../exporter/catalog/catalog.ts'
+import { createParquetSource } from '../exporter/parquet/parquet-source.ts'
 import { createDirectoryStore } from '../exporter/store/fs.ts'
-import { knownFileOf, openCatalog } from '../exporter/tensors/catalog.ts'
-import { createParquetSource } from '../exporter/tensors/parquet-source.ts'
 import { createTensorReader } from '../exporter/tensors/reader.ts'
 import {
   type BenchStore,

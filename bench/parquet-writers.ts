@@ -11,8 +11,8 @@ import { createInterface } from 'node:readline'
 import { DuckDBInstance, listValue, TIMESTAMPTZ, timestampTZValue } from '@duckdb/node-api'
 import { parquetWriteFile } from 'hyparquet-writer'
 import type { TensorRow } from '../collector/records.ts'
-import { writeParquetFile } from '../exporter/tensors/file-writer.ts'
-import { schemaElements, tensorColumns, tensorPayload } from '../exporter/tensors/schema.ts'
+import { writeParquetFile } from '../exporter/parquet/file-writer.ts'
+import { schemaElements, tensorColumns, tensorPayload } from '../exporter/parquet/schema.ts'
 
 const MIB = 1024 * 1024
 const GATHER_MAX = 1024

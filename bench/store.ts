@@ -10,7 +10,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import type { TensorRow } from '../collector/records.ts'
-import { compareRows } from '../exporter/tensors/description.ts'
+import { compareRows } from '../exporter/catalog/description.ts'
 import { warmPageCache } from './page-cache.ts'
 import { comparePairs, type Measure, type Result } from './pairs.ts'
 import {

@@ -3,11 +3,11 @@
  * store has every ended request, and the catalogue is told which of them have been sent.
  */
 import type { RequestSummary } from '../collector/index.ts'
+import type { Catalog } from './catalog/catalog.ts'
+import type { RequestKey } from './catalog/sent.ts'
 import { errorText } from './errors.ts'
 import { serviceLimits } from './limits.ts'
 import type { Logger } from './logging.ts'
-import type { Catalog } from './tensors/catalog.ts'
-import type { RequestKey } from './tensors/catalog-sent.ts'
 
 export interface SentRequests {
   /** The spans of a request have been sent. */

@@ -3,10 +3,10 @@
  */
 
 import type { Logger } from 'pino'
+import type { Catalog } from '../catalog/catalog.ts'
+import type { TraceFinder } from '../catalog/trace-finder.ts'
 import type { ContextBatch } from '../pipeline/messages.ts'
-import type { Catalog } from '../tensors/catalog.ts'
 import type { TensorReader } from '../tensors/reader.ts'
-import type { TraceFinder } from '../tensors/trace-finder.ts'
 import type { VocabularySource } from '../views/views.ts'
 import type { DeleteTrace } from './deletion.ts'
 

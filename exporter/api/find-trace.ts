@@ -4,7 +4,7 @@
  */
 
 import type { FastifyInstance, FastifyRequest } from 'fastify'
-import type { TraceFinder } from '../tensors/trace-finder.ts'
+import type { TraceFinder } from '../catalog/trace-finder.ts'
 
 /** Present on answers from the local catalogue alone; its value says why. */
 export const LOCAL_ONLY_HEADER = 'x-ring2-local-only'

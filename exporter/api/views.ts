@@ -4,8 +4,8 @@
  */
 
 import type { Finding, RequestSummary } from '../../collector/records.ts'
-import type { CatalogSeries } from '../tensors/catalog.ts'
-import type { CatalogRequest } from '../tensors/catalog-list.ts'
+import type { CatalogSeries } from '../catalog/catalog.ts'
+import type { CatalogRequest } from '../catalog/list.ts'
 import type { TensorRowPlace } from '../tensors/payloads.ts'
 import type { TokenRange } from '../tensors/selection.ts'
 

@@ -11,9 +11,9 @@ import {
   sameIdentity,
 } from '../../collector/index.ts'
 import { readBaselines, writeBaselines } from '../baselines.ts'
+import type { Catalog } from '../catalog/catalog.ts'
 import { Ring2Error } from '../errors.ts'
 import { calibrateLimits } from '../limits.ts'
-import type { Catalog } from '../tensors/catalog.ts'
 import { openTensors } from '../tensors/open.ts'
 import { parseSince } from '../tensors/selection.ts'
 import { type ConfigOptions, configFrom, withConfig } from './config-option.ts'

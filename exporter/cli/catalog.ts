@@ -1,12 +1,12 @@
 /** `ring2-exporter catalog rebuild`: the catalogue again, from the Parquet files alone. */
 import type { Command } from 'commander'
+import { openCatalogOf } from '../catalog/catalog.ts'
+import { rebuildCatalog } from '../catalog/rebuild.ts'
+import { rebuildIndexes } from '../catalog/trace-rebuild.ts'
 import type { StoreLocation } from '../store/location.ts'
 import type { ObjectStore } from '../store/object-store.ts'
 import { openStore } from '../store/open-store.ts'
-import { openCatalogOf } from '../tensors/catalog.ts'
 import { storeLocation } from '../tensors/open.ts'
-import { rebuildCatalog } from '../tensors/rebuild.ts'
-import { rebuildIndexes } from '../tensors/trace-rebuild.ts'
 import { type ConfigOptions, configFrom, withConfig } from './config-option.ts'
 import { exitCodes, print, printJson, tell } from './outcome.ts'
 

@@ -1,8 +1,8 @@
 /** `ring2-exporter fetch`: tensors of a trace, stitched over steps, as files or on standard output. */
 import type { Command } from 'commander'
 import { hooks } from '../../collector/index.ts'
+import type { Catalog } from '../catalog/catalog.ts'
 import { Ring2Error } from '../errors.ts'
-import type { Catalog } from '../tensors/catalog.ts'
 import { type TensorFormat, tensorFormats } from '../tensors/formats.ts'
 import { openTrace } from '../tensors/open.ts'
 import type { OpenedTensor } from '../tensors/reader.ts'

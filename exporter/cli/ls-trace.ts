@@ -1,8 +1,8 @@
 /** `ring2-exporter ls TRACE_ID`: a trace's requests, and which tensors each has, by the catalogue. */
 import type { RequestSummary } from '../../collector/records.ts'
+import type { Catalog, CatalogSeries } from '../catalog/catalog.ts'
+import type { CatalogRequest } from '../catalog/list.ts'
 import { findingText } from '../finding-text.ts'
-import type { Catalog, CatalogSeries } from '../tensors/catalog.ts'
-import type { CatalogRequest } from '../tensors/catalog-list.ts'
 import { unknownTrace } from '../tensors/series-choice.ts'
 import { bytesText, styles, table } from './table.ts'
 

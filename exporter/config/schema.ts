@@ -11,7 +11,7 @@ import { hooks } from '../../collector/hooks.gen.ts'
 import { constants } from '../../collector/layout.gen.ts'
 import { type StatisticGroup, statisticGroups } from '../../collector/statistic-groups.ts'
 import { type VerdictRule, verdictRules } from '../../collector/verdict-rules.ts'
-import { codecNames } from '../tensors/codec-plan.ts'
+import { codecNames } from '../codecs/plan.ts'
 import { configLimits } from './limits.ts'
 
 const { secondsMax, portMax, bytesMax, countMax, textCharactersMax, listEntriesMax } = configLimits

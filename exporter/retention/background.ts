@@ -5,10 +5,10 @@
  */
 
 import { join } from 'node:path'
+import { takeLock } from '../catalog/process-lock.ts'
 import { asRing2Error } from '../errors.ts'
 import type { Logger } from '../logging.ts'
 import type { RemovedPoints } from '../telemetry/metric-points.ts'
-import { takeLock } from '../tensors/process-lock.ts'
 import type { DeletionContext } from './context.ts'
 import { resumeDeletions } from './delete-trace.ts'
 import { deletionFolder } from './journal.ts'

@@ -1,8 +1,8 @@
 /** What a deletion works on: the store, its state and its catalogue. Not here: how they are opened (open.ts). */
 
+import type { Catalog } from '../catalog/catalog.ts'
 import type { StoreLocation } from '../store/location.ts'
 import type { ObjectStore } from '../store/object-store.ts'
-import type { Catalog } from '../tensors/catalog.ts'
 
 export interface DeletionContext {
   readonly location: StoreLocation

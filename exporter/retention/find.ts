@@ -3,12 +3,8 @@
  * contexts by their folders, which the model and the day of a request tell.
  */
 
-import type {
-  CatalogRemoval,
-  DeletionTarget,
-  HeldRequestPlace,
-} from '../tensors/catalog-removal.ts'
-import { partition } from '../tensors/keys.ts'
+import type { CatalogRemoval, DeletionTarget, HeldRequestPlace } from '../catalog/removal.ts'
+import { partition } from '../store/keys.ts'
 import type { DeletionContext } from './context.ts'
 import { importTraces } from './indexes.ts'
 

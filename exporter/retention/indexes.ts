@@ -4,10 +4,10 @@
  * deleted are removed. A directory has none: nothing is done.
  */
 
+import type { CatalogRemoval } from '../catalog/removal.ts'
+import { createTraceFinder } from '../catalog/trace-finder.ts'
+import { createTracePublisher } from '../catalog/trace-publisher.ts'
 import type { Ring2Error } from '../errors.ts'
-import type { CatalogRemoval } from '../tensors/catalog-removal.ts'
-import { createTraceFinder } from '../tensors/trace-finder.ts'
-import { createTracePublisher } from '../tensors/trace-publisher.ts'
 import type { DeletionContext } from './context.ts'
 import type { Journal } from './journal.ts'
 

@@ -21,9 +21,9 @@ import {
   writeFileSync,
 } from 'node:fs'
 import { dirname, join } from 'node:path'
+import type { DeletionTarget } from '../catalog/removal.ts'
 import { Ring2Error, storeError, systemCode } from '../errors.ts'
 import type { StoreLocation } from '../store/location.ts'
-import type { DeletionTarget } from '../tensors/catalog-removal.ts'
 
 const VERSION = 1
 const SUFFIX = '.json'

@@ -1,8 +1,8 @@
 /** Which rows of a file belong to requests that are deleted. */
 
-import type { DeletionTarget } from '../tensors/catalog-removal.ts'
-import type { Dataset } from '../tensors/keys.ts'
-import type { ParquetRow } from '../tensors/parquet-source.ts'
+import type { DeletionTarget } from '../catalog/removal.ts'
+import type { ParquetRow } from '../parquet/parquet-source.ts'
+import type { Dataset } from '../store/keys.ts'
 
 export interface Matcher {
   /** The columns that `matches` reads. */

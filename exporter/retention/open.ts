@@ -1,10 +1,10 @@
 /** The store of a configuration, opened for removing from it. */
 
 import { existsSync } from 'node:fs'
+import { openCatalogOf } from '../catalog/catalog.ts'
 import type { Config } from '../config.ts'
 import { Ring2Error } from '../errors.ts'
 import { openStore } from '../store/open-store.ts'
-import { openCatalogOf } from '../tensors/catalog.ts'
 import { storeLocation } from '../tensors/open.ts'
 import type { DeletionContext } from './context.ts'
 

@@ -7,8 +7,8 @@
  * there is anything else of its model.
  */
 
-import type { CatalogFile } from '../tensors/catalog.ts'
-import { type Dataset, datasetOf } from '../tensors/keys.ts'
+import type { CatalogFile } from '../catalog/catalog.ts'
+import { type Dataset, datasetOf } from '../store/keys.ts'
 import type { RetentionRules, Rule } from './rules.ts'
 
 export type RemovalReason = 'age' | 'size'

@@ -7,11 +7,11 @@
  */
 
 import type { Outcome } from '../../collector/records.ts'
+import type { Catalog } from '../catalog/catalog.ts'
+import { openCatalogExpiry } from '../catalog/expiry.ts'
+import { slug } from '../store/keys.ts'
 import type { StoreLocation } from '../store/location.ts'
 import type { ObjectStore } from '../store/object-store.ts'
-import type { Catalog } from '../tensors/catalog.ts'
-import { openCatalogExpiry } from '../tensors/catalog-expiry.ts'
-import { slug } from '../tensors/keys.ts'
 import { retentionLimits } from './limits.ts'
 import { expiredBefore, type PlannedRemoval, planRetention } from './plan.ts'
 import type { RetentionRules } from './rules.ts'

@@ -8,12 +8,12 @@
 
 import { join } from 'node:path'
 import { ulid } from 'ulid'
+import type { DeletionTarget } from '../catalog/removal.ts'
+import { writeParquetFile } from '../parquet/file-writer.ts'
+import type { ParquetRow, ParquetSource } from '../parquet/parquet-source.ts'
+import { storedColumns } from '../parquet/stored-columns.ts'
+import { datasetOf, flatName } from '../store/keys.ts'
 import { ulidOf } from '../store/queued.ts'
-import type { DeletionTarget } from '../tensors/catalog-removal.ts'
-import { writeParquetFile } from '../tensors/file-writer.ts'
-import { datasetOf, flatName } from '../tensors/keys.ts'
-import type { ParquetRow, ParquetSource } from '../tensors/parquet-source.ts'
-import { storedColumns } from '../tensors/stored-columns.ts'
 import { deletionLimits } from './limits.ts'
 import { matcher } from './match.ts'
 

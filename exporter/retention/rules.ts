@@ -1,7 +1,7 @@
 /**
  * The rules of retention as the configuration gives them: ages, sizes, and rules by model. Pure.
  *
- * A model is known to a file by the slug of its name in the file's key (tensors/keys.ts), so a pattern
+ * A model is known to a file by the slug of its name in the file's key (store/keys.ts), so a pattern
  * is compared with slugs: every run of characters outside [A-Za-z0-9._-] counts as `-` on both sides.
  */
 

@@ -8,12 +8,12 @@
 
 import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs'
 import { join } from 'node:path'
+import type { FileDescription } from '../catalog/description.ts'
+import type { DeletionTarget } from '../catalog/removal.ts'
 import { errorText, Ring2Error, storeError, systemCode } from '../errors.ts'
+import { PARTIAL_SUFFIX } from '../parquet/file-writer.ts'
+import { flatName } from '../store/keys.ts'
 import type { StoreLocation } from '../store/location.ts'
-import type { DeletionTarget } from '../tensors/catalog-removal.ts'
-import type { FileDescription } from '../tensors/description.ts'
-import { PARTIAL_SUFFIX } from '../tensors/file-writer.ts'
-import { flatName } from '../tensors/keys.ts'
 import { deletionLimits } from './limits.ts'
 import { targetTest } from './match.ts'
 

@@ -2,14 +2,14 @@
  * What a store of immutable objects can do. Two kinds exist: a directory (fs.ts) and a bucket
  * (s3.ts); queued.ts puts the files that still wait for their upload in front of a bucket.
  *
- * Keys are those of tensors/keys.ts. Files are immutable; only small objects (`putBytes`) may be
+ * Keys are those of store/keys.ts. Files are immutable; only small objects (`putBytes`) may be
  * replaced. Writing returns an outcome, because its caller tries again;
  * reading throws RING2_E_STORE, because its caller answers a request.
  */
 
 import type { Outcome } from '../../collector/records.ts'
 import { Ring2Error } from '../errors.ts'
-import { assertKey, isIndexKey, isKey } from '../tensors/keys.ts'
+import { assertKey, isIndexKey, isKey } from './keys.ts'
 
 export interface StoredObject {
   readonly key: string

@@ -7,8 +7,8 @@ import { readdir, stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Outcome } from '../../collector/records.ts'
 import { storeError, systemCode } from '../errors.ts'
-import { flatName, isKey, keyOfFlatName } from '../tensors/keys.ts'
 import { readFileRange, readWhole, removeFile } from './fs.ts'
+import { flatName, isKey, keyOfFlatName } from './keys.ts'
 import type { ListOptions, ObjectStore, StoredObject } from './object-store.ts'
 
 export function createQueuedStore(remote: ObjectStore, queue: string): ObjectStore {

@@ -5,7 +5,7 @@
  */
 
 import type { ReadableSpan } from '@opentelemetry/sdk-trace'
-import { type RequestKey, requestKey } from '../tensors/catalog-sent.ts'
+import { type RequestKey, requestKey } from '../catalog/sent.ts'
 import type { SpanSink } from './span-sink.ts'
 
 export interface SpanReceipts {

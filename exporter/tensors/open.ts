@@ -2,15 +2,15 @@
 import { existsSync, readdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { crc32c } from '../../collector/index.ts'
+import { type Catalog, knownFileOf, openCatalogOf } from '../catalog/catalog.ts'
+import { createTraceFinder } from '../catalog/trace-finder.ts'
 import type { Config } from '../config.ts'
 import { Ring2Error } from '../errors.ts'
+import { createParquetSource } from '../parquet/parquet-source.ts'
+import { datasets } from '../store/keys.ts'
 import { locateStore, type StoreLocation } from '../store/location.ts'
 import { openStore } from '../store/open-store.ts'
-import { type Catalog, knownFileOf, openCatalogOf } from './catalog.ts'
-import { datasets } from './keys.ts'
-import { createParquetSource } from './parquet-source.ts'
 import { createTensorReader, type TensorReader } from './reader.ts'
-import { createTraceFinder } from './trace-finder.ts'
 
 export interface OpenedTensors {
   readonly catalog: Catalog

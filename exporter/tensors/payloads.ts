@@ -4,10 +4,10 @@
  */
 
 import { REDACTED_ENCODING } from '../../collector/records.ts'
+import { decodePayload } from '../codecs/codec.ts'
 import { Ring2Error } from '../errors.ts'
 import { answerLimits } from '../limits.ts'
-import { decodePayload } from './codec.ts'
-import type { ParquetSource } from './parquet-source.ts'
+import type { ParquetSource } from '../parquet/parquet-source.ts'
 import { payloadFrom, type TensorRecord } from './records.ts'
 
 /** A stored row: what it is, and where. */

@@ -7,7 +7,6 @@
 
 import { join } from 'node:path'
 import type { ProducerInfo, RequestSummary, TensorRow } from '../../collector/records.ts'
-import { parquetLimits } from '../limits.ts'
 import {
   aliasEntry,
   compareRows,
@@ -16,16 +15,17 @@ import {
   describeRequests,
   type FileDescription,
   placeOf,
-} from './description.ts'
-import { writeParquetFile } from './file-writer.ts'
-import { type Dataset, fileKey, partition, producerSlug } from './keys.ts'
+} from '../catalog/description.ts'
+import { parquetLimits } from '../limits.ts'
+import { writeParquetFile } from '../parquet/file-writer.ts'
 import {
   contextColumns,
   requestColumns,
   SCHEMA_VERSION,
   tensorColumns,
   tensorPayload,
-} from './schema.ts'
+} from '../parquet/schema.ts'
+import { type Dataset, fileKey, partition, producerSlug } from '../store/keys.ts'
 import { makeFolder, removePrepared, spoolName, syncPath, writeDescription } from './spool.ts'
 import {
   describeVocabularies,

@@ -9,10 +9,10 @@
 
 import { createHash } from 'node:crypto'
 import { hooks } from '../../collector/hooks.gen.ts'
+import type { Catalog, CatalogSeries } from '../catalog/catalog.ts'
 import { Ring2Error } from '../errors.ts'
 import { answerLimits } from '../limits.ts'
-import type { Catalog, CatalogSeries } from './catalog.ts'
-import type { ParquetSource } from './parquet-source.ts'
+import type { ParquetSource } from '../parquet/parquet-source.ts'
 import {
   createPayloadSource,
   refuseRedacted,

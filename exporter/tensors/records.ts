@@ -3,9 +3,9 @@
  * another writer, or a damaged one, is an error and never a wrong number.
  */
 
+import { placeColumns, type TensorPlace } from '../catalog/description.ts'
 import { Ring2Error } from '../errors.ts'
-import { placeColumns, type TensorPlace } from './description.ts'
-import type { ParquetRow } from './parquet-source.ts'
+import type { ParquetRow } from '../parquet/parquet-source.ts'
 
 /** Everything of a row but its payload. */
 export interface TensorRecord extends TensorPlace {

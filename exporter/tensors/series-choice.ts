@@ -4,8 +4,8 @@
  */
 
 import { type HookShape, hooks } from '../../collector/hooks.gen.ts'
+import type { Catalog, CatalogSeries } from '../catalog/catalog.ts'
 import { Ring2Error } from '../errors.ts'
-import type { Catalog, CatalogSeries } from './catalog.ts'
 import { rangesText, unite } from './ranges.ts'
 import type { RankFilter, TensorQuery, TokenRange } from './selection.ts'
 

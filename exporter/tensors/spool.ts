@@ -26,11 +26,11 @@ import {
 } from 'node:fs'
 import { dirname, join } from 'node:path'
 import type { ProducerInfo } from '../../collector/records.ts'
+import type { FileDescription } from '../catalog/description.ts'
 import { Ring2Error, storeError, systemCode } from '../errors.ts'
+import { PARTIAL_SUFFIX } from '../parquet/file-writer.ts'
+import { flatName, keyOfFlatName, producerSlug } from '../store/keys.ts'
 import type { StoreLocation } from '../store/location.ts'
-import type { FileDescription } from './description.ts'
-import { PARTIAL_SUFFIX } from './file-writer.ts'
-import { flatName, keyOfFlatName, producerSlug } from './keys.ts'
 
 const DESCRIPTION_SUFFIX = '.json'
 

@@ -13,8 +13,8 @@
  */
 
 import type { HookShape } from '../../collector/hooks.gen.ts'
+import { encodings } from '../codecs/plan.ts'
 import { Ring2Error } from '../errors.ts'
-import { encodings } from './codec-plan.ts'
 import { type Dtype, dtypeOf } from './dtypes.ts'
 import { clip, rangesText, subtract, unite } from './ranges.ts'
 import type { TensorRecord } from './records.ts'

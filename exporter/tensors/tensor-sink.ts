@@ -19,6 +19,10 @@ import type {
   TensorRow,
   TensorSink,
 } from '../../collector/records.ts'
+import { type Catalog, openCatalogOf } from '../catalog/catalog.ts'
+import type { FileDescription } from '../catalog/description.ts'
+import { createRowEncoder } from '../codecs/encode.ts'
+import { planCodecs } from '../codecs/plan.ts'
 import {
   asRing2Error,
   failure,
@@ -30,10 +34,6 @@ import {
 } from '../errors.ts'
 import { uploadLimits } from '../limits.ts'
 import type { StoreLocation } from '../store/location.ts'
-import { type Catalog, openCatalogOf } from './catalog.ts'
-import { createRowEncoder } from './codec-encode.ts'
-import { planCodecs } from './codec-plan.ts'
-import type { FileDescription } from './description.ts'
 import { writePending } from './prepare.ts'
 import {
   discardPrepared,

@@ -8,14 +8,14 @@
 
 import { createHash } from 'node:crypto'
 import type { ProducerInfo, RequestSummary, VocabularyPart } from '../../collector/records.ts'
+import type { Catalog, CatalogVocabularyPart } from '../catalog/catalog.ts'
+import type { FileDescription, FileFacts, VocabularyEntry } from '../catalog/description.ts'
+import type { CatalogRequest } from '../catalog/list.ts'
 import { Ring2Error } from '../errors.ts'
 import { vocabularyLimits } from '../limits.ts'
-import type { Catalog, CatalogVocabularyPart } from './catalog.ts'
-import type { CatalogRequest } from './catalog-list.ts'
-import type { FileDescription, FileFacts, VocabularyEntry } from './description.ts'
-import type { ParquetRow, ParquetSource } from './parquet-source.ts'
+import type { ParquetRow, ParquetSource } from '../parquet/parquet-source.ts'
+import { type Column, producerLabel } from '../parquet/schema.ts'
 import { integer, text } from './records.ts'
-import { type Column, producerLabel } from './schema.ts'
 
 /** A part that waits to be stored. */
 export interface PendingVocabulary {

@@ -6,9 +6,9 @@
  */
 
 import { hooks, rowNorms } from '../../collector/index.ts'
+import type { CatalogSeries } from '../catalog/catalog.ts'
 import { Ring2Error } from '../errors.ts'
 import { viewLimits } from '../limits.ts'
-import type { CatalogSeries } from '../tensors/catalog.ts'
 import type { TensorReader } from '../tensors/reader.ts'
 import type { TokenRange } from '../tensors/selection.ts'
 import type { ViewCache } from './cache.ts'

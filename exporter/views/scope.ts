@@ -6,9 +6,9 @@
  */
 
 import { createHash } from 'node:crypto'
+import type { Catalog, CatalogSeries } from '../catalog/catalog.ts'
+import type { CatalogRequest } from '../catalog/list.ts'
 import { Ring2Error } from '../errors.ts'
-import type { Catalog, CatalogSeries } from '../tensors/catalog.ts'
-import type { CatalogRequest } from '../tensors/catalog-list.ts'
 import type { TensorQuery, TokenRange } from '../tensors/selection.ts'
 import { unknownTrace } from '../tensors/series-choice.ts'
 

@@ -4,8 +4,8 @@
  */
 
 import type { Phase, RequestSummary } from '../../collector/records.ts'
+import type { CatalogSeries } from '../catalog/catalog.ts'
 import { Ring2Error } from '../errors.ts'
-import type { CatalogSeries } from '../tensors/catalog.ts'
 import type { Dtype } from '../tensors/dtypes.ts'
 import { clip, rangesText, unite } from '../tensors/ranges.ts'
 import type { TensorReader } from '../tensors/reader.ts'

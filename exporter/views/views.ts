@@ -3,8 +3,8 @@
  * computed, so that a caller who already has the answer pays for no reading.
  */
 
-import type { Catalog } from '../tensors/catalog.ts'
-import type { CatalogRequest } from '../tensors/catalog-list.ts'
+import type { Catalog } from '../catalog/catalog.ts'
+import type { CatalogRequest } from '../catalog/list.ts'
 import type { TensorReader } from '../tensors/reader.ts'
 import { type AlternativesView, alternativesView } from './alternatives.ts'
 import { createViewCache } from './cache.ts'

@@ -5,7 +5,7 @@ import type { FastifyInstance } from 'fastify'
 import { expect } from 'vitest'
 import type { Health, ServerDependencies } from '../../../exporter/api/dependencies.ts'
 import { buildServer } from '../../../exporter/api/server.ts'
-import { createParquetSource } from '../../../exporter/tensors/parquet-source.ts'
+import { createParquetSource } from '../../../exporter/parquet/parquet-source.ts'
 import { createVocabularyReader } from '../../../exporter/tensors/vocabularies.ts'
 import {
   floats,

@@ -3,16 +3,16 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync } from 'node:f
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, beforeEach, describe, expect, test, vi } from 'vitest'
+import { rebuildCatalog } from '../../../exporter/catalog/rebuild.ts'
 import { Ring2Error } from '../../../exporter/errors.ts'
 import type { DeletionContext } from '../../../exporter/retention/context.ts'
 import { deleteTrace } from '../../../exporter/retention/delete-trace.ts'
 import { retentionPass } from '../../../exporter/retention/retention.ts'
 import type { ObjectStore } from '../../../exporter/store/object-store.ts'
-import { rebuildCatalog } from '../../../exporter/tensors/rebuild.ts'
+import { openExporter } from '../catalog/bucket-fixture.ts'
 import { openBucketAt, rightCredentials } from '../store/buckets.ts'
 import { type FaultProxy, startFaultProxy } from '../store/fault-proxy.ts'
 import { startWeed, type Weed } from '../store/weed.ts'
-import { openExporter } from '../tensors/bucket-fixture.ts'
 import {
   floats,
   noonMicros,

@@ -1,8 +1,9 @@
 /** Deletes a trace of a directory store and kills itself at the n-th change: root, trace id, n. */
+
+import { openCatalog } from '../../../exporter/catalog/catalog.ts'
 import { deleteTrace } from '../../../exporter/retention/delete-trace.ts'
 import { createDirectoryStore } from '../../../exporter/store/fs.ts'
 import { locateStore } from '../../../exporter/store/location.ts'
-import { openCatalog } from '../../../exporter/tensors/catalog.ts'
 
 const [root = '', traceId = '', killAt = '0'] = process.argv.slice(2)
 const location = locateStore(root, null)

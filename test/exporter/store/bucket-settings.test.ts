@@ -11,7 +11,7 @@ import type { AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { afterAll, beforeAll, beforeEach, expect, onTestFinished, test, vi } from 'vitest'
-import { flatName } from '../../../exporter/tensors/keys.ts'
+import { flatName } from '../../../exporter/store/keys.ts'
 import { temporaryFolder } from '../tensors/temporary-folder.ts'
 import {
   impatientUploader,

@@ -7,8 +7,8 @@ import { mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, beforeEach, expect, test, vi } from 'vitest'
+import { flatName } from '../../../exporter/store/keys.ts'
 import type { UploadFailure } from '../../../exporter/store/upload-failure.ts'
-import { flatName } from '../../../exporter/tensors/keys.ts'
 import { createTensorSink } from '../../../exporter/tensors/tensor-sink.ts'
 import { producer, row } from '../tensors/rows.ts'
 import {

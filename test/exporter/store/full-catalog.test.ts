@@ -7,7 +7,7 @@ import { spawnSync } from 'node:child_process'
 import { readdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { expect, test } from 'vitest'
-import { openCatalog } from '../../../exporter/tensors/catalog.ts'
+import { openCatalog } from '../../../exporter/catalog/catalog.ts'
 import { temporaryFolder } from '../tensors/temporary-folder.ts'
 
 const child = join(import.meta.dirname, 'full-catalog.child.ts')

@@ -15,15 +15,15 @@ import {
   test,
   vi,
 } from 'vitest'
+import { openCatalog } from '../../../exporter/catalog/catalog.ts'
+import { rebuildCatalog } from '../../../exporter/catalog/rebuild.ts'
 import type { Ring2Error } from '../../../exporter/errors.ts'
+import { createParquetSource } from '../../../exporter/parquet/parquet-source.ts'
 import { locateStore } from '../../../exporter/store/location.ts'
 import type { ObjectStore } from '../../../exporter/store/object-store.ts'
 import { openStore } from '../../../exporter/store/open-store.ts'
 import { createUploader } from '../../../exporter/store/uploader.ts'
-import { openCatalog } from '../../../exporter/tensors/catalog.ts'
-import { createParquetSource } from '../../../exporter/tensors/parquet-source.ts'
 import { createTensorReader } from '../../../exporter/tensors/reader.ts'
-import { rebuildCatalog } from '../../../exporter/tensors/rebuild.ts'
 import { createTensorSink } from '../../../exporter/tensors/tensor-sink.ts'
 import { crc32c } from '../tensors/crc32c.ts'
 import { floats, producer, row, summary, traceA } from '../tensors/rows.ts'

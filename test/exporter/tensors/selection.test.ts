@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest'
-import { isKey, keyOfFlatName, partition, slug } from '../../../exporter/tensors/keys.ts'
+import { isKey, keyOfFlatName, partition, slug } from '../../../exporter/store/keys.ts'
 import {
   parseHeads,
   parseHook,

@@ -1,11 +1,11 @@
 /** A directory store with its sink, catalogue and reader, which counts the bytes it reads. */
 
 import type { ProducerInfo, RequestSummary, TensorRow } from '../../../collector/records.ts'
+import { knownFileOf, openCatalog } from '../../../exporter/catalog/catalog.ts'
+import { createParquetSource } from '../../../exporter/parquet/parquet-source.ts'
 import { createDirectoryStore } from '../../../exporter/store/fs.ts'
 import { locateStore } from '../../../exporter/store/location.ts'
 import type { ObjectStore } from '../../../exporter/store/object-store.ts'
-import { knownFileOf, openCatalog } from '../../../exporter/tensors/catalog.ts'
-import { createParquetSource } from '../../../exporter/tensors/parquet-source.ts'
 import { createTensorReader } from '../../../exporter/tensors/reader.ts'
 import type { TensorQuery } from '../../../exporter/tensors/selection.ts'
 import { createTensorSink } from '../../../exporter/tensors/tensor-sink.ts'

@@ -1,0 +1,198 @@
+/**
+ * What the catalogue has to do when requests are deleted: tell what they have, forget them, and leave
+ * none of their bytes in the database's file.
+ *
+ * Its own connection, so that the others go on. `forget` may be repeated; it leaves the files of the
+ * store alone. Calls are synchronous and throw RING2_E_STORE.
+ */
+
+import { rmSync, statSync } from 'node:fs'
+import type { DatabaseSync, SQLInputValue } from 'node:sqlite'
+import { Ring2Error } from '../errors.ts'
+import { catalogError, openDatabase } from './database.ts'
+
+/** Requests to be deleted, by the trace id of their rows. */
+export interface DeletionTarget {
+  readonly traceId: string
+  /** Null for every request of the trace. */
+  readonly requestId: string | null
+}
+
+/** A request as its files are found. */
+export interface HeldRequestPlace {
+  readonly traceId: string
+  readonly requestId: string
+  readonly producer: string
+  readonly model: string
+  readonly startedAtMicros: number
+}
+
+export interface CatalogRemoval {
+  /** What a trace id, the caller's too, and a request id stand for; empty when nothing is known. */
+  targets(traceId: string, requestId: string | null): DeletionTarget[]
+  requests(targets: readonly DeletionTarget[]): HeldRequestPlace[]
+  /** Keys of the tensor files that have rows of them. */
+  tensorFiles(targets: readonly DeletionTarget[]): string[]
+  /** Ids of the traces that they are known by: of their rows, and of their callers. */
+  traces(targets: readonly DeletionTarget[]): string[]
+  /** Whether the catalogue knows a file only from another exporter's index. */
+  isForeign(key: string): boolean
+  /** Keys of the objects by which they are found in a bucket. */
+  indexes(targets: readonly DeletionTarget[]): string[]
+  /** Removes every row of them. */
+  forget(targets: readonly DeletionTarget[]): void
+  /** Makes the database's file again without what was removed, and empties its journal. */
+  compact(): void
+  close(): void
+}
+
+/** By the trace id of the rows, and by that under another name. */
+const tables = ['series', 'requests', 'spans_sent', 'index_due'] as const
+const storedTables = ['aliases', 'trace_indexes'] as const
+
+export function openCatalogRemoval(path: string): CatalogRemoval {
+  const database = openDatabase(path)
+
+  function guard<T>(doing: string, act: () => T): T {
+    try {
+      return act()
+    } catch (error) {
+      throw catalogError(doing, path, error)
+    }
+  }
+
+  return {
+    targets: (traceId, requestId) => guard('read', () => targetsOf(database, traceId, requestId)),
+    requests: (targets) => guard('read', () => placesOf(database, targets)),
+    tensorFiles: (targets) => guard('read', () => filesOf(database, targets)),
+    traces: (targets) => guard('read', () => tracesOf(database, targets)),
+    isForeign: (key) => guard('read', () => isForeign(database, key)),
+    indexes: (targets) => guard('read', () => indexesOf(database, targets)),
+    forget: (targets) => guard('write', () => forget(database, targets)),
+    compact: () => guard('compact', () => compact(database, path)),
+    close: () => database.close(),
+  }
+}
+
+/** A condition on a table's trace and request columns. */
+function condition(
+  { traceId, requestId }: DeletionTarget,
+  trace = 'trace_id',
+): { readonly where: string; readonly values: SQLInputValue[] } {
+  if (requestId === null) return { where: `${trace} = ?`, values: [traceId] }
+  return { where: `${trace} = ? AND request_id = ?`, values: [traceId, requestId] }
+}
+
+function targetsOf(
+  database: DatabaseSync,
+  traceId: string,
+  requestId: string | null,
+): DeletionTarget[] {
+  const own = { traceId, requestId }
+  const { where, values } = condition(own)
+  const held = ['requests', 'series'].some((table) =>
+    database.prepare(`SELECT 1 FROM ${table} WHERE ${where} LIMIT 1`).get(...values),
+  )
+  const moved = database
+    .prepare(`SELECT DISTINCT stored_trace_id, request_id FROM aliases WHERE ${where}`)
+    .all(...values)
+    .map((row) => ({
+      traceId: String(row.stored_trace_id),
+      requestId: String(row.request_id),
+    }))
+  return held ? [own, ...moved] : moved
+}
+
+function placesOf(database: DatabaseSync, targets: readonly DeletionTarget[]): HeldRequestPlace[] {
+  return targets.flatMap((target) => {
+    const { where, values } = condition(target)
+    return database
+      .prepare(
+        `SELECT trace_id, request_id, producer, model, started_at FROM requests WHERE ${where}`,
+      )
+      .all(...values)
+      .map((row) => ({
+        traceId: String(row.trace_id),
+        requestId: String(row.request_id),
+        producer: String(row.producer),
+        model: String(row.model),
+        startedAtMicros: Number(row.started_at),
+      }))
+  })
+}
+
+function filesOf(database: DatabaseSync, targets: readonly DeletionTarget[]): string[] {
+  const keys = targets.flatMap((target) => {
+    const { where, values } = condition(target)
+    return database
+      .prepare(
+        `SELECT DISTINCT f.key FROM series s JOIN files f ON f.id = s.file_id WHERE ${where}`,
+      )
+      .all(...values)
+      .map((row) => String(row.key))
+  })
+  return [...new Set(keys)].sort()
+}
+
+function tracesOf(database: DatabaseSync, targets: readonly DeletionTarget[]): string[] {
+  const callers = targets.flatMap((target) => {
+    const { where, values } = condition(target, 'stored_trace_id')
+    const rows = database
+      .prepare(`SELECT DISTINCT trace_id FROM aliases WHERE ${where}`)
+      .all(...values)
+    return rows.map((row) => String(row.trace_id))
+  })
+  return [...new Set([...targets.map((target) => target.traceId), ...callers])]
+}
+
+function isForeign(database: DatabaseSync, key: string): boolean {
+  const row = database.prepare('SELECT imported FROM files WHERE key = ?').get(key)
+  return Number(row?.imported ?? 0) !== 0
+}
+
+function indexesOf(database: DatabaseSync, targets: readonly DeletionTarget[]): string[] {
+  return targets.flatMap((target) => {
+    const { where, values } = condition(target, 'stored_trace_id')
+    const rows = database.prepare(`SELECT key FROM trace_indexes WHERE ${where}`).all(...values)
+    return rows.map((row) => String(row.key))
+  })
+}
+
+function forget(database: DatabaseSync, targets: readonly DeletionTarget[]): void {
+  database.exec('PRAGMA secure_delete = ON; BEGIN IMMEDIATE')
+  try {
+    for (const target of targets) {
+      const { where, values } = condition(target)
+      for (const table of tables) {
+        database.prepare(`DELETE FROM ${table} WHERE ${where}`).run(...values)
+      }
+      const stored = condition(target, 'stored_trace_id')
+      for (const table of storedTables) {
+        database.prepare(`DELETE FROM ${table} WHERE ${stored.where}`).run(...stored.values)
+      }
+    }
+    database.exec('COMMIT')
+  } catch (error) {
+    if (database.isTransaction) database.exec('ROLLBACK')
+    throw error
+  }
+}
+
+/**
+ * Pages that were split or freed before may hold bytes of removed rows: only a database that is made
+ * again has none. Its journal has older pages, so it is emptied too.
+ */
+function compact(database: DatabaseSync, path: string): void {
+  database.exec('VACUUM')
+  const done = database.prepare('PRAGMA wal_checkpoint(TRUNCATE)').get()
+  const journalBytes = statSync(`${path}-wal`, { throwIfNoEntry: false })?.size ?? 0
+  if (Number(done?.busy) !== 0 || journalBytes > 0) {
+    throw new Ring2Error('RING2_E_STORE', {
+      expected: `to empty the journal of the catalogue ${path}`,
+      actual: 'another process reads it all the time',
+      action: 'Delete again: it goes on where it stopped.',
+    })
+  }
+  // What was moved aside as damaged holds nothing that the files do not hold, but may hold this.
+  rmSync(`${path}.damaged`, { force: true })
+}
