@@ -6,7 +6,15 @@ import { metrics } from '../exporter/telemetry/registry.ts'
 import { thresholds } from '../exporter/telemetry/thresholds.ts'
 import { buildDashboard } from './layout.ts'
 import { figure, graph, type Levels, type PanelDraft } from './panels.ts'
-import { aggregate, chosen, increase, type Matchers, rate, select } from './promql.ts'
+import {
+  aggregate,
+  chosen,
+  type Grouping,
+  increase,
+  type Matchers,
+  rate,
+  select,
+} from './promql.ts'
 import { countUnit, rateUnitOf, shareUnit, unitOf } from './units.ts'
 import {
   datasourceVariable,
@@ -65,6 +73,7 @@ function level(metric: MetricDefinition, panel: CountPanel): PanelDraft {
 }
 
 const anyIsBad: Levels = { warning: 0.001, critical: 1 }
+const byInstance: readonly Grouping[] = ['instance']
 const bySegment = ['ring2.segment'] as const
 const rings: readonly MetricAttribute[] = ['ring2.segment', 'ring2.ring.kind']
 const losses: readonly MetricAttribute[] = ['ring2.segment', 'error.type']
@@ -202,6 +211,58 @@ const store: readonly PanelDraft[] = [
   level(metrics.storePendingSize, { title: 'Bytes that wait', width: 12 }),
 ]
 
+const uploads: readonly PanelDraft[] = [
+  graph({
+    title: 'Upload queue',
+    description: `Share of the bound that waits: ${thresholds.uploadQueue.help}. Full, the rings fill. Without a bucket there is none.`,
+    unit: shareUnit,
+    width: 12,
+    min: 0,
+    max: 1,
+    levels: thresholds.uploadQueue,
+    queries: [
+      {
+        expr: `${aggregate('sum', byInstance, select(metrics.storeUploadPendingSize))} / ${aggregate('sum', byInstance, select(metrics.storeUploadPendingLimit))}`,
+        legend: '{{instance}}',
+      },
+    ],
+  }),
+  growth(metrics.storeUploadFailures, {
+    title: 'Failed uploads',
+    width: 12,
+    by: ['error.type'],
+    levels: anyIsBad,
+    reading: 'forbidden, no_bucket and refused want somebody; the others mostly end by themselves.',
+  }),
+  growth(metrics.storeUploadFiles, { title: 'Files uploaded', width: 6 }),
+  growth(metrics.storeUploadIo, { title: 'Bytes uploaded', width: 6 }),
+  level(metrics.storeUploadPendingFiles, { title: 'Files that wait for the bucket', width: 6 }),
+  graph({
+    title: 'Bytes that wait for the bucket',
+    description: `${metrics.storeUploadPendingSize.help} Beside it the bound: ${metrics.storeUploadPendingLimit.help}`,
+    unit: unitOf(metrics.storeUploadPendingSize),
+    width: 6,
+    min: 0,
+    queries: [
+      { expr: aggregate('sum', [], select(metrics.storeUploadPendingSize)), legend: 'waiting' },
+      { expr: aggregate('sum', [], select(metrics.storeUploadPendingLimit)), legend: 'bound' },
+    ],
+  }),
+]
+
+const byReason = ['ring2.removal.reason'] as const
+
+const retention: readonly PanelDraft[] = [
+  growth(metrics.storeRemovedFiles, {
+    title: 'Files removed',
+    width: 12,
+    by: byReason,
+    reading:
+      'By age or by the size of the store; deletions that somebody asked for are not among them.',
+  }),
+  growth(metrics.storeRemovedIo, { title: 'Bytes removed', width: 12, by: byReason }),
+]
+
 const sent: readonly PanelDraft[] = [
   growth(metrics.exportSpans, { title: 'Spans delivered' }),
   level(metrics.exportPendingSpans, {
@@ -245,6 +306,8 @@ export function pipelineDashboard(): Dashboard {
       { title: 'Requests', panels: requests },
       { title: 'Trace contexts', panels: contexts },
       { title: 'Store', panels: store },
+      { title: 'Uploads', panels: uploads },
+      { title: 'Retention', panels: retention },
       { title: 'Telemetry', panels: sent },
     ],
   })

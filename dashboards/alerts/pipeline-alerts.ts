@@ -2,7 +2,7 @@
 import { openMetricsLabel } from '../../exporter/telemetry/prometheus-names.ts'
 import { metrics } from '../../exporter/telemetry/registry.ts'
 import { thresholds } from '../../exporter/telemetry/thresholds.ts'
-import { aggregate, type Grouping, grew, increase, select } from '../promql.ts'
+import { aggregate, type Grouping, grew, increase, is, type Matcher, select } from '../promql.ts'
 import type { Alert } from './alert.ts'
 
 const byExporter: readonly Grouping[] = ['service_name', 'host_name']
@@ -32,6 +32,23 @@ function goneInstances(): string {
   ].join('\nor ')
 }
 
+/**
+ * Uploads that fail by reasons that do not end by themselves; and by the others, when none succeeds meanwhile.
+ * One refused file does not hide behind those that go on.
+ */
+function failingUploads(): string {
+  const failed = (matcher: Matcher) => {
+    const increased = increase(metrics.storeUploadFailures, { 'error.type': matcher }, window)
+    const summed = aggregate('sum', [...byExporter, 'error.type'], increased)
+    return `${summed} >= ${thresholds.uploadFailures.critical}`
+  }
+  const lasting = is('forbidden', 'no_bucket', 'refused')
+  const passing = is('unreachable', 'throttled', 'server_error')
+  const taken = aggregate('sum', byExporter, increase(metrics.storeUploadFiles, {}, window))
+  const onExporter = `on (${byExporter.join(', ')})`
+  return `(${failed(lasting)})\nor (${failed(passing)} unless ${onExporter} ${taken} > 0)`
+}
+
 export const pipelineAlerts: readonly Alert[] = [
   {
     name: 'Ring2StoreFailing',
@@ -45,6 +62,32 @@ export const pipelineAlerts: readonly Alert[] = [
       '{{ $value | humanize }} writes to the store failed in the last 15 minutes. The data waits in the ring and ' +
       'is written again; when the ring is full, records are lost.',
     panel: { dashboard: 'pipeline', title: 'Failed writes' },
+  },
+  {
+    name: 'Ring2UploadsFailing',
+    group: 'ring2-pipeline',
+    severity: 'ticket',
+    expression: failingUploads(),
+    summary: `${exporter} cannot upload to its bucket: {{ $labels.error_type }}`,
+    description:
+      '{{ $value | humanize }} uploads failed in the last 15 minutes, by the reason {{ $labels.error_type }}. The ' +
+      'files wait in the spool and are sent again; nothing is lost while it has room.',
+    panel: { dashboard: 'pipeline', title: 'Failed uploads' },
+  },
+  {
+    name: 'Ring2UploadQueueFilling',
+    group: 'ring2-pipeline',
+    severity: 'ticket',
+    expression:
+      `${aggregate('sum', byInstance, select(metrics.storeUploadPendingSize))} / ` +
+      `${aggregate('sum', byInstance, select(metrics.storeUploadPendingLimit))} >= ` +
+      `${thresholds.uploadQueue.critical}`,
+    forDuration: '5m',
+    summary: `The upload queue of ${exporter} fills`,
+    description:
+      '{{ $value | humanizePercentage }} of what may wait for its upload waits. At the bound nothing more is taken ' +
+      'from the rings; when they are full, records are lost.',
+    panel: { dashboard: 'pipeline', title: 'Upload queue' },
   },
   {
     name: 'Ring2SpansLost',

@@ -74,4 +74,14 @@ export const thresholds = {
     critical: 3,
     help: 'failed writes to the store in 15 minutes',
   },
+  uploadFailures: {
+    warning: 1,
+    critical: 3,
+    help: 'failed uploads in 15 minutes, of one reason',
+  },
+  uploadQueue: {
+    warning: 0.25,
+    critical: 0.5,
+    help: 'bytes that wait for their upload over `store.spool_bytes_max`',
+  },
 } as const satisfies Record<string, Threshold>
