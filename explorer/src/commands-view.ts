@@ -4,9 +4,9 @@ import { type Route, type RouteKey, withValues } from './address.ts'
 import { announce } from './announce.ts'
 import { type Command, commandsOf } from './commands.ts'
 import { bytesText } from './format.ts'
+import type { PanelContext } from './panel-context.ts'
 import { selectField } from './select-field.ts'
 import type { StoreFacts } from './shapes.ts'
-import type { PanelContext } from './trace-view.ts'
 import type { View } from './view.ts'
 
 export function createCommandsView(host: HTMLElement, context: PanelContext): View {

@@ -9,18 +9,13 @@ import { createAttentionView } from './attention-view.ts'
 import { createCommandsView } from './commands-view.ts'
 import { bytesText, count, durationText, timeText } from './format.ts'
 import { createNormsView } from './norms-view.ts'
+import type { PanelContext } from './panel-context.ts'
 import { problemView, waitingView } from './problem-view.ts'
 import type { Trace, TracedRequest } from './shapes.ts'
 import { createTokenSource, type TokenSource } from './token-source.ts'
 import { createTokensView } from './tokens-view.ts'
 import { verdictView } from './verdict-view.ts'
 import type { Context, View } from './view.ts'
-
-export interface PanelContext extends Context {
-  readonly traceId: string
-  readonly request: TracedRequest
-  readonly tokens: TokenSource
-}
 
 const panels = {
   tokens: { title: 'Tokens', create: createTokensView },
