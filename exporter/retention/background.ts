@@ -12,6 +12,7 @@ import type { RemovedPoints } from '../telemetry/metric-points.ts'
 import type { DeletionContext } from './context.ts'
 import { resumeDeletions } from './delete-trace.ts'
 import { deletionFolder } from './journal.ts'
+import { removeLeftovers } from './leftovers.ts'
 import { retentionLimits } from './limits.ts'
 import type { PlannedRemoval } from './plan.ts'
 import { retentionPass } from './retention.ts'
@@ -37,6 +38,7 @@ export function startRetention(options: RetentionOptions): Retention {
   let timer: NodeJS.Timeout | null = null
   let stopped = false
   let running: Promise<void> = Promise.resolve()
+  let swept = false
 
   function removed(removal: PlannedRemoval): void {
     onRemoved(removal)
@@ -61,9 +63,18 @@ export function startRetention(options: RetentionOptions): Retention {
     }
   }
 
+  /** Once after the start: copies end in the middle only with their process. */
+  async function sweep(): Promise<void> {
+    if (swept) return
+    const files = await removeLeftovers(context.location, now())
+    if (files > 0) logger.info({ files }, 'removed copies that a killed process had left')
+    swept = true
+  }
+
   async function turn(): Promise<void> {
     let pause: number = retentionLimits.passMillis
     try {
+      await sweep()
       for (const report of await resumeDeletions(context)) {
         logger.info({ ...report }, 'finished a deletion that was interrupted')
       }

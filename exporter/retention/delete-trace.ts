@@ -36,6 +36,7 @@ import {
   unfinishedJournals,
   writeJournal,
 } from './journal.ts'
+import { removeLeftovers } from './leftovers.ts'
 import { deletionLimits } from './limits.ts'
 import { partKeys, planRewrite, writePart } from './rewrite.ts'
 import { waitUntilSettled } from './settled.ts'
@@ -189,6 +190,9 @@ async function carryOut(
     if (file.done) continue
     await trying(file.key, () => replaceFile({ context, source, removal, journal, file }))
   }
+  await trying('copies that were cut off', async () => {
+    await removeLeftovers(context.location)
+  })
   // Last: as long as a file is left, whoever deletes elsewhere finds it too.
   if (failed.length === 0) {
     await trying('the trace index', () => removeIndexes(context, removal, journal))

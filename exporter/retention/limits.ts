@@ -17,6 +17,12 @@ export const deletionLimits = {
   stateBytesMax: 256 * MIB,
 } as const
 
+/** Copies into the store that a killed process has left. */
+export const leftoverLimits = {
+  /** Nothing has been written to it for so long: nobody writes it any more. */
+  quietMillis: 600_000,
+} as const
+
 /** Passes of retention. */
 export const retentionLimits = {
   /** Pause before the first pass, between two passes, and while there is more to remove. */

@@ -2,7 +2,6 @@
  * The store in a directory: an object is a file at `{root}/{key}`.
  */
 
-import { randomBytes } from 'node:crypto'
 import type { Dirent } from 'node:fs'
 import { copyFile, link, mkdir, open, opendir, rename, rm, stat, writeFile } from 'node:fs/promises'
 import { dirname, join, relative } from 'node:path'
@@ -19,6 +18,7 @@ import {
   type PutResult,
   type StoredObject,
 } from './object-store.ts'
+import { ownPartialPath } from './partial.ts'
 
 export function createDirectoryStore(root: string): ObjectStore {
   const pathOf = (key: string) => join(root, assertObjectKey(key))
@@ -55,8 +55,7 @@ async function place(
   ifAbsent: boolean,
   write: (partial: string) => Promise<void>,
 ): Promise<Outcome<PutResult>> {
-  // Several writers of one key must not write into one another's file.
-  const partial = `${to}.${randomBytes(6).toString('hex')}.partial`
+  const partial = ownPartialPath(to)
   try {
     await mkdir(dirname(to), { recursive: true })
     await write(partial)
@@ -169,7 +168,8 @@ async function* listFiles(
   }
 }
 
-async function readFolder(path: string): Promise<{ name: string; isDirectory: boolean }[]> {
+/** Entries of a folder, none when there is no folder. Throws RING2_E_STORE. */
+export async function readFolder(path: string): Promise<{ name: string; isDirectory: boolean }[]> {
   try {
     const entries: { name: string; isDirectory: boolean }[] = []
     for await (const entry of await opendir(path)) {

@@ -31,6 +31,7 @@ import { Ring2Error, storeError, systemCode } from '../errors.ts'
 import { PARTIAL_SUFFIX } from '../parquet/file-writer.ts'
 import { flatName, keyOfFlatName, producerSlug } from '../store/keys.ts'
 import type { StoreLocation } from '../store/location.ts'
+import { partialPath } from '../store/partial.ts'
 
 const DESCRIPTION_SUFFIX = '.json'
 
@@ -106,7 +107,7 @@ export function moveIntoPlace(from: string, to: string, fsync: boolean): 'moved'
 }
 
 function moveAcross(from: string, to: string, fsync: boolean): void {
-  const partial = to + PARTIAL_SUFFIX
+  const partial = partialPath(to)
   try {
     copyFileSync(from, partial)
     if (fsync) syncPath(partial)
