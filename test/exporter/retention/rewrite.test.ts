@@ -2,7 +2,7 @@
 import { mkdirSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { describe, expect, test } from 'vitest'
-import type { TensorRow } from '../../../collector/records.ts'
+import { REDACTED_ENCODING, type TensorRow } from '../../../collector/records.ts'
 import { describeFile } from '../../../exporter/catalog/rebuild.ts'
 import { writeParquetFile } from '../../../exporter/parquet/file-writer.ts'
 import { createParquetSource } from '../../../exporter/parquet/parquet-source.ts'
@@ -10,8 +10,9 @@ import { type Column, tensorColumns, tensorPayload } from '../../../exporter/par
 import { deleteTrace } from '../../../exporter/retention/delete-trace.ts'
 import { partKeys, timeOf } from '../../../exporter/retention/rewrite.ts'
 import { ulidOf } from '../../../exporter/store/queued.ts'
-import { request, row, summary, traceA, traceB } from '../tensors/rows.ts'
-import { openFixture } from '../tensors/store-fixture.ts'
+import { createTensorSink } from '../../../exporter/tensors/tensor-sink.ts'
+import { producer, request, row, summary, traceA, traceB } from '../tensors/rows.ts'
+import { openFixture, query } from '../tensors/store-fixture.ts'
 import { temporaryFolder } from '../tensors/temporary-folder.ts'
 
 const requestB = request({ traceId: traceB, requestId: 'request-2' })
@@ -61,6 +62,54 @@ describe('A file that is written again', () => {
     expect(await source.metadata(now)).toEqual(await source.metadata(key))
     expect(await source.read(now, names, 0, 3)).toEqual(before)
     expect(before.map((one) => one.later)).toEqual([7n, null, 9n])
+  })
+
+  test('keeps rows that a codec has encoded, and redacted ones, as they were', async () => {
+    const fixture = openFixture(temporaryFolder())
+    const codecs = ['resid_pre=absmax', 'ln1=lossless']
+    const sink = createTensorSink({ location: fixture.location, fsync: true, codecs })
+    const elements = Float32Array.from({ length: 512 }, (_, at) => Math.sin(at) * (at % 50))
+    const facts = { shape: [4, 128], tokenEnd: 4, data: new Uint8Array(elements.buffer) }
+    const redacted = { encoding: REDACTED_ENCODING, crc32c: 0, data: new Uint8Array(0) }
+    for (const one of [request(), requestB]) {
+      sink.append(row({ request: one, ...facts }))
+      sink.append(row({ request: one, hook: 'ln1', ...facts }))
+      sink.append(row({ request: one, hook: 'mlp_out', ...facts }))
+      sink.append(row({ request: one, hook: 'pattern', ...facts, ...redacted }))
+      sink.finish(summary({ request: one }))
+    }
+    const prepared = sink.prepare(producer)
+    if (prepared.status !== 'success') throw prepared.error
+    expect(sink.publish(prepared.value).status).toBe('success')
+    sink.close()
+    const source = createParquetSource(fixture.store)
+    const names = [...tensorColumns.map(({ name }) => name), tensorPayload.name]
+    const rowsNow = async () => {
+      const files = fixture.catalog.files().filter(({ dataset }) => dataset === 'tensors')
+      const read = files.map(async ({ key }) => source.read(key, names, 0, await source.rows(key)))
+      return (await Promise.all(read)).flat()
+    }
+    const before = await rowsNow()
+    const others = before.filter((one) => one.trace_id === traceB)
+    const read = async (hook: string) =>
+      (await fixture.reader().open(query({ ...requestB, hook }))).read()
+    const hooks = ['resid_pre', 'ln1', 'mlp_out']
+    const decoded = await Promise.all(hooks.map(read))
+
+    await deleteTrace(contextOf(fixture), traceA, null)
+
+    expect(before).toHaveLength(8)
+    const forms = others.map(({ hook, encoding }) => `${hook} ${encoding}`).sort()
+    expect(forms).toEqual([
+      'ln1 bytes-zstd-1',
+      'mlp_out raw',
+      'pattern redacted',
+      'resid_pre absmax-zstd-1',
+    ])
+    expect(await rowsNow()).toEqual(others)
+    expect(await Promise.all(hooks.map(read))).toEqual(decoded)
+    expect(decoded[1]).toEqual(facts.data)
+    await expect(read('pattern')).rejects.toThrow(/RING2_E_REDACTED/)
   })
 
   test('keeps contexts with and without the times of a parent span', async () => {
