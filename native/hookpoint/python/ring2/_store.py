@@ -11,12 +11,11 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from ._crc32c import crc32c
 from ._errors import Ring2Error
 from ._selection import HOOKS_BY_NAME
 from ._stitch import Ranges, Row, parse_heads, parse_tokens, ranges_of, stitch
 from ._tensor_data import TensorData, needed
-from .codec import decode_bytes
+from .codec import verified_bytes
 
 _RANKS = ("tp_rank", "pp_rank", "dp_rank", "ep_rank")
 _STATISTICS = (
@@ -257,21 +256,7 @@ def _ranks(text: str | None) -> dict[str, int]:
 
 def _checked(row: dict[str, Any]) -> Row:
     numpy = needed("numpy")
-    place = f"{row['hook']}, layer {row['layer']}, step {row['step']}"
-    if row["encoding"] == "redacted":
-        raise Ring2Error.of(
-            "RING2_E_REDACTED", f"a payload ({place})", "a row whose payload was left out",
-            "Its shape and statistics are there: `trace.tensors()`.",
-        )
-    data = decode_bytes(row)
-    crc = crc32c(data) if len(data) == row["data_bytes"] else None
-    if crc != row["data_crc32c"]:
-        raise Ring2Error.of(
-            "RING2_E_CHECKSUM",
-            f"{row['data_bytes']} bytes with CRC-32C {row['data_crc32c']} ({place})",
-            f"{len(data)} bytes with CRC-32C {crc}",
-            "Restore the file from a copy; other rows are not affected.",
-        )
+    data = verified_bytes(row)
     dtype = "<u2" if row["dtype"] == "bfloat16" else row["dtype"]
     values = numpy.frombuffer(data, dtype=dtype).reshape(row["shape"])
     return Row(row["step"], row["token_start"], row["token_end"], values)

@@ -11,9 +11,11 @@ import struct
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from ._crc32c import crc32c
 from ._errors import Ring2Error
 
 RAW = "raw"
+REDACTED = "redacted"
 LOSSLESS = "bytes-zstd-1"
 BOUNDED = "absmax-zstd-1"
 
@@ -41,14 +43,16 @@ def decode(row: Mapping[str, Any]) -> Any:
     """The tensor of one row of the dataset ``tensors`` as a numpy array of the row's shape.
 
     ``row`` needs ``data``, ``dtype``, ``shape`` and, where they are not raw, ``encoding`` and
-    ``data_bytes``. bfloat16, which numpy lacks, becomes float32 without loss.
+    ``data_bytes``; where it has ``data_crc32c``, that is compared with the elements. bfloat16, which
+    numpy lacks, becomes float32 without loss.
 
-    Raises Ring2Error RING2_E_CHECKSUM for a payload that is damaged.
+    Raises Ring2Error RING2_E_CHECKSUM for a payload that is damaged, and RING2_E_REDACTED for one
+    that was left out when the row was stored.
     """
     import numpy
 
     dtype = row["dtype"]
-    data = decode_bytes(row)
+    data = verified_bytes(row)
     array = numpy.frombuffer(data, dtype=_dtype(dtype)[1])
     if dtype == "bfloat16":
         array = (array.astype(numpy.uint32) << 16).view(numpy.float32)
@@ -59,9 +63,28 @@ def decode(row: Mapping[str, Any]) -> Any:
         raise _damaged(f"elements for the shape {shape}", f"{array.size}") from None
 
 
+def verified_bytes(row: Mapping[str, Any]) -> bytes:
+    """As ``decode_bytes``, compared with ``data_bytes`` and ``data_crc32c`` where the row has them."""
+    data = decode_bytes(row)
+    size, expected = row.get("data_bytes"), row.get("data_crc32c")
+    if size is not None and len(data) != size:
+        raise _mismatch(row, f"{size} bytes", f"{len(data)} bytes")
+    if expected is not None and (actual := crc32c(data)) != expected:
+        raise _mismatch(row, f"CRC-32C {expected}", f"CRC-32C {actual}")
+    return data
+
+
 def decode_bytes(row: Mapping[str, Any]) -> bytes:
     """The elements of one row as little-endian bytes; ``row`` as for ``decode``, without a shape."""
     encoding = row.get("encoding", RAW)
+    if encoding == REDACTED:
+        raise Ring2Error.of(
+            "RING2_E_REDACTED",
+            f"stored elements ({_place(row)})",
+            f"the encoding {REDACTED}, which has none",
+            "Its shape and statistics are there; to store payloads of later requests, take the hook"
+            " out of capture.redact_hooks.",
+        )
     data = bytes(row["data"])
     if encoding == RAW:
         return data
@@ -218,6 +241,17 @@ def _zstd() -> Callable[[bytes, int], bytes]:
             "Install pyarrow or zstandard, or use Python 3.14.",
         ) from None
     return lambda stored, size: zstandard.ZstdDecompressor().decompress(stored, size + 1)
+
+
+def _place(row: Mapping[str, Any]) -> str:
+    """Which row it is, as far as the row says."""
+    hook = row.get("hook", "a row")
+    return ", ".join([str(hook), *(f"{name} {row[name]}" for name in ("layer", "step") if name in row)])
+
+
+def _mismatch(row: Mapping[str, Any], expected: str, actual: str) -> Ring2Error:
+    action = "Restore the file from a copy; other rows are not affected."
+    return Ring2Error.of("RING2_E_CHECKSUM", f"{expected} ({_place(row)})", actual, action)
 
 
 def _damaged(expected: str, actual: str) -> Ring2Error:
