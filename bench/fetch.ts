@@ -18,7 +18,6 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { parseArgs } from 'node:util'
-import { crc32c } from '../collector/index.ts'
 import type { TensorRow } from '../collector/records.ts'
 import { knownFileOf, openCatalog } from '../exporter/catalog/catalog.ts'
 import { createParquetSource } from '../exporter/parquet/parquet-source.ts'
@@ -61,7 +60,7 @@ async function fetchOurs(store: BenchStore, traceId: string, requests = { count:
     },
   }
   const source = createParquetSource(counted, { knownFile: knownFileOf(catalog) })
-  const opened = await createTensorReader({ catalog, source, crc32c }).open({
+  const opened = await createTensorReader({ catalog, source }).open({
     traceId,
     requestId: null,
     producer: null,

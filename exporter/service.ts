@@ -4,7 +4,7 @@
  */
 import { mkdirSync } from 'node:fs'
 import { dirname } from 'node:path'
-import { type BaselineBook, crc32c, nativeFacts } from '../collector/index.ts'
+import { type BaselineBook, nativeFacts } from '../collector/index.ts'
 import { explorerFolder } from './api/explorer-page.ts'
 import { buildServer } from './api/server.ts'
 import { watchBaselines } from './baselines.ts'
@@ -107,7 +107,6 @@ export async function startService(options: ServiceOptions): Promise<Service> {
     reader: createTensorReader({
       catalog,
       source: createParquetSource(store, { knownFile: knownFileOf(catalog) }),
-      crc32c,
     }),
     vocabularies: createVocabularyReader(catalog, createParquetSource(store)),
     rings: () => ringsDocument(config.segments.directory, config.segments.names),

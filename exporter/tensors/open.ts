@@ -1,7 +1,6 @@
 /** The store of a configuration, opened for reading: catalogue, files and the reader over them. */
 import { existsSync, readdirSync } from 'node:fs'
 import { join } from 'node:path'
-import { crc32c } from '../../collector/index.ts'
 import { type Catalog, knownFileOf, openCatalogOf } from '../catalog/catalog.ts'
 import { createTraceFinder } from '../catalog/trace-finder.ts'
 import type { Config } from '../config.ts'
@@ -87,7 +86,6 @@ async function open(config: Config, found: boolean) {
     reader: createTensorReader({
       catalog,
       source: createParquetSource(store, { knownFile: knownFileOf(catalog) }),
-      crc32c,
     }),
   }
 }

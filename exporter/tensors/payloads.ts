@@ -3,18 +3,24 @@
  * does not fit.
  */
 
+import { checksums } from '../../collector/index.ts'
 import { REDACTED_ENCODING } from '../../collector/records.ts'
 import { decodePayload } from '../codecs/codec.ts'
 import { Ring2Error } from '../errors.ts'
 import { answerLimits } from '../limits.ts'
 import type { ParquetSource } from '../parquet/parquet-source.ts'
-import { payloadFrom, type TensorRecord } from './records.ts'
+import { payloadFrom, type StitchRecord, type TensorRecord } from './records.ts'
 
-/** A stored row: what it is, and where. */
-export interface TensorRowPlace extends TensorRecord {
+interface RowPlace {
   readonly key: string
   readonly row: number
 }
+
+/** A stored row: what its payload is, and where. */
+export type PayloadPlace = StitchRecord & RowPlace
+
+/** The same with everything that is stored of it. */
+export type TensorRowPlace = TensorRecord & RowPlace
 
 export interface PayloadSource {
   /**
@@ -22,23 +28,19 @@ export interface PayloadSource {
    *
    * @throws Ring2Error RING2_E_CHECKSUM naming the row, RING2_E_STORE for a file that cannot be read.
    */
-  read(places: readonly TensorRowPlace[]): Promise<Uint8Array[]>
+  read(places: readonly PayloadPlace[]): Promise<Uint8Array[]>
 }
 
-export function createPayloadSource(
-  source: ParquetSource,
-  crc32c: (bytes: Uint8Array) => number,
-): PayloadSource {
-  async function read(places: readonly TensorRowPlace[]): Promise<Uint8Array[]> {
+export function createPayloadSource(source: ParquetSource): PayloadSource {
+  async function read(places: readonly PayloadPlace[]): Promise<Uint8Array[]> {
     const [first] = places
     if (first === undefined) return []
     refuseRedacted(places)
     const rows = await source.read(first.key, ['data'], first.row, first.row + places.length)
-    return places.map((place, index) => {
-      const data = decode(place, payloadFrom(rows[index] ?? {}))
-      checkPayload(place, data, crc32c)
-      return data
-    })
+    const read = places.map((place, index) => decode(place, payloadFrom(rows[index] ?? {})))
+    const sums = await checksums(read)
+    for (const [index, place] of places.entries()) checkPayload(place, read[index], sums[index])
+    return read
   }
   return { read }
 }
@@ -60,7 +62,7 @@ export function untilAborted(payloads: PayloadSource, signal: AbortSignal | null
  *
  * @returns indexes into `places`; consecutive indexes of one row stay together.
  */
-export function* payloadRuns(places: readonly TensorRowPlace[]): Generator<readonly number[]> {
+export function* payloadRuns(places: readonly PayloadPlace[]): Generator<readonly number[]> {
   let run: number[] = []
   let bytes = 0
   for (const [index, next] of places.entries()) {
@@ -80,7 +82,7 @@ export function* payloadRuns(places: readonly TensorRowPlace[]): Generator<reado
 }
 
 /** Throws RING2_E_REDACTED when the payload of a row was left out when it was stored. */
-export function refuseRedacted(places: readonly TensorRowPlace[]): void {
+export function refuseRedacted(places: readonly PayloadPlace[]): void {
   const place = places.find(({ encoding }) => encoding === REDACTED_ENCODING)
   if (place === undefined) return
   throw new Ring2Error('RING2_E_REDACTED', {
@@ -89,7 +91,7 @@ export function refuseRedacted(places: readonly TensorRowPlace[]): void {
   })
 }
 
-function decode(place: TensorRowPlace, stored: Uint8Array): Uint8Array {
+function decode(place: PayloadPlace, stored: Uint8Array): Uint8Array {
   try {
     return decodePayload(place.encoding, stored, place)
   } catch (error) {
@@ -101,15 +103,16 @@ function decode(place: TensorRowPlace, stored: Uint8Array): Uint8Array {
 }
 
 function checkPayload(
-  place: TensorRowPlace,
-  data: Uint8Array,
-  crc32c: (bytes: Uint8Array) => number,
+  place: PayloadPlace,
+  data: Uint8Array | undefined,
+  sum: number | undefined,
 ): void {
-  const crc = data.byteLength === place.data_bytes ? crc32c(data) : null
-  if (crc === place.data_crc32c) return
-  const actual = crc === null ? `${data.byteLength} bytes` : `CRC-32C ${crc}`
+  const bytes = data?.byteLength ?? 0
+  if (bytes === place.data_bytes && sum === place.data_crc32c) return
   throw new Ring2Error('RING2_E_CHECKSUM', {
     expected: `${place.data_bytes} bytes with CRC-32C ${place.data_crc32c}`,
-    actual: `${actual} in row ${place.row} of ${place.key}`,
+    actual:
+      (bytes === place.data_bytes ? `CRC-32C ${sum}` : `${bytes} bytes`) +
+      ` in row ${place.row} of ${place.key}`,
   })
 }

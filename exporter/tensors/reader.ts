@@ -12,14 +12,22 @@ import { hooks } from '../../collector/hooks.gen.ts'
 import type { Catalog, CatalogSeries } from '../catalog/catalog.ts'
 import { Ring2Error } from '../errors.ts'
 import { answerLimits } from '../limits.ts'
-import type { ParquetSource } from '../parquet/parquet-source.ts'
+import type { ParquetRow, ParquetSource } from '../parquet/parquet-source.ts'
 import {
   createPayloadSource,
+  type PayloadPlace,
   refuseRedacted,
   type TensorRowPlace,
   untilAborted,
 } from './payloads.ts'
-import { recordColumnsOf, recordFrom } from './records.ts'
+import {
+  recordColumnsOf,
+  recordFrom,
+  type StitchRecord,
+  stitchColumns,
+  stitchRecordFrom,
+  type TensorRecord,
+} from './records.ts'
 import type { TensorQuery } from './selection.ts'
 import { chooseSeries, expectedRanges } from './series-choice.ts'
 import { planStitch, type StitchPlan } from './stitch.ts'
@@ -60,6 +68,14 @@ export interface TensorListQuery {
 
 export interface TensorReader {
   open(query: TensorQuery): Promise<OpenedTensor>
+  /**
+   * The same tensor of these layers, in their order. Rows of several layers lie side by side in a
+   * file, so that they are found with far fewer reads than by opening each layer.
+   */
+  openLayers(
+    query: Omit<TensorQuery, 'layer'>,
+    layers: readonly number[],
+  ): AsyncGenerator<OpenedTensor, void, undefined>
   /** Every stored row that fits, with shapes and statistics and without payload. */
   list(query: TensorListQuery): Promise<TensorRowPlace[]>
 }
@@ -67,8 +83,6 @@ export interface TensorReader {
 export interface TensorReaderOptions {
   readonly catalog: Catalog
   readonly source: ParquetSource
-  /** CRC-32C of the bytes, unsigned. */
-  readonly crc32c: (bytes: Uint8Array) => number
   /** Defaults are those of `answerLimits`. */
   readonly tensorBytesMax?: number
   readonly sourceBytesMax?: number
@@ -76,14 +90,39 @@ export interface TensorReaderOptions {
 
 export function createTensorReader(options: TensorReaderOptions): TensorReader {
   const { catalog, source } = options
-  const payloads = createPayloadSource(source, options.crc32c)
+  const payloads = createPayloadSource(source)
   const tensorBytesMax = options.tensorBytesMax ?? answerLimits.tensorBytesMax
   const sourceBytesMax = options.sourceBytesMax ?? answerLimits.sourceBytesMax
 
   async function open(query: TensorQuery): Promise<OpenedTensor> {
     const series = chooseSeries(catalog, query)
+    return stitched(query, series, await readPlaces(source, series, placesToStitch))
+  }
+
+  async function* openLayers(query: Omit<TensorQuery, 'layer'>, layers: readonly number[]) {
+    const asked = layers.map((layer) => {
+      const one = { ...query, layer }
+      return { query: one, series: chooseSeries(catalog, one) }
+    })
+    for (const group of groupsOf(asked)) {
+      const all = group.flatMap((one) => one.series)
+      const places = Map.groupBy(
+        await readPlaces(source, all, placesToStitch),
+        ({ layer }) => layer,
+      )
+      for (const one of group) {
+        yield stitched(one.query, one.series, places.get(one.query.layer) ?? [])
+      }
+    }
+  }
+
+  function stitched(
+    query: TensorQuery,
+    series: readonly CatalogSeries[],
+    places: readonly PayloadPlace[],
+  ): OpenedTensor {
     const chosen = { trace_id: query.traceId, request_id: '', producer: '', ...series[0] }
-    const rows = dropDuplicates(await readPlaces(source, series))
+    const rows = dropDuplicates(places)
     refuseRedacted(rows)
     const hook = hooks.find((one) => one.name === query.hook)
     const shape = hook?.shape ?? 'token'
@@ -97,7 +136,7 @@ export function createTensorReader(options: TensorReaderOptions): TensorReader {
     })
     checkSize('the tensor', plan.bytes, tensorBytesMax)
     checkSize('the rows it comes from', payloadBytes(plan, rows), sourceBytesMax)
-    const stitched = { plan, rows }
+    const opened = { plan, rows }
     return {
       traceId: query.traceId,
       requestId: chosen.request_id,
@@ -105,10 +144,10 @@ export function createTensorReader(options: TensorReaderOptions): TensorReader {
       layer: query.layer,
       plan,
       fingerprint: fingerprint(query, plan, rows),
-      memoryBytes: streamMemoryBytes(stitched),
-      read: (signal = null) => readElements(untilAborted(payloads, signal), stitched),
+      memoryBytes: streamMemoryBytes(opened),
+      read: (signal = null) => readElements(untilAborted(payloads, signal), opened),
       stream: (start, end, signal = null) =>
-        streamElements(untilAborted(payloads, signal), stitched, start, end),
+        streamElements(untilAborted(payloads, signal), opened, start, end),
     }
   }
 
@@ -122,7 +161,7 @@ export function createTensorReader(options: TensorReaderOptions): TensorReader {
       ...(query.hook === null ? {} : { hook: query.hook }),
       ...(query.layer === null ? {} : { layer: query.layer }),
     })
-    const count = series.reduce((sum, one) => sum + one.row_end - one.row_start, 0)
+    const count = rowsOf(series)
     if (count > answerLimits.listRowsMax) {
       throw new Ring2Error('RING2_E_TOO_LARGE', {
         expected: `at most ${answerLimits.listRowsMax} rows`,
@@ -130,18 +169,55 @@ export function createTensorReader(options: TensorReaderOptions): TensorReader {
         action: 'Ask for one hook, one layer or one request.',
       })
     }
-    return dropDuplicates(await readPlaces(source, series))
+    return dropDuplicates(await readPlaces(source, series, placesWhole))
   }
 
-  return { open, list }
+  return { open, openLayers, list }
+}
+
+/** How rows are read: with which columns, and as what. */
+interface Reading<T> {
+  readonly columns: (present: ReadonlySet<string>) => readonly string[]
+  readonly from: (row: ParquetRow) => T
+}
+
+const placesToStitch: Reading<StitchRecord> = {
+  columns: () => stitchColumns,
+  from: stitchRecordFrom,
+}
+const placesWhole: Reading<TensorRecord> = { columns: recordColumnsOf, from: recordFrom }
+
+type Placed<T> = T & { readonly key: string; readonly row: number }
+
+/** Splits layers so that a bounded number of rows is read at once. */
+function groupsOf<T extends { readonly series: readonly CatalogSeries[] }>(
+  layers: readonly T[],
+): T[][] {
+  const groups: T[][] = []
+  let rows = Number.POSITIVE_INFINITY
+  for (const layer of layers) {
+    const more = rowsOf(layer.series)
+    if (rows + more > answerLimits.listRowsMax) {
+      groups.push([])
+      rows = 0
+    }
+    groups.at(-1)?.push(layer)
+    rows += more
+  }
+  return groups
+}
+
+function rowsOf(series: readonly CatalogSeries[]): number {
+  return series.reduce((sum, one) => sum + one.row_end - one.row_start, 0)
 }
 
 /** Reads the places of all rows of the series; neighbouring ranges of one file in one read. */
-async function readPlaces(
+async function readPlaces<T extends StitchRecord>(
   source: ParquetSource,
   series: readonly CatalogSeries[],
-): Promise<TensorRowPlace[]> {
-  const places: TensorRowPlace[] = []
+  reading: Reading<T>,
+): Promise<Placed<T>[]> {
+  const places: Placed<T>[] = []
   const order = [...series].sort(
     (left, right) => compareText(left.key, right.key) || left.row_start - right.row_start,
   )
@@ -152,23 +228,24 @@ async function readPlaces(
       if (last?.key !== next.key || last.row_end !== next.row_start) break
       run.push(next)
     }
-    places.push(...(await readRun(source, run)))
+    for (const place of await readRun(source, run, reading)) places.push(place)
     index += run.length
   }
   return places
 }
 
-async function readRun(
+async function readRun<T extends StitchRecord>(
   source: ParquetSource,
   run: readonly CatalogSeries[],
-): Promise<TensorRowPlace[]> {
+  reading: Reading<T>,
+): Promise<Placed<T>[]> {
   const key = run[0]?.key ?? ''
   const start = run[0]?.row_start ?? 0
-  const columns = recordColumnsOf(await source.columns(key))
+  const columns = reading.columns(await source.columns(key))
   const rows = await source.read(key, columns, start, run.at(-1)?.row_end ?? 0)
   return run.flatMap((series) =>
     rows.slice(series.row_start - start, series.row_end - start).map((row, index) => {
-      const place = { ...recordFrom(row), key, row: series.row_start + index }
+      const place = { ...reading.from(row), key, row: series.row_start + index }
       checkPlace(series, place)
       return place
     }),
@@ -176,7 +253,7 @@ async function readRun(
 }
 
 /** The catalogue and the file must agree; a stale catalogue must not deliver a wrong tensor. */
-function checkPlace(series: CatalogSeries, place: TensorRowPlace): void {
+function checkPlace(series: CatalogSeries, place: PayloadPlace): void {
   const same =
     series.trace_id === place.trace_id &&
     series.request_id === place.request_id &&
@@ -195,7 +272,7 @@ function checkPlace(series: CatalogSeries, place: TensorRowPlace): void {
  * Delivered again, stored once: of rows with one key only the first counts. Steps are counted by
  * each producer for itself, so the producer is part of the key.
  */
-function dropDuplicates(rows: readonly TensorRowPlace[]): TensorRowPlace[] {
+function dropDuplicates<T extends PayloadPlace>(rows: readonly T[]): T[] {
   const seen = new Set<string>()
   return rows.filter((row) => {
     const ranks = [row.tp_rank, row.pp_rank, row.dp_rank, row.ep_rank]
@@ -211,7 +288,7 @@ function usedRows(plan: StitchPlan): Set<number> {
   return new Set(plan.segments.map((segment) => segment.row))
 }
 
-function payloadBytes(plan: StitchPlan, rows: readonly TensorRowPlace[]): number {
+function payloadBytes(plan: StitchPlan, rows: readonly PayloadPlace[]): number {
   let bytes = 0
   for (const row of usedRows(plan)) bytes += rows[row]?.data_bytes ?? 0
   return bytes
@@ -226,11 +303,7 @@ function checkSize(what: string, bytes: number, bytesMax: number): void {
   })
 }
 
-function fingerprint(
-  query: TensorQuery,
-  plan: StitchPlan,
-  rows: readonly TensorRowPlace[],
-): string {
+function fingerprint(query: TensorQuery, plan: StitchPlan, rows: readonly PayloadPlace[]): string {
   const parts = plan.segments.map((segment) => {
     const row = rows[segment.row]
     return [row?.step, row?.token_start, row?.data_crc32c, row?.data_bytes, segment]

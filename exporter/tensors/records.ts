@@ -28,6 +28,29 @@ export interface TensorRecord extends TensorPlace {
   readonly nonfinite: number
 }
 
+/** What stitching and checking a row's payload need to know of it. */
+export const stitchColumns = [
+  'trace_id',
+  'request_id',
+  'producer',
+  'hook',
+  'layer',
+  'step',
+  'token_start',
+  'token_end',
+  'tp_rank',
+  'pp_rank',
+  'dp_rank',
+  'ep_rank',
+  'dtype',
+  'shape',
+  'encoding',
+  'data_bytes',
+  'data_crc32c',
+] as const satisfies readonly (keyof TensorRecord)[]
+
+export type StitchRecord = Pick<TensorRecord, (typeof stitchColumns)[number]>
+
 export const recordColumns = [
   ...placeColumns,
   'phase',
@@ -81,6 +104,28 @@ export function placeFrom(row: ParquetRow): TensorPlace {
     data_bytes: integer(row, 'data_bytes'),
     producer: text(row, 'producer'),
     host: text(row, 'host'),
+  }
+}
+
+export function stitchRecordFrom(row: ParquetRow): StitchRecord {
+  return {
+    trace_id: text(row, 'trace_id'),
+    request_id: text(row, 'request_id'),
+    producer: text(row, 'producer'),
+    hook: text(row, 'hook'),
+    layer: integer(row, 'layer'),
+    step: integer(row, 'step'),
+    token_start: integer(row, 'token_start'),
+    token_end: integer(row, 'token_end'),
+    tp_rank: integer(row, 'tp_rank'),
+    pp_rank: integer(row, 'pp_rank'),
+    dp_rank: integer(row, 'dp_rank'),
+    ep_rank: integer(row, 'ep_rank'),
+    dtype: text(row, 'dtype'),
+    shape: integers(row, 'shape'),
+    encoding: text(row, 'encoding'),
+    data_bytes: integer(row, 'data_bytes'),
+    data_crc32c: integer(row, 'data_crc32c'),
   }
 }
 

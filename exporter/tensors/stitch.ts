@@ -17,7 +17,7 @@ import { encodings } from '../codecs/plan.ts'
 import { Ring2Error } from '../errors.ts'
 import { type Dtype, dtypeOf } from './dtypes.ts'
 import { clip, rangesText, subtract, unite } from './ranges.ts'
-import type { TensorRecord } from './records.ts'
+import type { StitchRecord } from './records.ts'
 import type { TokenRange } from './selection.ts'
 
 export interface StitchRequest {
@@ -58,7 +58,7 @@ interface Piece extends TokenRange {
 }
 
 /** @param records of one series, without duplicates; a segment's `row` is an index into it. */
-export function planStitch(records: readonly TensorRecord[], request: StitchRequest): StitchPlan {
+export function planStitch(records: readonly StitchRecord[], request: StitchRequest): StitchPlan {
   const [first] = records
   if (first === undefined) throw new Error('nothing to stitch')
   const dtype = dtypeOf(first.dtype)
@@ -142,7 +142,7 @@ function copyAttention(
   }
 }
 
-function checkRecord(record: TensorRecord, first: TensorRecord, axis: number, dtype: Dtype): void {
+function checkRecord(record: StitchRecord, first: StitchRecord, axis: number, dtype: Dtype): void {
   const { shape } = record
   const rank = axis === 1 ? 3 : Math.max(1, first.shape.length)
   if (shape.length !== rank) throw contradiction(record, `${rank} axes`, `shape [${shape}]`)
@@ -168,7 +168,7 @@ function checkRecord(record: TensorRecord, first: TensorRecord, axis: number, dt
 
 /** The positions of each row, later steps over earlier ones, cut to what is asked. */
 function choosePieces(
-  records: readonly TensorRecord[],
+  records: readonly StitchRecord[],
   axis: number,
   tokens: TokenRange | null,
 ): Piece[] {
@@ -193,11 +193,11 @@ function choosePieces(
   return pieces
 }
 
-function clipOne(record: TensorRecord, start: number, tokens: TokenRange): TokenRange[] {
+function clipOne(record: StitchRecord, start: number, tokens: TokenRange): TokenRange[] {
   return clip([{ start, end: record.token_end }], tokens)
 }
 
-function stepOf(records: readonly TensorRecord[], row: number): number {
+function stepOf(records: readonly StitchRecord[], row: number): number {
   return records[row]?.step ?? 0
 }
 
@@ -208,7 +208,7 @@ function cutOut(pieces: readonly Piece[], hole: TokenRange): Piece[] {
 }
 
 function segmentsOf(
-  records: readonly TensorRecord[],
+  records: readonly StitchRecord[],
   pieces: readonly Piece[],
   axis: number,
 ): StitchSegment[] {
@@ -224,7 +224,7 @@ function segmentsOf(
 }
 
 function answerShape(
-  records: readonly TensorRecord[],
+  records: readonly StitchRecord[],
   pieces: readonly Piece[],
   request: StitchRequest,
   heads: readonly number[] | null,
@@ -242,7 +242,7 @@ function answerShape(
   return shape
 }
 
-function checkHeads(first: TensorRecord, request: StitchRequest): readonly number[] | null {
+function checkHeads(first: StitchRecord, request: StitchRequest): readonly number[] | null {
   if (request.heads === null) return null
   const count = request.headAxis === null ? undefined : first.shape[request.headAxis]
   if (count === undefined) {
@@ -267,12 +267,12 @@ function wantedRanges(covered: readonly TokenRange[], request: StitchRequest): T
   return request.tokens === null ? wanted : clip(wanted, request.tokens)
 }
 
-function stepRanges(records: readonly TensorRecord[]): TokenRange[] {
+function stepRanges(records: readonly StitchRecord[]): TokenRange[] {
   return records.map((record) => ({ start: record.token_start, end: record.token_end }))
 }
 
 function nothingSelected(
-  records: readonly TensorRecord[],
+  records: readonly StitchRecord[],
   axis: number,
   tokens: TokenRange | null,
 ): Ring2Error {
@@ -292,7 +292,7 @@ function product(sizes: readonly number[]): number {
   return sizes.reduce((result, size) => result * size, 1)
 }
 
-function contradiction(record: TensorRecord, expected: string, actual: string): Ring2Error {
+function contradiction(record: StitchRecord, expected: string, actual: string): Ring2Error {
   const place = `${record.hook}, layer ${record.layer}, step ${record.step}`
   return new Ring2Error('RING2_E_STORE', {
     expected: `${expected} (${place})`,

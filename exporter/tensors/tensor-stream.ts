@@ -8,13 +8,13 @@
  */
 
 import { answerLimits } from '../limits.ts'
-import { type PayloadSource, payloadRuns, type TensorRowPlace } from './payloads.ts'
+import { type PayloadPlace, type PayloadSource, payloadRuns } from './payloads.ts'
 import { copySegment, type StitchPlan, type StitchSegment } from './stitch.ts'
 
 export interface StitchedRows {
   readonly plan: StitchPlan
   /** What the plan's segments point into. */
-  readonly rows: readonly TensorRowPlace[]
+  readonly rows: readonly PayloadPlace[]
 }
 
 /** Bytes of memory that a stream of this tensor holds at most, but for what its taker keeps. */
@@ -96,8 +96,8 @@ async function* streamTokens(
 /** Rows of the run by their place; a row that two segments need is read once. */
 async function readDistinct(
   payloads: PayloadSource,
-  run: readonly TensorRowPlace[],
-): Promise<Map<TensorRowPlace, Uint8Array>> {
+  run: readonly PayloadPlace[],
+): Promise<Map<PayloadPlace, Uint8Array>> {
   const distinct = [...new Set(run)]
   const read = await payloads.read(distinct)
   return new Map(distinct.map((place, index) => [place, read[index] ?? new Uint8Array()]))
@@ -139,13 +139,13 @@ async function readWhole(
 
 /** The row of each segment. */
 function placesOf(
-  rows: readonly TensorRowPlace[],
+  rows: readonly PayloadPlace[],
   segments: readonly StitchSegment[],
-): TensorRowPlace[] {
+): PayloadPlace[] {
   return segments.flatMap((segment) => rows[segment.row] ?? [])
 }
 
-function sum(places: readonly TensorRowPlace[]): number {
+function sum(places: readonly PayloadPlace[]): number {
   return places.reduce((bytes, place) => bytes + place.data_bytes, 0)
 }
 

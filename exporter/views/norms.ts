@@ -1,7 +1,7 @@
 /**
  * The view of norms: for each layer, mean and largest L2 norm of the tokens that a cell covers.
  *
- * The norms of a whole layer are kept, so that zooming reads nothing; only where a hook's tensors are
+ * The norms of all layers are kept, so that zooming reads nothing; only where a hook's tensors are
  * larger than the bound are those of the tokens asked for computed alone.
  */
 
@@ -9,7 +9,7 @@ import { hooks, rowNorms } from '../../collector/index.ts'
 import type { CatalogSeries } from '../catalog/catalog.ts'
 import { Ring2Error } from '../errors.ts'
 import { viewLimits } from '../limits.ts'
-import type { TensorReader } from '../tensors/reader.ts'
+import type { OpenedTensor, TensorReader } from '../tensors/reader.ts'
 import type { TokenRange } from '../tensors/selection.ts'
 import type { ViewCache } from './cache.ts'
 import { shownAll, tokensPerCell } from './numbers.ts'
@@ -23,6 +23,8 @@ import {
   unknownTensor,
   type ViewScope,
 } from './scope.ts'
+
+const NORM_BYTES = Float64Array.BYTES_PER_ELEMENT
 
 export interface NormsQuery {
   readonly hook: string
@@ -83,12 +85,11 @@ export async function normsView(
   }
   const size = tokensPerCell(tokens.end - tokens.start, query.columns)
   const layers = [...new Set(series.map((one) => one.layer))].sort((left, right) => left - right)
-  const rows: NormsRow[] = []
-  for (const layer of layers) {
-    const norms = await layerNorms(sources, scope, query.hook, layer, read)
-    const part = norms.subarray(tokens.start - read.start, tokens.end - read.start)
-    rows.push({ layer, ...poolNorms(part, size) })
-  }
+  const norms = await allNorms(sources, scope, query.hook, read)
+  const rows = layers.map((layer) => {
+    const part = norms.get(layer)?.subarray(tokens.start - read.start, tokens.end - read.start)
+    return { layer, ...poolNorms(part ?? missingNorms(tokens), size) }
+  })
   return {
     hook: query.hook,
     layers,
@@ -106,32 +107,41 @@ function bytesIn(series: CatalogSeries, range: TokenRange): number {
   return (series.bytes * covered) / tokens
 }
 
-/** Norms of the tokens of the range; NaN where nothing is stored. */
-async function layerNorms(
+function missingNorms({ start, end }: TokenRange): Float64Array {
+  return new Float64Array(end - start).fill(Number.NaN)
+}
+
+/** Norms of the tokens of the range, of each layer that has any; NaN where nothing is stored. */
+async function allNorms(
   { reader, cache }: NormsSources,
   scope: ViewScope,
   hook: string,
-  layer: number,
   range: TokenRange,
-): Promise<Float64Array> {
-  const near = seriesOf(scope, hook, layer).filter((one) => overlaps(one, range))
-  const key = `norms ${fingerprintOf(near, range)}`
-  return await cache.get(key, async () => {
-    const norms = new Float64Array(range.end - range.start).fill(Number.NaN)
-    if (near.length > 0) {
-      const opened = await reader.open(tensorQuery(scope, hook, layer, range))
-      const { shape, dtype } = opened.plan
-      const rows = shape[0] ?? 0
-      const width = shape.slice(1).reduce((product, one) => product * one, 1)
-      const values = await rowNorms({ dtype: dtype.name, data: await opened.read() }, rows, width)
-      let from = 0
-      for (const { start, end } of opened.plan.tokens) {
-        norms.set(values.subarray(from, from + end - start), start - range.start)
-        from += end - start
-      }
+): Promise<ReadonlyMap<number, Float64Array>> {
+  const near = seriesOf(scope, hook).filter((one) => overlaps(one, range))
+  const layers = [...new Set(near.map((one) => one.layer))]
+  return await cache.get(`norms ${fingerprintOf(near, range)}`, async () => {
+    const all = new Map<number, Float64Array>()
+    const { layer: _, ...query } = tensorQuery(scope, hook, 0, range)
+    for await (const opened of reader.openLayers(query, layers)) {
+      all.set(opened.layer, await normsOf(opened, range))
     }
-    return { value: norms, bytes: norms.byteLength }
+    return { value: all, bytes: all.size * (range.end - range.start) * NORM_BYTES }
   })
+}
+
+async function normsOf(opened: OpenedTensor, range: TokenRange): Promise<Float64Array> {
+  const { shape, dtype, tokens } = opened.plan
+  const rows = shape[0] ?? 0
+  const width = shape.slice(1).reduce((product, one) => product * one, 1)
+  const values = await rowNorms({ dtype: dtype.name, data: await opened.read() }, rows, width)
+  const norms = missingNorms(range)
+  let from = 0
+  for (const { start, end } of tokens) {
+    norms.set(values.subarray(from, from + end - start), start - range.start)
+    from += end - start
+  }
+  return norms
 }
 
 /** Mean and maximum of each run of `size` values; values of NaN count for nothing. */

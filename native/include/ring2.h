@@ -418,6 +418,9 @@ RING2_API int ring2_view_pattern_tile(const float *matrix, uint64_t floats,
                                       double *lookback, double *first_key);
 
 RING2_API uint32_t ring2_crc32c(const void *data, uint64_t bytes, uint32_t seed);
+/* CRC-32C of each of `count` parts of the memory; parts holds offset and size of each in turn. */
+RING2_API int ring2_crc32c_parts(const void *data, uint64_t data_bytes, const uint64_t *parts,
+                                 uint64_t count, uint32_t *sums);
 /* Which kernels run: "avx512", "avx2" or "portable". RING2_ISA in the environment lowers the choice. */
 RING2_API const char *ring2_isa(void);
 

@@ -3,6 +3,7 @@
 #include <array>
 #include <cstring>
 
+#include "error.h"
 #include "ring2.h"
 
 #if defined(__x86_64__)
@@ -157,4 +158,19 @@ uint32_t crc32c(const uint8_t *data, uint64_t bytes, uint32_t seed) {
 
 extern "C" RING2_API uint32_t ring2_crc32c(const void *data, uint64_t bytes, uint32_t seed) {
   return ring2::crc32c(static_cast<const uint8_t *>(data), bytes, seed);
+}
+
+extern "C" RING2_API int ring2_crc32c_parts(const void *data, uint64_t data_bytes,
+                                            const uint64_t *parts, uint64_t count, uint32_t *sums) {
+  for (uint64_t index = 0; index < count; ++index) {
+    const uint64_t offset = parts[2 * index];
+    const uint64_t bytes = parts[2 * index + 1];
+    if (offset > data_bytes || bytes > data_bytes - offset) {
+      return ring2_set_error(RING2_E_ARGUMENT, "part %llu is not within %llu bytes",
+                             static_cast<unsigned long long>(index),
+                             static_cast<unsigned long long>(data_bytes));
+    }
+    sums[index] = ring2::crc32c(static_cast<const uint8_t *>(data) + offset, bytes, 0);
+  }
+  return RING2_OK;
 }

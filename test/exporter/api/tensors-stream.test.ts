@@ -8,7 +8,6 @@ import { expect, onTestFinished, test, vi } from 'vitest'
 import { createParquetSource } from '../../../exporter/parquet/parquet-source.ts'
 import type { ObjectStore } from '../../../exporter/store/object-store.ts'
 import { createTensorReader } from '../../../exporter/tensors/reader.ts'
-import { crc32c } from '../tensors/crc32c.ts'
 import { get, openServer, request, row, tensorUrl } from './fixture.ts'
 
 const MIB = 1024 * 1024
@@ -113,7 +112,7 @@ test('attention, which is put together first, is not read on for a client that h
   )
   const { counts, slow } = slowly(store.store)
   const source = createParquetSource(slow)
-  const reader = createTensorReader({ catalog: store.catalog, source, crc32c })
+  const reader = createTensorReader({ catalog: store.catalog, source })
   const { app } = await openServer({ catalog: store.catalog, reader })
   const url = `${await listen(app)}/v1/traces/${bigTrace}/tensors/pattern/0`
   const asked = httpGet(url, { agent: false }).on('error', () => undefined)

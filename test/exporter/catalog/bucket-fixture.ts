@@ -13,7 +13,6 @@ import { createQueuedStore } from '../../../exporter/store/queued.ts'
 import { createUploader } from '../../../exporter/store/uploader.ts'
 import { createTensorReader } from '../../../exporter/tensors/reader.ts'
 import { createTensorSink } from '../../../exporter/tensors/tensor-sink.ts'
-import { crc32c } from '../tensors/crc32c.ts'
 import { producer } from '../tensors/rows.ts'
 
 /** A bucket that writes down what it is asked, and can be made to refuse. */
@@ -107,7 +106,6 @@ export function openExporter(bucket: ObjectStore, state: string) {
       createTensorReader({
         catalog,
         source: createParquetSource(store, { knownFile: knownFileOf(catalog) }),
-        crc32c,
       }),
   }
 }

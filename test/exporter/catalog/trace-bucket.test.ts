@@ -19,7 +19,6 @@ import { createTensorSink } from '../../../exporter/tensors/tensor-sink.ts'
 import { rightCredentials } from '../store/buckets.ts'
 import { type FaultProxy, startFaultProxy } from '../store/fault-proxy.ts'
 import { startWeed, type Weed } from '../store/weed.ts'
-import { crc32c } from '../tensors/crc32c.ts'
 import { floats, producer, row, summary, traceA, traceB } from '../tensors/rows.ts'
 import { asFloats, query } from '../tensors/store-fixture.ts'
 import { temporaryFolder } from '../tensors/temporary-folder.ts'
@@ -111,7 +110,7 @@ test('a tensor of another exporter costs a listing, its index, its tail and its 
   const before = proxy.asked().length
   expect(await createTraceFinder({ catalog, bucket }).find(traceA)).toEqual([])
   const source = createParquetSource(store, { knownFile: knownFileOf(catalog) })
-  const reader = createTensorReader({ catalog, source, crc32c })
+  const reader = createTensorReader({ catalog, source })
   const opened = await reader.open(query({ layer: 1 }))
   expect(opened.plan.completeness).toBe('complete')
   expect(askedSince(before)).toEqual(['GET LIST', 'GET catalog', 'GET tensors'])

@@ -11,7 +11,6 @@ import { rebuildCatalog } from '../../../exporter/catalog/rebuild.ts'
 import { createParquetSource } from '../../../exporter/parquet/parquet-source.ts'
 import { createDirectoryStore } from '../../../exporter/store/fs.ts'
 import { createTensorReader } from '../../../exporter/tensors/reader.ts'
-import { crc32c } from '../tensors/crc32c.ts'
 import { floats, row, summary } from '../tensors/rows.ts'
 import { asFloats, openFixture, query } from '../tensors/store-fixture.ts'
 import { temporaryFolder } from '../tensors/temporary-folder.ts'
@@ -55,7 +54,7 @@ test('a file that was cut at any byte is damaged, and the others are whole', asy
       .sort(),
   ).toEqual([...whole].sort())
   const source = createParquetSource(store)
-  const tensor = await createTensorReader({ catalog, source, crc32c }).open(query())
+  const tensor = await createTensorReader({ catalog, source }).open(query())
   expect(asFloats(await tensor.read())).toEqual([1, 2, 3, 4])
 })
 
@@ -68,7 +67,7 @@ test('a file that shrank after it was catalogued is an error, and no answer that
   for (const length of cutsOf(bytes.length)) {
     writeFileSync(join(root, key), bytes.subarray(0, length))
     const source = createParquetSource(fixture.store)
-    const reader = createTensorReader({ catalog: fixture.catalog, source, crc32c })
+    const reader = createTensorReader({ catalog: fixture.catalog, source })
     const read = async () => (await reader.open(query())).read()
     await expect(read(), `cut at ${length}`).rejects.toMatchObject({ code: 'RING2_E_STORE' })
   }

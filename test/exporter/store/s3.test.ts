@@ -25,7 +25,6 @@ import { openStore } from '../../../exporter/store/open-store.ts'
 import { createUploader } from '../../../exporter/store/uploader.ts'
 import { createTensorReader } from '../../../exporter/tensors/reader.ts'
 import { createTensorSink } from '../../../exporter/tensors/tensor-sink.ts'
-import { crc32c } from '../tensors/crc32c.ts'
 import { floats, producer, row, summary, traceA } from '../tensors/rows.ts'
 import { asFloats, query } from '../tensors/store-fixture.ts'
 import { temporaryFolder } from '../tensors/temporary-folder.ts'
@@ -115,7 +114,7 @@ async function fetchTensor(opened: Opened) {
   const catalog = openCatalog(opened.location.catalog)
   try {
     const source = createParquetSource(opened.store)
-    const tensor = await createTensorReader({ catalog, source, crc32c }).open(query())
+    const tensor = await createTensorReader({ catalog, source }).open(query())
     return asFloats(await tensor.read())
   } finally {
     catalog.close()

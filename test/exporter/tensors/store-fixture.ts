@@ -9,7 +9,6 @@ import type { ObjectStore } from '../../../exporter/store/object-store.ts'
 import { createTensorReader } from '../../../exporter/tensors/reader.ts'
 import type { TensorQuery } from '../../../exporter/tensors/selection.ts'
 import { createTensorSink } from '../../../exporter/tensors/tensor-sink.ts'
-import { crc32c } from './crc32c.ts'
 import { producer, traceA } from './rows.ts'
 
 export function countingStore(store: ObjectStore) {
@@ -31,7 +30,7 @@ export function openFixture(root: string) {
 
   function reader(bounds: { tensorBytesMax?: number; sourceBytesMax?: number } = {}) {
     const source = createParquetSource(store, { knownFile: knownFileOf(catalog) })
-    return createTensorReader({ catalog, source, crc32c, ...bounds })
+    return createTensorReader({ catalog, source, ...bounds })
   }
 
   /** Stores rows and summaries as one flush; returns the names in the spool. */
