@@ -1,4 +1,4 @@
-"""Single rows of a store, as any reader of Parquet gives them."""
+"""Single rows of a store, as readers of Parquet give them."""
 
 import numpy
 import pytest
