@@ -114,6 +114,8 @@ export const uploadLimits = {
 export const catalogLimits = {
   /** How long one process waits while the other writes. */
   busyMillisMax: 10_000,
+  /** A larger catalogue is made again in a thread of its own; a smaller one is done sooner. */
+  compactHereBytesMax: 1 * MIB,
   pageRowsDefault: 50,
   pageRowsMax: 500,
   /** Tensors (hook × layer × rank × file) listed of one trace. */

@@ -14,7 +14,9 @@ import { catalogLimits } from '../limits.ts'
 import { endedDueSql, indexTables } from './indexes.ts'
 import { sentTable } from './sent.ts'
 
-const CATALOG_VERSION = 4
+const CATALOG_VERSION = 5
+/** The first version that had trace indexes. */
+const FIRST_WITH_INDEXES = 4
 const REBUILD_ACTION = 'Run `ring2-exporter catalog rebuild`; the Parquet files hold everything.'
 
 /** Files that SQLite keeps beside the database. */
@@ -93,6 +95,13 @@ CREATE TABLE IF NOT EXISTS aliases (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS aliases_by_request
   ON aliases (stored_trace_id, request_id, producer);
+CREATE TABLE IF NOT EXISTS request_files (
+  trace_id TEXT NOT NULL,
+  request_id TEXT NOT NULL,
+  file_id INTEGER NOT NULL REFERENCES files (id) ON DELETE CASCADE,
+  PRIMARY KEY (trace_id, request_id, file_id)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS request_files_by_file ON request_files (file_id);
 CREATE TABLE IF NOT EXISTS vocabularies (
   fingerprint TEXT NOT NULL,
   part INTEGER NOT NULL,
@@ -155,7 +164,7 @@ function prepareDatabase(database: DatabaseSync, path: string): void {
       database.exec(`ALTER TABLE ${table} ADD COLUMN ${column} ${type}`)
     }
     // Requests that ended before there were trace indexes get theirs.
-    database.exec(endedDueSql)
+    if (version < FIRST_WITH_INDEXES) database.exec(endedDueSql)
     database.exec(`PRAGMA user_version = ${CATALOG_VERSION}`)
   }
   database.exec('COMMIT')

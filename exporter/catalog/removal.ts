@@ -1,14 +1,12 @@
 /**
- * What the catalogue has to do when requests are deleted: tell what they have, forget them, and leave
- * none of their bytes in the database's file.
+ * What the catalogue has to do when requests are deleted: tell what they have, and forget them. Not
+ * here: leaving none of their bytes in the database's file (compact.ts).
  *
  * Its own connection, so that the others go on. `forget` may be repeated; it leaves the files of the
  * store alone. Calls are synchronous and throw RING2_E_STORE.
  */
 
-import { rmSync, statSync } from 'node:fs'
 import type { DatabaseSync, SQLInputValue } from 'node:sqlite'
-import { Ring2Error } from '../errors.ts'
 import { catalogError, openDatabase } from './database.ts'
 
 /** Requests to be deleted, by the trace id of their rows. */
@@ -33,6 +31,10 @@ export interface CatalogRemoval {
   requests(targets: readonly DeletionTarget[]): HeldRequestPlace[]
   /** Keys of the tensor files that have rows of them. */
   tensorFiles(targets: readonly DeletionTarget[]): string[]
+  /** Keys of the files that list them, or their callers, as far as the catalogue describes these. */
+  listingFiles(targets: readonly DeletionTarget[]): string[]
+  /** Whether the catalogue knows which requests a file lists: it need not be read to find them. */
+  isListing(key: string): boolean
   /** Ids of the traces that they are known by: of their rows, and of their callers. */
   traces(targets: readonly DeletionTarget[]): string[]
   /** Whether the catalogue knows a file only from another exporter's index. */
@@ -41,8 +43,6 @@ export interface CatalogRemoval {
   indexes(targets: readonly DeletionTarget[]): string[]
   /** Removes every row of them. */
   forget(targets: readonly DeletionTarget[]): void
-  /** Makes the database's file again without what was removed, and empties its journal. */
-  compact(): void
   close(): void
 }
 
@@ -64,12 +64,13 @@ export function openCatalogRemoval(path: string): CatalogRemoval {
   return {
     targets: (traceId, requestId) => guard('read', () => targetsOf(database, traceId, requestId)),
     requests: (targets) => guard('read', () => placesOf(database, targets)),
-    tensorFiles: (targets) => guard('read', () => filesOf(database, targets)),
+    tensorFiles: (targets) => guard('read', () => filesOf(database, targets, 'series')),
+    listingFiles: (targets) => guard('read', () => filesOf(database, targets, 'request_files')),
+    isListing: (key) => guard('read', () => isListing(database, key)),
     traces: (targets) => guard('read', () => tracesOf(database, targets)),
     isForeign: (key) => guard('read', () => isForeign(database, key)),
     indexes: (targets) => guard('read', () => indexesOf(database, targets)),
     forget: (targets) => guard('write', () => forget(database, targets)),
-    compact: () => guard('compact', () => compact(database, path)),
     close: () => database.close(),
   }
 }
@@ -121,12 +122,16 @@ function placesOf(database: DatabaseSync, targets: readonly DeletionTarget[]): H
   })
 }
 
-function filesOf(database: DatabaseSync, targets: readonly DeletionTarget[]): string[] {
+function filesOf(
+  database: DatabaseSync,
+  targets: readonly DeletionTarget[],
+  table: 'series' | 'request_files',
+): string[] {
   const keys = targets.flatMap((target) => {
     const { where, values } = condition(target)
     return database
       .prepare(
-        `SELECT DISTINCT f.key FROM series s JOIN files f ON f.id = s.file_id WHERE ${where}`,
+        `SELECT DISTINCT f.key FROM ${table} s JOIN files f ON f.id = s.file_id WHERE ${where}`,
       )
       .all(...values)
       .map((row) => String(row.key))
@@ -148,6 +153,12 @@ function tracesOf(database: DatabaseSync, targets: readonly DeletionTarget[]): s
 function isForeign(database: DatabaseSync, key: string): boolean {
   const row = database.prepare('SELECT imported FROM files WHERE key = ?').get(key)
   return Number(row?.imported ?? 0) !== 0
+}
+
+/** A file of which it knows no request at all was not described by this version. */
+function isListing(database: DatabaseSync, key: string): boolean {
+  const sql = `SELECT 1 FROM request_files WHERE file_id = (SELECT id FROM files WHERE key = ?) LIMIT 1`
+  return database.prepare(sql).get(key) !== undefined
 }
 
 function indexesOf(database: DatabaseSync, targets: readonly DeletionTarget[]): string[] {
@@ -176,23 +187,4 @@ function forget(database: DatabaseSync, targets: readonly DeletionTarget[]): voi
     if (database.isTransaction) database.exec('ROLLBACK')
     throw error
   }
-}
-
-/**
- * Pages that were split or freed before may hold bytes of removed rows: only a database that is made
- * again has none. Its journal has older pages, so it is emptied too.
- */
-function compact(database: DatabaseSync, path: string): void {
-  database.exec('VACUUM')
-  const done = database.prepare('PRAGMA wal_checkpoint(TRUNCATE)').get()
-  const journalBytes = statSync(`${path}-wal`, { throwIfNoEntry: false })?.size ?? 0
-  if (Number(done?.busy) !== 0 || journalBytes > 0) {
-    throw new Ring2Error('RING2_E_STORE', {
-      expected: `to empty the journal of the catalogue ${path}`,
-      actual: 'another process reads it all the time',
-      action: 'Delete again: it goes on where it stopped.',
-    })
-  }
-  // What was moved aside as damaged holds nothing that the files do not hold, but may hold this.
-  rmSync(`${path}.damaged`, { force: true })
 }

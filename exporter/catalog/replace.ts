@@ -8,7 +8,14 @@
 import type { DatabaseSync } from 'node:sqlite'
 
 /** In the order in which rows refer to each other. */
-const replaced = ['files', 'series', 'requests', 'aliases', 'vocabularies'] as const
+const replaced = [
+  'files',
+  'series',
+  'requests',
+  'aliases',
+  'vocabularies',
+  'request_files',
+] as const
 
 export function replaceContents(database: DatabaseSync, path: string): void {
   database.prepare('ATTACH DATABASE ? AS rebuilt').run(path)

@@ -44,6 +44,19 @@ export function writeDescription(database: DatabaseSync, file: FileDescription):
   insertRequests(database, file.requests)
   insertAliases(database, file.aliases ?? [])
   insertVocabularies(database, lastInsertRowid, file.vocabularies ?? [])
+  insertRequestFile(database, lastInsertRowid, file)
+}
+
+/** Which requests a file of requests or contexts has rows of, by the trace id of their tensors. */
+function insertRequestFile(
+  database: DatabaseSync,
+  fileId: number | bigint,
+  { dataset, requests, aliases }: FileDescription,
+): void {
+  const statement = database.prepare('INSERT OR IGNORE INTO request_files VALUES (?, ?, ?)')
+  const listed = dataset === 'requests' ? requests : []
+  for (const one of listed) statement.run(one.trace_id, one.request_id, fileId)
+  for (const one of aliases ?? []) statement.run(one.stored_trace_id, one.request_id, fileId)
 }
 
 export function insertSeries(

@@ -14,6 +14,7 @@ import { rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { ulid } from 'ulid'
 import type { Outcome } from '../../collector/records.ts'
+import { compactCatalog } from '../catalog/compact.ts'
 import { takeLock } from '../catalog/process-lock.ts'
 import { describeFile } from '../catalog/rebuild.ts'
 import { type CatalogRemoval, openCatalogRemoval } from '../catalog/removal.ts'
@@ -201,7 +202,7 @@ async function carryOut(
   // Once more: a catalogue may have been made again from files while they were still there.
   removal.forget(journal.targets)
   try {
-    removal.compact()
+    await compactCatalog(context.location.catalog)
   } catch (error) {
     throw notFinished(journal, [{ key: context.location.catalog, error: asRing2Error(error) }])
   }

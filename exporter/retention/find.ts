@@ -1,6 +1,7 @@
 /**
- * Where the rows of a deletion are: tensor files by the catalogue, and the files of requests and
- * contexts by their folders, which the model and the day of a request tell.
+ * Where the rows of a deletion are: by the catalogue, for the files that it describes. Files of requests
+ * and contexts that it does not describe, as those of other exporters of a bucket, are listed by
+ * their folders, which the model and the day of a request tell, and may have rows or not.
  */
 
 import type { CatalogRemoval, DeletionTarget, HeldRequestPlace } from '../catalog/removal.ts'
@@ -30,9 +31,11 @@ export async function findDeletion(
   const targets = removal.targets(traceId, requestId)
   if (targets.length === 0) return null
   const requests = removal.requests(targets)
-  const files = new Set(removal.tensorFiles(targets))
+  const files = new Set([...removal.tensorFiles(targets), ...removal.listingFiles(targets)])
   for (const prefix of foldersOf(requests)) {
-    for await (const { key } of context.store.list(prefix)) files.add(key)
+    for await (const { key } of context.store.list(prefix)) {
+      if (!removal.isListing(key)) files.add(key)
+    }
   }
   return {
     targets,

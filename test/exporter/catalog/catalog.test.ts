@@ -90,7 +90,7 @@ test('a catalogue of another version asks for a rebuild', () => {
   const database = new DatabaseSync(path)
   database.exec('PRAGMA user_version = 99')
   database.close()
-  expect(() => openCatalog(path)).toThrow(/catalogue version 4.*version 99/)
+  expect(() => openCatalog(path)).toThrow(/catalogue version 5.*version 99/)
 })
 
 test('a catalogue of version 3 is taken over, and its ended requests get their indexes', () => {
