@@ -133,13 +133,26 @@ function copyAttention(
   const [, outQueries = 0, outKeys = 0] = plan.shape
   const size = plan.dtype.bytes
   const chosen = plan.heads ?? Array.from({ length: heads }, (_, head) => head)
+  // Rows as long as those of the answer lie side by side in both.
+  const together = keys === outKeys ? segment.count : 1
   for (const [outHead, head] of chosen.entries()) {
-    for (let query = 0; query < segment.count; query += 1) {
+    for (let query = 0; query < segment.count; query += together) {
       const from = (head * queries + segment.from + query) * keys * size
       const to = (outHead * outQueries + segment.out + query) * outKeys * size
-      out.set(data.subarray(from, from + keys * size), to)
+      out.set(data.subarray(from, from + together * keys * size), to)
     }
   }
+}
+
+/** Whether the answer is the payload of this one segment as it is, with nothing left out or moved. */
+export function isWhole(
+  plan: StitchPlan,
+  segment: StitchSegment,
+  shape: readonly number[],
+): boolean {
+  const same = plan.shape.every((size, axis) => size === shape[axis])
+  const ordered = plan.heads === null || plan.heads.every((head, index) => head === index)
+  return plan.segments.length === 1 && segment.from === 0 && same && ordered
 }
 
 function checkRecord(record: StitchRecord, first: StitchRecord, axis: number, dtype: Dtype): void {

@@ -9,7 +9,7 @@
 
 import { answerLimits } from '../limits.ts'
 import { type PayloadPlace, type PayloadSource, payloadRuns } from './payloads.ts'
-import { copySegment, type StitchPlan, type StitchSegment } from './stitch.ts'
+import { copySegment, isWhole, type StitchPlan, type StitchSegment } from './stitch.ts'
 
 export interface StitchedRows {
   readonly plan: StitchPlan
@@ -121,6 +121,12 @@ async function readWhole(
   payloads: PayloadSource,
   { plan, rows }: StitchedRows,
 ): Promise<Uint8Array> {
+  const [only] = plan.segments
+  const row = only === undefined ? undefined : rows[only.row]
+  if (only !== undefined && row !== undefined && isWhole(plan, only, row.shape)) {
+    const [data] = await payloads.read([row])
+    if (data !== undefined) return data
+  }
   const out = new Uint8Array(plan.bytes)
   const segments = Map.groupBy(plan.segments, (segment) => rows[segment.row])
   const places = [...new Set(placesOf(rows, plan.segments))]

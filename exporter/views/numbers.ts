@@ -6,7 +6,7 @@ const SIGNIFICANT_DIGITS = 5
 const EXACT_POWER_MAX = 10
 const POWERS = Array.from({ length: EXACT_POWER_MAX + 1 }, (_, index) => 10 ** index)
 
-/** Null for NaN, infinities and what is missing. */
+/** Null for NaN, infinities and what is missing. What lies in the middle of two may become either. */
 export function shown(value: number | null | undefined): number | null {
   if (value === null || value === undefined || !Number.isFinite(value)) return null
   // A whole number below 10^5 stays itself, and most cells of a sparse view are 0 or 1.

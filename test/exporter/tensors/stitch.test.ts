@@ -3,6 +3,7 @@ import { clip, subtract, unite } from '../../../exporter/tensors/ranges.ts'
 import type { TensorRecord } from '../../../exporter/tensors/records.ts'
 import {
   copySegment,
+  isWhole,
   planStitch,
   type StitchPlan,
   type StitchRequest,
@@ -226,4 +227,21 @@ test('ranges unite, clip and subtract as sets of positions do', () => {
       expect(range.start).toBeGreaterThan(united[index - 1]?.end ?? -1)
     }
   }
+})
+
+test('an answer is a payload as it is only when nothing of it is left out or moved', () => {
+  const one = piece([0, 2], 0, [3, 2, 2], 0)
+  const whole = (change: Partial<Parameters<typeof planStitch>[1]>, pieces = [one]) => {
+    const records = pieces.map(({ record }) => record)
+    const request = { heads: null, tokens: null, expected: null, ...change }
+    const plan = planStitch(records, { shape: 'attention', headAxis: 0, ...request })
+    const [segment] = plan.segments
+    return segment !== undefined && isWhole(plan, segment, one.record.shape)
+  }
+  expect(whole({})).toBe(true)
+  expect(whole({ heads: [0, 1, 2] })).toBe(true)
+  expect(whole({ heads: [0, 2, 1] })).toBe(false)
+  expect(whole({ heads: [0, 1] })).toBe(false)
+  expect(whole({ tokens: { start: 1, end: 2 } })).toBe(false)
+  expect(whole({}, [one, piece([2, 3], 1, [3, 1, 3], 50)])).toBe(false)
 })
