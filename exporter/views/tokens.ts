@@ -10,8 +10,8 @@ import type { Dtype } from '../tensors/dtypes.ts'
 import { clip, rangesText, unite } from '../tensors/ranges.ts'
 import type { TensorReader } from '../tensors/reader.ts'
 import type { TensorRecord } from '../tensors/records.ts'
-import { GLOBAL_LAYER, type TensorQuery, type TokenRange } from '../tensors/selection.ts'
-import { readDistributions, type TokenFacts } from './distributions.ts'
+import { GLOBAL_LAYER, type TokenRange } from '../tensors/selection.ts'
+import { positionRows, readDistributions, type TokenFacts } from './distributions.ts'
 import { shown } from './numbers.ts'
 import { overlaps, seriesOf, tensorQuery, tokenEnd, type ViewScope } from './scope.ts'
 import type { Vocabulary } from './vocabulary.ts'
@@ -104,8 +104,9 @@ export async function readTokenIds(
   const ids = new Map<number, number>()
   const near = seriesOf(scope, TOKEN_IDS).filter((one) => overlaps(one, range))
   if (near.length === 0 || range.start >= range.end) return ids
-  const read = await readOr(reader, tensorQuery(scope, TOKEN_IDS, GLOBAL_LAYER, range))
-  if (read === null) return null
+  const read = await readOr(reader, scope, range)
+  if (read === 'nothing') return ids
+  if (read === 'redacted') return null
   const { opened, data } = read
   const view = new DataView(data.buffer, data.byteOffset, data.byteLength)
   let at = 0
@@ -119,13 +120,15 @@ export async function readTokenIds(
   return ids
 }
 
-/** Null when the payload of a row was left out when it was stored. */
-async function readOr(reader: TensorReader, query: TensorQuery) {
+/** `redacted`: the payload of a row was left out when it was stored. `nothing`: no row is of the range. */
+async function readOr(reader: TensorReader, scope: ViewScope, range: TokenRange) {
   try {
-    const opened = await reader.open(query)
+    const opened = await reader.open(tensorQuery(scope, TOKEN_IDS, GLOBAL_LAYER, range))
     return { opened, data: await opened.read() }
   } catch (error) {
-    if (error instanceof Ring2Error && error.code === 'RING2_E_REDACTED') return null
+    if (error instanceof Ring2Error && error.code === 'RING2_E_REDACTED') return 'redacted'
+    // A series may have gaps, and a range may lie within one.
+    if ((await positionRows(reader, scope, TOKEN_IDS, range)).size === 0) return 'nothing'
     throw error
   }
 }

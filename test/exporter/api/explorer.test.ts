@@ -179,6 +179,22 @@ test('what is not stored is null, with the reason', async () => {
   expect(body.missing.join('\n')).toMatch(/final_logits is not stored/)
 })
 
+test('a token whose row of ids is missing between others is null, with the reason', async () => {
+  const { app } = await openViews(rows.filter((one) => one.hook !== 'token_ids' || one.step !== 1))
+  for (const page of ['', '&start=3&limit=1', '&start=3&limit=2']) {
+    const answer = await get(app, `${base}/tokens?${scope}${page}`)
+    expect([page, answer.statusCode]).toEqual([page, 200])
+    const { tokens, missing } = answer.json()
+    const third = tokens.find((one: { position: number }) => one.position === 3)
+    expect(third).toMatchObject({ id: null, text: null, surprisal: null, entropy: 0.8324 })
+    expect(missing).toContain('token ids of the positions 3:4: no row of token_ids has them')
+  }
+  const answer = await get(app, `${base}/tokens/3/alternatives?${scope}`)
+  expect(answer.statusCode).toBe(200)
+  expect(answer.json()).toMatchObject({ position: 3, id: null, text: null, chosen_rank: null })
+  expect(answer.json().alternatives).toHaveLength(3)
+})
+
 test('ids of a redacted hook are null, and the reason says so', async () => {
   const hidden = rows.map((one) => (one.hook === 'token_ids' ? { ...one, ...withoutPayload } : one))
   const { app } = await openViews(hidden)
