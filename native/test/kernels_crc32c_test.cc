@@ -43,4 +43,19 @@ TEST(Crc32c, ASeedContinuesTheBytesBefore) {
   }
 }
 
+TEST(Crc32c, PartsAreSummedEachAndMustLieWithin) {
+  const std::vector<uint8_t> bytes = random_bytes(1000);
+  const uint64_t parts[] = {3, 500, 0, 0, 1000, 0, 999, 1};
+  uint32_t sums[4] = {1, 1, 1, 1};
+  ASSERT_EQ(ring2_crc32c_parts(bytes.data(), bytes.size(), parts, 4, sums), RING2_OK);
+  EXPECT_EQ(sums[0], ring2_crc32c(bytes.data() + 3, 500, 0));
+  EXPECT_EQ(sums[1], 0u);
+  EXPECT_EQ(sums[2], 0u);
+  EXPECT_EQ(sums[3], ring2_crc32c(bytes.data() + 999, 1, 0));
+  const uint64_t outside[][2] = {{1000, 1}, {1001, 0}, {1, UINT64_MAX}, {UINT64_MAX, 1}};
+  for (const auto &part : outside) {
+    EXPECT_EQ(ring2_crc32c_parts(bytes.data(), bytes.size(), part, 1, sums), -RING2_E_ARGUMENT);
+  }
+}
+
 }  // namespace
