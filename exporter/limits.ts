@@ -116,6 +116,8 @@ export const catalogLimits = {
   busyMillisMax: 10_000,
   /** A larger catalogue is made again in a thread of its own; a smaller one is done sooner. */
   compactHereBytesMax: 1 * MIB,
+  /** How long a rebuild waits for a deletion before it replaces the contents. */
+  rebuildLockMillisMax: 600_000,
   pageRowsDefault: 50,
   pageRowsMax: 500,
   /** Tensors (hook × layer × rank × file) listed of one trace. */

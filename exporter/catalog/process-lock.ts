@@ -4,9 +4,37 @@
  */
 
 import { mkdirSync } from 'node:fs'
-import { dirname } from 'node:path'
+import { dirname, join } from 'node:path'
 import { DatabaseSync } from 'node:sqlite'
-import { storeError } from '../errors.ts'
+import { Ring2Error, storeError } from '../errors.ts'
+
+const POLL_MILLIS = 100
+
+/** The lock of whoever removes files of a store, or takes a catalogue's place, by the catalogue's path. */
+export function removalLock(catalogPath: string): string {
+  return join(dirname(catalogPath), 'deletions', 'lock')
+}
+
+/**
+ * Takes the lock without holding up the thread, waiting at most so long.
+ *
+ * @throws Ring2Error RING2_E_UNSETTLED when another holds it all that time.
+ */
+export async function waitForLock(path: string, waitMillis: number): Promise<() => void> {
+  const end = performance.now() + waitMillis
+  for (;;) {
+    const unlock = takeLock(path, 0)
+    if (unlock !== null) return unlock
+    if (performance.now() >= end) {
+      throw new Ring2Error('RING2_E_UNSETTLED', {
+        expected: 'no deletion, retention or rebuild of the catalogue at the same time',
+        actual: `another holds ${path}`,
+        action: 'Do it again when that is done.',
+      })
+    }
+    await new Promise((resolve) => setTimeout(resolve, POLL_MILLIS))
+  }
+}
 
 /**
  * Takes the lock, waiting at most so long.

@@ -4,11 +4,9 @@
  * catalogued.
  */
 
-import { randomUUID } from 'node:crypto'
-import { existsSync, readdirSync, rmSync, statSync } from 'node:fs'
-import { basename, dirname, join } from 'node:path'
 import type { RequestSummary } from '../../collector/records.ts'
 import { asRing2Error, Ring2Error } from '../errors.ts'
+import { catalogLimits } from '../limits.ts'
 import { createParquetSource, type ParquetSource } from '../parquet/parquet-source.ts'
 import { SCHEMA_VERSION } from '../parquet/schema.ts'
 import { datasetOf, datasets } from '../store/keys.ts'
@@ -16,8 +14,9 @@ import type { ObjectStore, StoredObject } from '../store/object-store.ts'
 import { ulidOf } from '../store/queued.ts'
 import { optionalInteger, optionalText, placeFrom, text } from '../tensors/records.ts'
 import { describeVocabularies, readVocabularyEntries } from '../tensors/vocabularies.ts'
+import { createBeside, removeBesides } from './beside.ts'
 import { type Catalog, openCatalog } from './catalog.ts'
-import { isTemporary, removeDatabase, setDatabaseAside } from './database.ts'
+import { isDamage, isTemporary, setDatabaseAside } from './database.ts'
 import {
   type AliasEntry,
   createTensorDescriber,
@@ -27,6 +26,9 @@ import {
   type FileFacts,
   placeColumns,
 } from './description.ts'
+import { removalLock, waitForLock } from './process-lock.ts'
+import { summaryFrom } from './summary-shape.ts'
+import { forgetVanished } from './vanished.ts'
 
 export interface RebuildReport {
   readonly files: number
@@ -44,58 +46,50 @@ export interface DamagedFile {
 
 /** Rows read at once, so that memory does not grow with the file. */
 const ROWS_AT_ONCE = 65_536
-/** Between the name of the database and that of the one that grows beside it. */
-const BESIDE = '.rebuild-'
-const LEFTOVER_MILLIS = 86_400_000
-
 /**
  * Replaces the catalogue at `path`. Files that a running exporter publishes meanwhile are kept:
- * they are looked for once more at the end, and later ones add themselves. The new contents grow in
- * a database of their own, beside the old one, which is used until they are whole: memory grows
- * with the number of files alone, by their keys.
+ * they are looked for once more at the end, and later ones add themselves. What a deletion or
+ * retention removes meanwhile stays removed: none of them runs while the contents are replaced, and
+ * files that are gone by then are left out. The new contents grow in a database of their own, beside
+ * the old one, which is used until they are whole: memory grows with the number of files alone, by
+ * their keys.
  *
  * @param onFile called after each file, for a progress line.
+ * @throws Ring2Error RING2_E_UNSETTLED when a deletion holds the lock all the time; nothing is changed.
  */
 export async function rebuildCatalog(
   store: ObjectStore,
   path: string,
   onFile: (done: number, total: number) => void = () => undefined,
+  lockMillis: number = catalogLimits.rebuildLockMillisMax,
 ): Promise<RebuildReport> {
   const source = createParquetSource(store)
-  removeLeftovers(path)
-  const beside = `${path}${BESIDE}${randomUUID()}`
+  removeBesides(path)
+  const beside = createBeside(path)
   const seen = new Set<string>()
-  const first = createTally()
+  const tally = createTally()
   try {
-    const rebuilt = openCatalog(beside)
+    const { objects } = await listObjects(store, seen)
+    await describeInto(source, objects, beside.path, tally, onFile)
+    const unlock = await waitForLock(removalLock(path), lockMillis)
     try {
-      const objects = await listObjects(store, seen)
-      await describeAll(source, objects, rebuilt, first, onFile)
-    } finally {
-      rebuilt.close()
-    }
-    const { catalog, setAside } = replaceBy(path, beside)
-    try {
-      const late = await listObjects(store, seen)
-      await describeAll(source, late, catalog, first, () => undefined)
-      const { files, rows, damaged } = first
-      return { files, rows, damaged, setAside }
-    } finally {
+      const now = await listObjects(store, seen)
+      await describeInto(source, now.objects, beside.path, tally)
+      forgetVanished(
+        beside.path,
+        [...seen].filter((key) => !now.present.has(key)),
+      )
+      const { catalog, setAside } = replaceBy(path, beside.path)
       catalog.close()
+      // Published after that list and before the contents were replaced: its entry was replaced too.
+      const late = await listObjects(store, seen)
+      await describeInto(source, late.objects, path, tally)
+      return { ...tally, setAside }
+    } finally {
+      unlock()
     }
   } finally {
-    removeDatabase(beside)
-  }
-}
-
-/** What rebuilds that were killed have left; one that still runs is not a day old. */
-function removeLeftovers(path: string): void {
-  const folder = dirname(path)
-  if (!existsSync(folder)) return
-  for (const name of readdirSync(folder)) {
-    if (!name.startsWith(basename(path) + BESIDE)) continue
-    const written = statSync(join(folder, name), { throwIfNoEntry: false })?.mtimeMs ?? 0
-    if (Date.now() - written > LEFTOVER_MILLIS) rmSync(join(folder, name), { force: true })
+    beside.remove()
   }
 }
 
@@ -109,35 +103,45 @@ function createTally(): Tally {
   return { files: 0, rows: 0, damaged: [] }
 }
 
-/** Objects that were not seen before, which they are then. */
-async function listObjects(store: ObjectStore, seen: Set<string>): Promise<StoredObject[]> {
+/** Objects that were not seen before, which they are then, and the keys of all that there are. */
+async function listObjects(
+  store: ObjectStore,
+  seen: Set<string>,
+): Promise<{ objects: StoredObject[]; present: Set<string> }> {
   const objects: StoredObject[] = []
+  const present = new Set<string>()
   for (const dataset of datasets) {
     for await (const object of store.list(`${dataset}/`)) {
+      present.add(object.key)
       if (seen.has(object.key)) continue
       seen.add(object.key)
       objects.push(object)
     }
   }
   // Requests that ended twice keep the later summary, as they did when the files were published.
-  return objects.sort((left, right) => (ulidOf(left.key) < ulidOf(right.key) ? -1 : 1))
+  objects.sort((left, right) => (ulidOf(left.key) < ulidOf(right.key) ? -1 : 1))
+  return { objects, present }
 }
 
-async function describeAll(
+async function describeInto(
   source: ParquetSource,
   objects: readonly StoredObject[],
-  catalog: Catalog,
+  path: string,
   tally: Tally,
-  onFile: (done: number, total: number) => void,
+  onFile: (done: number, total: number) => void = () => undefined,
 ): Promise<void> {
-  for (const [index, object] of objects.entries()) {
-    const description = await describeOr(source, object, tally.damaged)
-    if (description !== null) {
-      catalog.add(description)
-      tally.files += 1
-      tally.rows += description.rows
+  const catalog = openCatalog(path)
+  try {
+    for (const [index, object] of objects.entries()) {
+      const description = await describeOr(source, object, tally.damaged)
+      if (description !== null && addOr(catalog, description, tally.damaged)) {
+        tally.files += 1
+        tally.rows += description.rows
+      }
+      onFile(index + 1, objects.length)
     }
-    onFile(index + 1, objects.length)
+  } finally {
+    catalog.close()
   }
 }
 
@@ -151,6 +155,18 @@ async function describeOr(
   } catch (error) {
     damaged.push({ key: object.key, error: asRing2Error(error) })
     return null
+  }
+}
+
+/** A description that the catalogue cannot hold is the file's fault; a full disk is not. */
+function addOr(catalog: Catalog, description: FileDescription, damaged: DamagedFile[]): boolean {
+  try {
+    catalog.add(description)
+    return true
+  } catch (error) {
+    if (isTemporary(error) || isDamage(error)) throw error
+    damaged.push({ key: description.key, error: asRing2Error(error) })
+    return false
   }
 }
 
@@ -263,5 +279,5 @@ async function readSummaries(
   rows: number,
 ): Promise<RequestSummary[]> {
   const read = await source.read(key, ['summary'], 0, rows)
-  return read.map((row) => JSON.parse(text(row, 'summary')))
+  return read.map((row) => summaryFrom(text(row, 'summary'), key))
 }

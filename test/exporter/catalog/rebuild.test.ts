@@ -1,9 +1,16 @@
-import { mkdirSync, readdirSync, rmSync, utimesSync, writeFileSync } from 'node:fs'
-import { dirname, join } from 'node:path'
+import { mkdirSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
+import { basename, dirname, join } from 'node:path'
 import { expect, test } from 'vitest'
+import { createBeside } from '../../../exporter/catalog/beside.ts'
 import type { Catalog } from '../../../exporter/catalog/catalog.ts'
 import { openCatalog } from '../../../exporter/catalog/catalog.ts'
+import { removalLock, takeLock } from '../../../exporter/catalog/process-lock.ts'
 import { rebuildCatalog } from '../../../exporter/catalog/rebuild.ts'
+import { writeParquetFile } from '../../../exporter/parquet/file-writer.ts'
+import { requestColumns, SCHEMA_VERSION } from '../../../exporter/parquet/schema.ts'
+import { deleteTrace } from '../../../exporter/retention/delete-trace.ts'
+import { datasets } from '../../../exporter/store/keys.ts'
+import type { ObjectStore } from '../../../exporter/store/object-store.ts'
 import { model, noonMicros, request, row, summary, traceA, traceB } from '../tensors/rows.ts'
 import { openFixture, query } from '../tensors/store-fixture.ts'
 import { temporaryFolder } from '../tensors/temporary-folder.ts'
@@ -64,13 +71,95 @@ test('a rebuild beside an open catalogue replaces its contents', async () => {
 
 test('what a killed rebuild left is removed, and nothing stays of one that ends', async () => {
   const fixture = fill(temporaryFolder())
-  const folder = dirname(fixture.location.catalog)
-  const [old, young] = ['old', 'young'].map((name) => `catalog.sqlite.rebuild-${name}`)
-  for (const name of [old, young]) writeFileSync(join(folder, name ?? ''), 'half')
-  utimesSync(join(folder, old ?? ''), 1, 1)
-  await rebuildCatalog(fixture.store, fixture.location.catalog)
-  const left = readdirSync(folder).filter((name) => name.includes('rebuild'))
-  expect(left).toEqual([young])
+  const { catalog } = fixture.location
+  const running = createBeside(catalog)
+  for (const path of [`${catalog}.rebuild-killed`, running.path]) {
+    for (const suffix of ['', '-wal', '-shm']) writeFileSync(path + suffix, 'half')
+  }
+  await rebuildCatalog(fixture.store, catalog)
+  const left = () => readdirSync(dirname(catalog)).filter((name) => name.includes('rebuild-'))
+  expect(left().filter((name) => !name.startsWith(basename(running.path)))).toEqual([])
+  expect(left()).toContain(basename(running.path))
+  running.remove()
+  expect(left()).toEqual([])
+})
+
+test('a row of a request that is damaged costs its file alone', async () => {
+  for (const text of ['{"half":', '{"half": 1}', '[null]']) {
+    const root = temporaryFolder()
+    const fixture = fill(root)
+    const requests = fixture.catalog.files().filter(({ dataset }) => dataset === 'requests')
+    const [first] = requests
+    const key = first?.key ?? ''
+    writeParquetFile({
+      path: join(root, key),
+      columns: requestColumns.map((one) =>
+        one.name === 'summary' ? { ...one, value: () => text } : one,
+      ),
+      payload: null,
+      rows: [summary()],
+      metadata: { 'ring2.schema': SCHEMA_VERSION },
+      fsync: false,
+    })
+    const report = await rebuildCatalog(fixture.store, fixture.location.catalog)
+    expect(report.damaged.map((one) => one.key)).toEqual([key])
+    expect(report.damaged[0]?.error.message).toContain(`the summary of a request in ${key}`)
+    expect(fixture.catalog.files()).toHaveLength(4)
+  }
+})
+
+/** Does something after the store's files were listed for the n-th time. */
+function afterListing(store: ObjectStore, turn: number, act: () => unknown): ObjectStore {
+  let turns = 0
+  async function* list(prefix: string) {
+    yield* store.list(prefix)
+    // The last of the datasets.
+    if (!prefix.startsWith(datasets.at(-1) ?? '')) return
+    turns += 1
+    if (turns === turn) act()
+  }
+  return { ...store, list }
+}
+
+test('a trace that is deleted while a rebuild runs stays deleted', async () => {
+  const fixture = fill(temporaryFolder())
+  const { location, catalog, store } = fixture
+  const context = { location, catalog, store, bucket: null, fsync: false, settleMillis: 0 }
+  let deletion: Promise<unknown> = Promise.resolve()
+  await rebuildCatalog(store, location.catalog, (done, total) => {
+    // All files are described now, and the contents not yet replaced.
+    if (done === total) deletion = deleteTrace(context, traceA, null)
+  })
+  expect(await deletion).toMatchObject({ requests: 1, tensors: 3 })
+  expect(catalog.requests(traceA)).toEqual([])
+  expect(catalog.series({ traceId: traceA })).toEqual([])
+  expect(catalog.requests(traceB)).toHaveLength(1)
+  const present: string[] = []
+  for await (const { key } of store.list('')) present.push(key)
+  expect(catalog.files().map(({ key }) => key)).toEqual(present.sort())
+})
+
+test('a rebuild waits for a deletion as long as it may, and changes nothing then', async () => {
+  const fixture = fill(temporaryFolder())
+  const { location, store } = fixture
+  const before = contents(fixture.catalog)
+  const unlock = takeLock(removalLock(location.catalog), 0)
+  await expect(rebuildCatalog(store, location.catalog, () => undefined, 1)).rejects.toMatchObject({
+    code: 'RING2_E_UNSETTLED',
+  })
+  unlock?.()
+  expect(contents(fixture.catalog)).toEqual(before)
+})
+
+test('files that are published at any moment of a rebuild are in the catalogue', async () => {
+  for (const turn of [1, 2]) {
+    const fixture = fill(temporaryFolder())
+    const { location, store } = fixture
+    const slow = afterListing(store, turn, () => fixture.flush([row({ step: 9, layer: 9 })]))
+    await rebuildCatalog(slow, location.catalog)
+    expect(fixture.catalog.series({ traceId: traceA, layer: 9 })).toHaveLength(1)
+    expect(fixture.catalog.files()).toHaveLength(6)
+  }
 })
 
 test('damaged files are named and passed over, and the rest stays readable', async () => {
