@@ -128,8 +128,13 @@ def test_the_exporters_errors_keep_their_code_and_words(exporter):
         client.trace(TRACE).tensor("resid_pre", layer=2)
     with pytest.raises(Ring2Error, match="RING2_E_UNAUTHORIZED"):
         ring2.open(exporter.url).trace(TRACE)
-    with pytest.raises(Ring2Error, match="RING2_E_SELECTION"):
-        client.trace(TRACE).tensor("hidden", layer=2)
+    # Which hooks there are is the exporter's to say: an imported capture has its own.
+    with pytest.raises(Ring2Error, match="RING2_E_TENSOR_UNKNOWN"):
+        client.trace(TRACE).tensor("module_model_layers_0_mlp")
+    assert exporter.seen[-1][0].endswith("/tensors/module_model_layers_0_mlp/global")
+    for name in ["Hidden", "", "a/b", "q" * 65, "resid_pre\n"]:
+        with pytest.raises(Ring2Error, match="RING2_E_SELECTION.*a hook name such as resid_pre"):
+            client.trace(TRACE).tensor(name, layer=2)
 
 
 def test_an_exporter_that_is_not_there_is_unreachable(exporter):

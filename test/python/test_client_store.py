@@ -158,6 +158,26 @@ def test_a_row_that_is_not_what_it_says_is_an_error(store, change, code):
     assert trace.tensor("resid_pre", layer=1).shape == (1, 3)
 
 
+def test_hooks_named_after_modules_are_read_like_those_of_the_catalogue(store):
+    hook = "module_model_layers_0_mlp"
+    common = {"hook": hook, "layer": -1}
+    store("tensors", row(values(2, 3), **common),
+          row(values(1, 3, start=6), start=2, step=1, **common), row(values(2, 2)))
+    store("requests", request(tokens=3))
+    trace = open_trace(store)
+    tensor = trace.tensor(hook)
+    assert numpy.array_equal(tensor.numpy(), values(3, 3)) and tensor.complete
+    assert len(trace.tensors(hook=hook)) == 2
+    assert [one.hook for one in trace] == [hook, "resid_pre"]
+    with pytest.raises(Ring2Error, match="RING2_E_TENSOR_UNKNOWN"):
+        trace.tensor("module_of_nobody")
+    with pytest.raises(Ring2Error, match="RING2_E_QUERY"):
+        trace.tensor(hook, heads="0")
+    store("tensors", row(values(2, 3), tp_rank=1, **common))
+    with pytest.raises(Ring2Error, match="RING2_E_QUERY.*rank="):
+        trace.tensor(hook)
+
+
 def test_a_file_that_cannot_be_read_is_named(store):
     path = store("tensors", row(values(1, 3)))
     path.write_bytes(path.read_bytes()[:-20])

@@ -97,15 +97,17 @@ class StoreSource:
         chosen = _one(chosen, "producer")
         chosen = _of_one_rank(chosen, hook)
         tokens = parse_tokens(query.get("tokens"))
-        kind = HOOKS_BY_NAME[hook]
-        head_axis = next((i for i, name in enumerate(kind.dims) if name in ("heads", "kv_heads")), None)
+        kind = HOOKS_BY_NAME.get(hook)
+        # A hook that is not of the catalogue has a row for each token.
+        shape, dims = ("token", ()) if kind is None else (kind.shape, kind.dims)
+        head_axis = next((i for i, name in enumerate(dims) if name in ("heads", "kv_heads")), None)
         count = None if head_axis is None else chosen[0]["shape"][head_axis]
         heads = parse_heads(query.get("heads"), count)
         rows = self._payloads(condition, chosen, tokens)
-        values, held = stitch(rows, kind.shape == "attention", tokens, heads, head_axis)
-        expected = self._expected(chosen[0], kind.shape)
+        values, held = stitch(rows, shape == "attention", tokens, heads, head_axis)
+        expected = self._expected(chosen[0], shape)
         facts = {"trace_id": trace_id, "request_id": chosen[0]["request_id"], "hook": hook,
-                 "layer": layer, "tokens": held, **_completeness(held, expected, tokens, rows, kind.shape)}
+                 "layer": layer, "tokens": held, **_completeness(held, expected, tokens, rows, shape)}
         numpy = needed("numpy")
         data = numpy.ascontiguousarray(values).reshape(-1).view(numpy.uint8)
         return TensorData(data, chosen[0]["dtype"], values.shape, facts)
@@ -236,7 +238,8 @@ def _one(rows: list[dict[str, Any]], name: str) -> list[dict[str, Any]]:
 
 def _of_one_rank(rows: list[dict[str, Any]], hook: str) -> list[dict[str, Any]]:
     ranks = sorted({tuple(row[name] for name in _RANKS) for row in rows})
-    if len(ranks) > 1 and HOOKS_BY_NAME[hook].sharded:
+    kind = HOOKS_BY_NAME.get(hook)
+    if len(ranks) > 1 and (kind is None or kind.sharded):
         texts = ["tp:{},pp:{},dp:{},ep:{}".format(*one) for one in ranks]
         raise Ring2Error.of("RING2_E_QUERY", f"rank=, one of {'; '.join(texts)}", "no rank")
     # Of a tensor that is not sharded every rank holds the same values.

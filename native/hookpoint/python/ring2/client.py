@@ -5,6 +5,7 @@ What is asked is the same of a running exporter (_http.py) and of a store's fold
 
 import json
 import os
+import re
 import urllib.parse
 from collections.abc import Iterator
 from typing import Any, Protocol
@@ -12,7 +13,7 @@ from typing import Any, Protocol
 from ._errors import Ring2Error
 from ._http import Http
 from ._progress import progress_bar
-from ._selection import ALIASES, HOOKS_BY_NAME
+from ._selection import ALIASES
 from ._store import StoreSource
 from ._tensor_data import TensorData, needed, read_safetensors
 
@@ -164,10 +165,9 @@ def _hook_name(hook: str | None) -> str | None:
     if hook is None:
         return None
     name = ALIASES.get(hook, hook)
-    if name not in HOOKS_BY_NAME:
-        raise Ring2Error.of(
-            "RING2_E_SELECTION", f"one of {', '.join(HOOKS_BY_NAME)}", repr(hook)
-        )
+    # Not only those of the catalogue: an imported capture has hooks named after modules.
+    if re.fullmatch("[a-z0-9_]{1,64}", name) is None:
+        raise Ring2Error.of("RING2_E_SELECTION", "a hook name such as resid_pre", repr(hook))
     return name
 
 
