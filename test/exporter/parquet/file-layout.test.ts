@@ -152,6 +152,32 @@ test('hyparquet reads only the pages of one request, and none for an absent one'
   expect(without.bytes).toBeGreaterThan(filtered.bytes)
 })
 
+test('every id of a row group with many passes its Bloom filter', async () => {
+  const many = 800
+  const { path } = write(
+    Array.from({ length: many }, (_, index) =>
+      row({ request: request({ requestId: requestId(index) }) }),
+    ),
+  )
+  const file = await asyncBufferFromFile(path)
+  const metadata = await parquetMetadataAsync(file)
+  expect(metadata.row_groups).toHaveLength(1)
+  const lost: string[] = []
+  for (let index = 0; index < many; index += 1) {
+    const filter = { request_id: { $eq: requestId(index) } }
+    const columns = ['request_id']
+    const rows = await parquetReadObjects({
+      file,
+      metadata,
+      columns,
+      filter,
+      useBloomFilters: true,
+    })
+    if (rows.length !== 1) lost.push(requestId(index))
+  }
+  expect(lost).toEqual([])
+})
+
 test('DuckDB excludes row groups by the Bloom filters, and only where the id is absent', async () => {
   const { path } = write(manyRows())
   const probe = (column: string, value: string) =>
