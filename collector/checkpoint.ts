@@ -41,6 +41,9 @@ export interface Checkpoint {
   readonly registry: StoredRegistry
 }
 
+/** What the writer of a checkpoint tells; the rest is the producer's. */
+export type CheckpointFacts = Omit<Checkpoint, 'version' | keyof ProducerInfo>
+
 export function checkpointPath(directory: string, producer: ProducerInfo): string {
   return join(directory, `${producer.segment}-${producer.boot}${suffix}`)
 }
@@ -78,7 +81,7 @@ function damaged(path: string, cause: unknown): Ring2Error {
 export function writeCheckpoint(
   directory: string,
   producer: ProducerInfo,
-  facts: Omit<Checkpoint, 'version' | 'segment' | 'boot' | 'host' | 'pid'>,
+  facts: CheckpointFacts,
   fsync: boolean,
 ): Outcome<void> {
   const path = checkpointPath(directory, producer)
@@ -131,6 +134,16 @@ function removeQuietly(path: string): void {
   } catch {
     // The error that led here says more.
   }
+}
+
+/** Whose checkpoints there are, by their file names: a damaged one counts too. */
+export function checkpointNames(stateDirectory: string): { segment: string; boot: string }[] {
+  const names = readdirSync(stateDirectory).filter((name) => name.endsWith(suffix))
+  return names.map((name) => {
+    const producer = name.slice(0, -suffix.length)
+    const dash = producer.lastIndexOf('-')
+    return { segment: producer.slice(0, dash), boot: producer.slice(dash + 1) }
+  })
 }
 
 /** Checkpoints of segments of this host and directory that are no longer there. */

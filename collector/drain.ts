@@ -15,7 +15,12 @@ import {
   readStepRows,
   unknownModel,
 } from './bodies.ts'
-import { readCheckpoint, removeCheckpoint, writeCheckpoint } from './checkpoint.ts'
+import {
+  type CheckpointFacts,
+  readCheckpoint,
+  removeCheckpoint,
+  writeCheckpoint,
+} from './checkpoint.ts'
 import type { DrainOptions, SegmentDrain } from './drain-contract.ts'
 import type { Ring2Error } from './errors.ts'
 import { hooks } from './hooks.gen.ts'
@@ -81,6 +86,10 @@ export function openDrain(options: DrainOptions): SegmentDrain {
   const resultWords = words(new Uint8Array(drainResult.bytes))
   const { slices, sink } = options
 
+  /** As it is before anything of this segment was drained. */
+  const unbegun = registry.store()
+  let recorded = false
+
   try {
     resume()
     for (const hook of hooks) consumer.want(hook.id, -2, !unwanted.has(hook.name))
@@ -95,6 +104,7 @@ export function openDrain(options: DrainOptions): SegmentDrain {
     must(sink.discardExcept(producer, checkpoint?.files ?? []))
     state.position = state.released = readInfo().metaTail
     if (checkpoint === null) return
+    recorded = true
     // What was released had been published before; the files may have been moved since.
     if (checkpoint.position > state.position) must(sink.publish(checkpoint.files))
     for (const step of checkpoint.steps) {
@@ -330,23 +340,27 @@ export function openDrain(options: DrainOptions): SegmentDrain {
     )
   }
 
+  function record(facts: Omit<CheckpointFacts, 'directory'>): Outcome<void> {
+    const whole = { directory: dirname(options.path), ...facts }
+    return writeCheckpoint(options.stateDirectory, producer, whole, options.fsync)
+  }
+
   function commit(): Outcome<void> {
+    // Before the first file, so that whoever comes after a crash knows whose files these are.
+    const begin = { position: state.released, files: [], steps: [], registry: unbegun }
+    const begun = recorded ? null : record(begin)
+    if (begun !== null && begun.status !== 'success') return begun
+    recorded = true
     const prepared = sink.prepare(producer)
     if (prepared.status !== 'success') return prepared
     state.files.push(...prepared.value)
-    const recorded = writeCheckpoint(
-      options.stateDirectory,
-      producer,
-      {
-        directory: dirname(options.path),
-        position: state.position,
-        files: state.files,
-        steps: state.steps.map((step) => Buffer.from(step).toString('base64')),
-        registry: registry.store(),
-      },
-      options.fsync,
-    )
-    if (recorded.status !== 'success') return recorded
+    const named = record({
+      position: state.position,
+      files: state.files,
+      steps: state.steps.map((step) => Buffer.from(step).toString('base64')),
+      registry: registry.store(),
+    })
+    if (named.status !== 'success') return named
     const published = sink.publish(state.files)
     if (published.status === 'success') state.files.length = 0
     return published

@@ -12,6 +12,7 @@ export {
   sameIdentity,
 } from './baseline.ts'
 export { createLearner, type Learner, type Learnt, type LeftOut } from './baseline-learn.ts'
+export { checkpointNames } from './checkpoint.ts'
 export { checksums } from './checksums.ts'
 export {
   codecBounds,

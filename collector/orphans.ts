@@ -2,8 +2,16 @@
  * Finishes what an earlier exporter had begun for a segment that is gone (its producer's name was
  * used again, or the machine was restarted): the files its last checkpoint names are published, and
  * its open requests end. Nothing of the ring is needed for that.
+ *
+ * A crash in the middle stores nothing twice: the files that tell of the ended requests are named by
+ * the checkpoint, which then has no open requests any more, before they are published.
  */
-import { type Checkpoint, orphanedCheckpoints, removeCheckpoint } from './checkpoint.ts'
+import {
+  type Checkpoint,
+  orphanedCheckpoints,
+  removeCheckpoint,
+  writeCheckpoint,
+} from './checkpoint.ts'
 import type { DrainEvent } from './drain-contract.ts'
 import type { Outcome, RequestSummary, TensorSink } from './records.ts'
 import { createRegistry } from './requests.ts'
@@ -16,6 +24,7 @@ export interface OrphanOptions {
   readonly host: string
   readonly sink: TensorSink
   readonly verdicts: Verdicts
+  readonly fsync: boolean
   onEnd(summary: RequestSummary): void
   onEvent(event: DrainEvent): void
 }
@@ -62,10 +71,15 @@ function settle(checkpoint: Checkpoint, options: OrphanOptions): Outcome<void> {
       options.onEnd(summary)
     },
   })
+  const none = registry.store()
   registry.restore(checkpoint.registry)
   registry.giveUp(Date.now() * 1000, true)
   const prepared = sink.prepare(producer)
   if (prepared.status !== 'success') return prepared
+  const { directory, position } = checkpoint
+  const facts = { directory, position, files: prepared.value, steps: [], registry: none }
+  const recorded = writeCheckpoint(options.stateDirectory, producer, facts, options.fsync)
+  if (recorded.status !== 'success') return recorded
   const ended = sink.publish(prepared.value)
   if (ended.status === 'success') removeCheckpoint(options.stateDirectory, producer)
   return ended

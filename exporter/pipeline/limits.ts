@@ -2,6 +2,10 @@
 export const pipelineLimits = {
   /** How often the directory of segments is read. */
   discoverMillis: 250,
+  /** How often the spool is looked through for what killed processes left. */
+  spoolMillis: 60_000,
+  /** A folder of the spool that another process may write is its own until it is quiet for this long. */
+  spoolQuietMillis: 600_000,
   /** A segment that could not be taken is tried again after this long. */
   refusedRetryMillis: 5000,
   /** Ended segments whose last counters are still reported, and for how long. */

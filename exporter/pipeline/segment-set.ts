@@ -30,6 +30,7 @@ import { pipelineLimits } from './limits.ts'
 import type { ContextBatch, WorkerOptions } from './messages.ts'
 import { createMovedRequests } from './moved-requests.ts'
 import { createRequestCounts } from './request-counts.ts'
+import { clearSpool } from './spool-leftovers.ts'
 
 export interface SegmentSet {
   /** Looks for new segments. */
@@ -88,6 +89,7 @@ export function createSegmentSet(options: WorkerOptions, events: SegmentSetEvent
     },
   })
   let settled = false
+  let spoolDueMillis = 0
 
   function take(path: string): void {
     const retryAt = refused.get(path)
@@ -139,6 +141,7 @@ export function createSegmentSet(options: WorkerOptions, events: SegmentSetEvent
       host: options.host,
       sink,
       verdicts,
+      fsync: options.fsync,
       onEnd(summary) {
         requests.count(summary)
         contexts.end(summary)
@@ -146,6 +149,25 @@ export function createSegmentSet(options: WorkerOptions, events: SegmentSetEvent
       onEvent: events.onEvent,
     })
     sink.close()
+  }
+
+  function clear(): void {
+    const now = performance.now()
+    if (now < spoolDueMillis) return
+    spoolDueMillis = now + pipelineLimits.spoolMillis
+    const { spool } = options.location
+    const sink = createTensorSink(options)
+    try {
+      const files = clearSpool(spool, sink)
+      if (files === 0) return
+      const facts = { spool, files }
+      events.onEvent({ level: 'info', message: 'removed unfinished files of the spool', facts })
+    } catch (error) {
+      const facts = { spool, error: String(error) }
+      events.onEvent({ level: 'warn', message: 'could not look through the spool', facts })
+    } finally {
+      sink.close()
+    }
   }
 
   function refuse(path: string, error: unknown): void {
@@ -231,6 +253,7 @@ export function createSegmentSet(options: WorkerOptions, events: SegmentSetEvent
   return {
     discover() {
       if (!settled) settle()
+      clear()
       const paths = findSegments(options.segmentsDirectory, options.segmentNames)
       for (const path of paths) if (!held.has(path)) take(path)
       for (const path of refused.keys()) if (!paths.includes(path)) refused.delete(path)

@@ -75,6 +75,21 @@ export function readDescription(path: string): FileDescription | null {
   }
 }
 
+/** Name of the file that an entry of the spool describes; null when it is no description. */
+export function describedFile(entry: string): string | null {
+  return entry.endsWith(DESCRIPTION_SUFFIX) ? entry.slice(0, -DESCRIPTION_SUFFIX.length) : null
+}
+
+/** Whether a readable description lies beside the file: then the file is complete. */
+export function hasDescription(path: string): boolean {
+  try {
+    return readDescription(path) !== null
+  } catch (error) {
+    if (error instanceof SyntaxError) return false
+    throw error
+  }
+}
+
 export function removeDescription(path: string): void {
   rmSync(path + DESCRIPTION_SUFFIX, { force: true })
 }
@@ -151,10 +166,7 @@ export function discardPrepared(
   if (!existsSync(folder)) return
   const kept = new Set(names.map((name) => parseSpoolName(name).file))
   for (const entry of readdirSync(folder)) {
-    const file = entry.endsWith(DESCRIPTION_SUFFIX)
-      ? entry.slice(0, -DESCRIPTION_SUFFIX.length)
-      : entry
-    if (!kept.has(file)) rmSync(join(folder, entry), { force: true })
+    if (!kept.has(describedFile(entry) ?? entry)) rmSync(join(folder, entry), { force: true })
   }
   if (kept.size === 0) removeFolderIfEmpty(folder)
 }

@@ -7,7 +7,7 @@ import type { ProducerInfo, RequestSummary } from '../../collector/records.ts'
 import { createRegistry } from '../../collector/requests.ts'
 import { temporaryFolder } from '../exporter/tensors/temporary-folder.ts'
 import { nonfiniteVerdicts } from '../helpers/verdicts.ts'
-import { createMemoryStore } from './drain-fixture.ts'
+import { Crash, createMemoryStore } from './drain-fixture.ts'
 
 const producer: ProducerInfo = { segment: 'chat', boot: '00c0ffee00c0ffee', host: 'h', pid: 7 }
 
@@ -43,6 +43,7 @@ function leftover() {
       host,
       sink: store.sink(),
       verdicts: nonfiniteVerdicts(),
+      fsync: false,
       onEnd: (summary) => void ended.push(summary),
       onEvent: () => undefined,
     })
@@ -76,5 +77,32 @@ test('a store that refuses leaves the checkpoint for the next start', () => {
   store.failing = null
   settle('h')
   expect(store.published.has('chat-a')).toBe(true)
+  expect(existsSync(path)).toBe(false)
+})
+
+test('a crash while the ends of requests are published stores none of them twice', () => {
+  const { store, settle, path } = leftover()
+  for (const point of ['in publish', 'after publish'] as const) {
+    // The first call publishes what the checkpoint names, the second the ends.
+    const publish = store.sink
+    let calls = 0
+    store.sink = () => {
+      const sink = publish()
+      return {
+        ...sink,
+        publish(names) {
+          calls += 1
+          store.crashAt = calls === 2 ? point : null
+          return sink.publish(names)
+        },
+      }
+    }
+    expect(() => settle('h')).toThrow(Crash)
+    store.sink = publish
+    store.crashAt = null
+    expect(existsSync(path)).toBe(true)
+  }
+  settle('h')
+  expect(store.summaries().map(({ request }) => request.requestId)).toEqual(['request-1'])
   expect(existsSync(path)).toBe(false)
 })
