@@ -1,11 +1,16 @@
-/** `ring2-exporter fetch`: tensors of a trace, stitched over steps, as files or on standard output. */
+/**
+ * `ring2-exporter fetch`: tensors of a trace, stitched over steps, as files or on standard output.
+ *
+ * Of several tensors those whose payloads were left out are passed over and named on standard error;
+ * whatever ends the command early, what was written by then is listed.
+ */
 import type { Command } from 'commander'
 import { hooks } from '../../collector/index.ts'
 import type { Catalog } from '../catalog/catalog.ts'
 import { Ring2Error } from '../errors.ts'
 import { type TensorFormat, tensorFormats } from '../tensors/formats.ts'
 import { openTrace } from '../tensors/open.ts'
-import type { OpenedTensor } from '../tensors/reader.ts'
+import type { OpenedTensor, TensorReader } from '../tensors/reader.ts'
 import {
   parseHeads,
   parseHook,
@@ -14,6 +19,7 @@ import {
   parseTokens,
   parseTraceId,
   type TensorQuery,
+  type TokenRange,
 } from '../tensors/selection.ts'
 import { answerOf } from '../tensors/tensor-facts.ts'
 import { type ConfigOptions, configFrom, withConfig } from './config-option.ts'
@@ -26,6 +32,9 @@ import {
   writeOutput,
 } from './fetch-output.ts'
 import { exitCodes, print, printJson, tell, tellLocalOnly } from './outcome.ts'
+
+/** Ranges of missing positions on a line for people; `--json` has all. */
+const gapsShown = 8
 
 interface FetchOptions extends ConfigOptions, OutputOptions {
   readonly hook?: string
@@ -48,13 +57,17 @@ interface Fetched {
   readonly shape: readonly number[]
   readonly tokens: readonly (readonly [number, number])[]
   readonly complete: string
+  /** Positions that are missing of what was asked for. */
+  readonly gaps: readonly (readonly [number, number])[]
   readonly bytes: number
   readonly file: string | null
 }
 
 export function fetchCommand(command: Command): void {
   withConfig(command)
-    .description('fetch tensors of a trace')
+    .description(
+      'fetch tensors of a trace; of several, redacted ones are passed over and named, with exit code 0',
+    )
     .argument('<trace_id>', '32 hexadecimal digits')
     .option('--hook <name>', 'only this hook')
     .option('--layer <layer>', 'only this layer; not needed for global hooks')
@@ -84,22 +97,47 @@ async function fetchTensors(given: string, options: FetchOptions): Promise<numbe
     const queries = plan(catalog, traceId, options)
     checkOutputCount(options.output, queries.length)
     const fetched: Fetched[] = []
+    const redacted: TensorQuery[] = []
     const progress = showProgress(queries.length)
     try {
       for (const query of queries) {
-        const opened = await reader.open(query)
+        const opened = await openUnlessRedacted(reader, query, redacted.length + 1 < queries.length)
+        if (opened === null) {
+          redacted.push(query)
+          continue
+        }
         const file = outputPath(opened, format, options.output, queries.length === 1)
         fetched.push(await deliver(opened, format, file))
         progress.step(opened.plan.bytes)
       }
-    } finally {
+    } catch (error) {
       progress.end()
+      if (fetched.length > 0) report(fetched, redacted, options)
+      throw error
     }
-    report(fetched, options)
+    progress.end()
+    report(fetched, redacted, options)
     const missing = fetched.some((tensor) => tensor.complete !== 'complete')
     return missing && options.requireComplete === true ? exitCodes.incomplete : exitCodes.done
   } finally {
     catalog.close()
+  }
+}
+
+/**
+ * Null for a tensor whose payload was left out, where others may be there: the error would hide them.
+ * Of a trace with nothing but such tensors, the last one's error is told.
+ */
+async function openUnlessRedacted(
+  reader: TensorReader,
+  query: TensorQuery,
+  others: boolean,
+): Promise<OpenedTensor | null> {
+  try {
+    return await reader.open(query)
+  } catch (error) {
+    if (others && error instanceof Ring2Error && error.code === 'RING2_E_REDACTED') return null
+    throw error
   }
 }
 
@@ -154,7 +192,6 @@ async function deliver(
   file: string | null,
 ): Promise<Fetched> {
   const { plan: stitched, hook, layer, requestId } = opened
-  const tokens = stitched.tokens.map(({ start, end }) => [start, end] as const)
   const answer = await answerOf(opened, format)
   await writeOutput(file, answer.stream(0, answer.size))
   return {
@@ -163,22 +200,46 @@ async function deliver(
     request_id: requestId,
     dtype: stitched.dtype.name,
     shape: stitched.shape,
-    tokens,
+    tokens: pairsOf(stitched.tokens),
     complete: stitched.completeness,
+    gaps: pairsOf(stitched.gaps),
     bytes: stitched.bytes,
     file,
   }
 }
 
-function report(fetched: readonly Fetched[], options: FetchOptions): void {
+function pairsOf(ranges: readonly TokenRange[]): (readonly [number, number])[] {
+  return ranges.map(({ start, end }) => [start, end] as const)
+}
+
+function report(
+  fetched: readonly Fetched[],
+  redacted: readonly TensorQuery[],
+  options: FetchOptions,
+): void {
+  for (const query of redacted) {
+    const layer = query.layer < 0 ? '' : ` layer ${query.layer}`
+    tell(`${query.hook}${layer} of ${query.requestId}: redacted, its elements are not in the store`)
+  }
   if (options.json === true && options.output !== '-') {
-    printJson({ tensors: fetched })
+    const names = redacted.map(({ hook, layer, requestId }) => {
+      return { hook, layer, request_id: requestId }
+    })
+    printJson({ tensors: fetched, redacted: names })
     return
   }
   for (const tensor of fetched) {
     const layer = tensor.layer < 0 ? '' : ` layer ${tensor.layer}`
-    const text = `${tensor.hook}${layer}  ${tensor.dtype} [${tensor.shape.join(', ')}]  ${tensor.complete}`
+    const state = `${tensor.complete}${missingText(tensor.gaps)}`
+    const text = `${tensor.hook}${layer}  ${tensor.dtype} [${tensor.shape.join(', ')}]  ${state}`
     if (tensor.file === null) tell(text)
     else print(`${text}  ${tensor.file}`)
   }
+}
+
+function missingText(gaps: Fetched['gaps']): string {
+  if (gaps.length === 0) return ''
+  const shown = gaps.slice(0, gapsShown).map(([start, end]) => `${start}:${end}`)
+  const more = gaps.length > gapsShown ? ` and ${gaps.length - gapsShown} more ranges` : ''
+  return `, no tokens ${shown.join(', ')}${more}`
 }

@@ -44,10 +44,12 @@ describe('fetch', () => {
           shape: [5, 4],
           tokens: [[0, 5]],
           complete: 'complete',
+          gaps: [],
           bytes: 80,
           file: 'one.npy',
         },
       ],
+      redacted: [],
     })
     const file = readFileSync(join(workspace.root, 'one.npy'))
     const values = [0, 1, 2].flatMap((step) => stepValues(1, 1, step, step === 0 ? 3 : 1))

@@ -1,5 +1,5 @@
 /** Deleting, redacting and retention on the command line and over HTTP, with real processes. */
-import { existsSync, readdirSync, readFileSync, renameSync, statSync } from 'node:fs'
+import { existsSync, readdirSync, readFileSync, renameSync, rmSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
 import { deriveTraceId } from '../../collector/ids.ts'
@@ -94,6 +94,20 @@ describe('Redaction', () => {
     expect(answer.json()).toMatchObject({ code: 'RING2_E_REDACTED' })
     expect(filesWith(float32(hidden))).toEqual([])
     expect(filesWith(payloadOf(3))).not.toEqual([])
+  })
+
+  test('is passed over and named by a fetch of several tensors, and is the error of one', () => {
+    const done = runExporter(workspace, ['fetch', third, '-o', 'some', '--json'])
+    expect(done).toMatchObject({ code: 0 })
+    expect(done.stderr).toContain('resid_mid layer 0 of request-3: redacted')
+    const said = JSON.parse(done.stdout)
+    expect(said.redacted).toEqual([{ hook: 'resid_mid', layer: 0, request_id: 'request-3' }])
+    const files = readdirSync(join(workspace.root, 'some/request-3'))
+    expect(files.sort()).toEqual(['resid_pre.0.npy', 'resid_pre.1.npy'])
+    expect(said.tensors).toHaveLength(2)
+    rmSync(join(workspace.root, 'some'), { recursive: true })
+    const one = runExporter(workspace, ['fetch', third, '--hook', 'resid_mid'])
+    expectError(one, 1, 'RING2_E_REDACTED')
   })
 
   test('leaves the values of redacted attributes out of every file and answer', async () => {

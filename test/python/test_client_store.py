@@ -158,6 +158,15 @@ def test_a_row_that_is_not_what_it_says_is_an_error(store, change, code):
     assert trace.tensor("resid_pre", layer=1).shape == (1, 3)
 
 
+def test_iterating_passes_over_redacted_tensors_and_asking_for_one_is_an_error(store):
+    store("tensors", row(values(1, 3)), row(values(1, 3), layer=1, encoding="redacted", data=b""),
+          row(values(1, 3), layer=2))
+    trace = open_trace(store)
+    assert [tensor.layer for tensor in trace] == [0, 2] and len(trace) == 3
+    with pytest.raises(Ring2Error, match="RING2_E_REDACTED"):
+        trace.tensor("resid_pre", layer=1)
+
+
 def test_hooks_named_after_modules_are_read_like_those_of_the_catalogue(store):
     hook = "module_model_layers_0_mlp"
     common = {"hook": hook, "layer": -1}

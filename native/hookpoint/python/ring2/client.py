@@ -45,8 +45,9 @@ class Client:
 class Trace:
     """One trace: ``info`` is the exporter's answer as it is (see /openapi.json).
 
-    Iterating gives its tensors one after the other, each fetched when it is its turn; ``len`` is
-    their number.
+    Iterating gives its tensors one after the other, each fetched when it is its turn. It passes over
+    tensors that were redacted (their elements are not stored), of which ``tensor`` is the error
+    RING2_E_REDACTED; ``len`` counts them.
     """
 
     def __init__(self, source: Source, trace_id: str, info: dict[str, Any]) -> None:
@@ -116,7 +117,13 @@ class Trace:
 
     def __iter__(self) -> Iterator[TensorData]:
         for held in self._held():
-            yield self.tensor(**held)
+            try:
+                tensor = self.tensor(**held)
+            except Ring2Error as error:
+                if error.code != "RING2_E_REDACTED":
+                    raise
+                continue
+            yield tensor
 
     def _held(self) -> list[dict[str, Any]]:
         """Arguments of ``tensor`` for every tensor that the trace has, each once."""
