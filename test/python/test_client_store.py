@@ -187,11 +187,41 @@ def test_hooks_named_after_modules_are_read_like_those_of_the_catalogue(store):
         trace.tensor(hook)
 
 
-def test_a_file_that_cannot_be_read_is_named(store):
-    path = store("tensors", row(values(1, 3)))
+def damage(path):
     path.write_bytes(path.read_bytes()[:-20])
-    with pytest.raises(Ring2Error, match=f"RING2_E_STORE.*{path.name}"):
+    return path
+
+
+def test_a_damaged_file_is_passed_over_and_named_and_nothing_is_called_complete_then(store):
+    store("tensors", row(values(4, 3)))
+    store("requests", request())
+    path = damage(store("tensors", row(values(4, 3), layer=1)))
+    with pytest.warns(RuntimeWarning, match=f"passed over .*{path.name}"):
+        trace = open_trace(store)
+    tensor = trace.tensor("resid_pre", layer=0)
+    assert numpy.array_equal(tensor.numpy(), values(4, 3))
+    assert (tensor.completeness, trace.complete) == ("unknown", False)
+    with pytest.raises(Ring2Error, match=f"RING2_E_STORE.*layer 1.*{path.name}"):
+        trace.tensor("resid_pre", layer=1)
+
+
+def test_a_trace_that_may_be_in_a_damaged_file_is_not_called_unknown(store):
+    path = damage(store("tensors", row(values(1, 3))))
+    with pytest.warns(RuntimeWarning), pytest.raises(Ring2Error, match=f"RING2_E_STORE.*{path.name}"):
         open_trace(store)
+
+
+def test_rows_whose_payloads_cannot_be_read_are_an_error_and_not_missing(store):
+    path = store("tensors", row(values(64, 64)))
+    content = bytearray(path.read_bytes())
+    # The first column is the payload: its page header begins after the magic.
+    content[4:24] = b"\xff" * 20
+    path.write_bytes(content)
+    store("requests", request())
+    trace = open_trace(store)
+    assert len(trace.tensors()) == 1
+    with pytest.warns(RuntimeWarning), pytest.raises(Ring2Error, match=f"RING2_E_STORE.*{path.name}"):
+        trace.tensor("resid_pre", layer=0)
 
 
 @pytest.mark.parametrize(("ask", "code"), [

@@ -3,11 +3,15 @@
 Every call looks at all files of the dataset (their footers are kept), so its time grows with the
 store: ask a running exporter, which has a catalogue, where that matters. Payloads are decoded, and
 their checksums verified.
+
+A file that cannot be read is passed over with a warning that names it, so that one damaged file does
+not hide the others. As nobody knows which rows it held, nothing is called complete then.
 """
 
 import json
 import os
 import re
+import warnings
 from collections.abc import Iterable
 from typing import Any
 
@@ -37,6 +41,8 @@ class StoreSource:
     def __init__(self, folder: str) -> None:
         self._folder = folder
         self._footers: dict[str, Any] = {}
+        # Files that could not be read, and why.
+        self._damaged: dict[str, str] = {}
         if not any(os.path.isdir(os.path.join(folder, name)) for name in ("tensors", "requests")):
             raise Ring2Error.of(
                 "RING2_E_STORE", "the folder of a store, which holds tensors/", repr(folder),
@@ -60,12 +66,15 @@ class StoreSource:
             })
             entry["tensors"].append(row)
         if not requests:
+            self._refuse_damaged(f"trace {trace_id}")
             raise Ring2Error.of(
                 "RING2_E_TRACE_UNKNOWN", "a trace of the store", trace_id,
                 "Check the id with `ring2-exporter ls`; data may have been lost or have expired.",
             )
         for entry in requests.values():
             entry["tensors"] = _held(entry["tensors"])
+            if self._damaged and entry["completeness"] == "complete":
+                entry["completeness"] = "unknown"
         return {"trace_id": trace_id, "requests": list(requests.values())}
 
     def rows(self, trace_id: str, query: dict[str, str | None]) -> list[dict[str, Any]]:
@@ -89,6 +98,7 @@ class StoreSource:
         places = _distinct(self._table("tensors", [*_ROW, *_PLACE], condition))
         if not places:
             self.info(trace_id)
+            self._refuse_damaged(f"{hook}, layer {layer}")
             raise Ring2Error.of(
                 "RING2_E_TENSOR_UNKNOWN", "a tensor that the trace has", f"{hook}, layer {layer}",
                 "List what it has with `trace.tensors()`.",
@@ -108,6 +118,8 @@ class StoreSource:
         expected = self._expected(chosen[0], shape)
         facts = {"trace_id": trace_id, "request_id": chosen[0]["request_id"], "hook": hook,
                  "layer": layer, "tokens": held, **_completeness(held, expected, tokens, rows, shape)}
+        if self._damaged and facts["completeness"] == "complete":
+            facts["completeness"] = "unknown"
         numpy = needed("numpy")
         data = numpy.ascontiguousarray(values).reshape(-1).view(numpy.uint8)
         return TensorData(data, chosen[0]["dtype"], values.shape, facts)
@@ -124,7 +136,20 @@ class StoreSource:
         for row in self._table("tensors", [*_ROW, *_PLACE, "data"], condition):
             if wanted.pop(_key(row), None):
                 rows.append(_checked(row))
+        if wanted:
+            # Their other columns could be read: they are there, and would be taken for missing.
+            self._refuse_damaged(f"{len(wanted)} rows of {chosen[0]['hook']}")
         return rows
+
+    def _refuse_damaged(self, wanted: str) -> None:
+        """Raises RING2_E_STORE where what is wanted may be in a file that cannot be read."""
+        for path, reason in self._damaged.items():
+            count = "" if len(self._damaged) == 1 else f", one of {len(self._damaged)} such files"
+            raise Ring2Error.of(
+                "RING2_E_STORE", f"{wanted}, or every file of the store readable",
+                f"{path}{count}: {reason}",
+                "Restore the file from a copy, or move it away; other files are not affected.",
+            )
 
     def _expected(self, row: dict[str, Any], shape: str) -> set[int] | None:
         """Positions that a complete tensor of this producer has; None while the request goes on."""
@@ -164,7 +189,7 @@ class StoreSource:
         return [trace_id, *sorted({row["stored_trace_id"] for row in known_late})]
 
     def _table(self, dataset: str, columns: list[str] | None, condition: Any) -> list[dict[str, Any]]:
-        """Rows of a dataset. A file that cannot be read is an error that names it."""
+        """Rows of a dataset, of the files that can be read."""
         rows: list[dict[str, Any]] = []
         for path in self._files(dataset):
             try:
@@ -173,11 +198,16 @@ class StoreSource:
                 present = None if columns is None else [name for name in columns if name in names]
                 rows += file.to_table(columns=present, filter=condition).to_pylist()
             except (OSError, ValueError) as error:
-                raise Ring2Error.of(
-                    "RING2_E_STORE", f"a readable Parquet file at {path}", str(error),
-                    "Restore the file from a copy, or move it away; other files are not affected.",
-                ) from error
+                self._pass_over(path, str(error))
         return rows
+
+    def _pass_over(self, path: str, reason: str) -> None:
+        if path not in self._damaged:
+            warnings.warn(
+                f"passed over {path}, which cannot be read ({reason}): what it held is missing",
+                RuntimeWarning, stacklevel=2,
+            )
+        self._damaged[path] = reason
 
     def _file(self, path: str) -> Any:
         """A file with its footer, which is kept: a file of a store never changes."""
