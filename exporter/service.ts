@@ -54,7 +54,7 @@ export async function startService(options: ServiceOptions): Promise<Service> {
   prepareFolders(location)
   const native = nativeFacts()
   const { store, bucket } = await openStore(location)
-  const catalog = openCatalogOf(location)
+  const catalog = openCatalogOf(location, config.store.fsync)
   const rules = readRules(config)
   const removed = createRemovedCounts()
   const deletion = { location, store, bucket, catalog, fsync: config.store.fsync }

@@ -68,7 +68,8 @@ export type {
 } from './rows.ts'
 
 export interface Catalog {
-  add(description: FileDescription): void
+  /** @param imported it is another exporter's file, as what an index told of; false by default. */
+  add(description: FileDescription, imported?: boolean): void
   has(key: string): boolean
   remove(key: string): void
   /** Replaces everything by the contents of another catalogue's database, in one transaction. */
@@ -140,9 +141,9 @@ export function openCatalog(path: string, options: CatalogOptions = {}): Catalog
   const write = (act: (database: DatabaseSync) => void): void =>
     access('write', (database) => transaction(database, () => act(database)))
 
-  function add(description: FileDescription): void {
+  function add(description: FileDescription, imported = false): void {
     write((database) => {
-      writeDescription(database, description)
+      writeDescription(database, description, imported)
       if (options.indexed === true) noteDue(database, description)
     })
   }

@@ -37,8 +37,8 @@ export interface CatalogRemoval {
   isListing(key: string): boolean
   /** Ids of the traces that they are known by: of their rows, and of their callers. */
   traces(targets: readonly DeletionTarget[]): string[]
-  /** Whether the catalogue knows a file only from another exporter's index. */
-  isForeign(key: string): boolean
+  /** Whether the catalogue describes a file whole, and not from another exporter's index. */
+  isOwn(key: string): boolean
   /** Keys of the objects by which they are found in a bucket. */
   indexes(targets: readonly DeletionTarget[]): string[]
   /** Removes every row of them. */
@@ -50,8 +50,9 @@ export interface CatalogRemoval {
 const tables = ['series', 'requests', 'spans_sent', 'index_due'] as const
 const storedTables = ['aliases', 'trace_indexes'] as const
 
-export function openCatalogRemoval(path: string): CatalogRemoval {
-  const database = openDatabase(path)
+/** @param durable whether what is forgotten stays so after a power cut. */
+export function openCatalogRemoval(path: string, durable = false): CatalogRemoval {
+  const database = openDatabase(path, durable)
 
   function guard<T>(doing: string, act: () => T): T {
     try {
@@ -68,7 +69,7 @@ export function openCatalogRemoval(path: string): CatalogRemoval {
     listingFiles: (targets) => guard('read', () => filesOf(database, targets, 'request_files')),
     isListing: (key) => guard('read', () => isListing(database, key)),
     traces: (targets) => guard('read', () => tracesOf(database, targets)),
-    isForeign: (key) => guard('read', () => isForeign(database, key)),
+    isOwn: (key) => guard('read', () => isOwn(database, key)),
     indexes: (targets) => guard('read', () => indexesOf(database, targets)),
     forget: (targets) => guard('write', () => forget(database, targets)),
     close: () => database.close(),
@@ -150,9 +151,9 @@ function tracesOf(database: DatabaseSync, targets: readonly DeletionTarget[]): s
   return [...new Set([...targets.map((target) => target.traceId), ...callers])]
 }
 
-function isForeign(database: DatabaseSync, key: string): boolean {
-  const row = database.prepare('SELECT imported FROM files WHERE key = ?').get(key)
-  return Number(row?.imported ?? 0) !== 0
+function isOwn(database: DatabaseSync, key: string): boolean {
+  const sql = 'SELECT 1 FROM files WHERE key = ? AND imported = 0'
+  return database.prepare(sql).get(key) !== undefined
 }
 
 /** A file of which it knows no request at all was not described by this version. */

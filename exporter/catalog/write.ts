@@ -35,11 +35,23 @@ const aliasInsert = `INSERT OR REPLACE INTO aliases
   (trace_id, stored_trace_id, request_id, producer, span_id, parent_span_id, trace_state,
   parent_started_at, parent_ended_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`
 
-export function writeDescription(database: DatabaseSync, file: FileDescription): void {
+/** @param imported it is another exporter's file. */
+export function writeDescription(
+  database: DatabaseSync,
+  file: FileDescription,
+  imported = false,
+): void {
   database.prepare('DELETE FROM files WHERE key = ?').run(file.key)
   const { lastInsertRowid } = database
-    .prepare('INSERT INTO files (key, dataset, bytes, rows, tail_start) VALUES (?, ?, ?, ?, ?)')
-    .run(file.key, file.dataset, file.bytes, file.rows, file.tail_start ?? null)
+    .prepare(
+      `INSERT INTO files (key, dataset, bytes, rows, tail_start, imported)
+       VALUES (?, ?, ?, ?, ?, ?)`,
+    )
+    .run(
+      ...[file.key, file.dataset, file.bytes, file.rows],
+      file.tail_start ?? null,
+      Number(imported),
+    )
   insertSeries(database, lastInsertRowid, file.series)
   insertRequests(database, file.requests)
   insertAliases(database, file.aliases ?? [])

@@ -39,6 +39,7 @@ export function startRetention(options: RetentionOptions): Retention {
   let stopped = false
   let running: Promise<void> = Promise.resolve()
   let swept = false
+  let resumeAt = 0
 
   function removed(removal: PlannedRemoval): void {
     onRemoved(removal)
@@ -71,17 +72,34 @@ export function startRetention(options: RetentionOptions): Retention {
     swept = true
   }
 
-  async function turn(): Promise<void> {
-    let pause: number = retentionLimits.passMillis
+  /** A deletion that cannot be finished is told of now and again, and holds up nothing. */
+  async function resume(): Promise<void> {
+    if (now() < resumeAt) return
+    const { reports, stuck } = await resumeDeletions(context)
+    for (const report of reports) {
+      logger.info({ ...report }, 'finished a deletion that was interrupted')
+    }
+    for (const { traces, error } of stuck) {
+      logger.error({ traces, error: error.toJSON() }, 'a deletion is not finished; tried again')
+    }
+    resumeAt = now() + retentionLimits.passMillis
+  }
+
+  async function trying(act: () => Promise<void>): Promise<void> {
     try {
-      await sweep()
-      for (const report of await resumeDeletions(context)) {
-        logger.info({ ...report }, 'finished a deletion that was interrupted')
-      }
-      if (rules !== null) pause = await pass(rules)
+      await act()
     } catch (error) {
       logger.error({ error: asRing2Error(error).toJSON() }, 'could not remove; tried again')
     }
+  }
+
+  async function turn(): Promise<void> {
+    let pause: number = retentionLimits.passMillis
+    await trying(sweep)
+    await trying(resume)
+    await trying(async () => {
+      if (rules !== null) pause = await pass(rules)
+    })
     if (!stopped) schedule(pause)
   }
 

@@ -7,39 +7,39 @@
  * crash anywhere leaves something to go on from: no other row is lost, and none stays doubled. One
  * deletion runs at a time on a store's state directory.
  *
- * Not here: what is still on its way into the store (settled.ts), how a file is rewritten (rewrite.ts).
+ * A deletion that cannot be finished, as a damaged file lets none of its rows be found, keeps its
+ * journal, holds up no other deletion, and says which files may still hold something.
+ *
+ * Not here: what is still on its way into the store (settled.ts), how one file is replaced (replace-file.ts).
  */
 
-import { rmSync } from 'node:fs'
-import { join } from 'node:path'
 import { ulid } from 'ulid'
-import type { Outcome } from '../../collector/records.ts'
+import { removeBesides } from '../catalog/beside.ts'
 import { compactCatalog } from '../catalog/compact.ts'
-import { takeLock } from '../catalog/process-lock.ts'
-import { describeFile } from '../catalog/rebuild.ts'
+import { removalLock, waitForLock } from '../catalog/process-lock.ts'
 import { type CatalogRemoval, openCatalogRemoval } from '../catalog/removal.ts'
 import { asRing2Error, Ring2Error } from '../errors.ts'
-import { createParquetSource, type ParquetSource } from '../parquet/parquet-source.ts'
+import { createParquetSource } from '../parquet/parquet-source.ts'
 import type { StoreLocation } from '../store/location.ts'
-import { objectMissing } from '../store/object-store.ts'
 import { unknownTrace } from '../tensors/series-choice.ts'
-import { moveIntoPlace, publishedPath } from '../tensors/spool.ts'
 import type { DeletionContext } from './context.ts'
 import { findDeletion } from './find.ts'
-import { importTraces, publishIndexes, removeIndexes } from './indexes.ts'
+import { removeIndexes } from './indexes.ts'
 import {
   clearLeftovers,
   deletionFolder,
+  hasJournals,
   type Journal,
-  type JournalFile,
   newJournal,
+  noteFile,
   removeJournal,
+  toDo,
   unfinishedJournals,
   writeJournal,
 } from './journal.ts'
 import { removeLeftovers } from './leftovers.ts'
 import { deletionLimits } from './limits.ts'
-import { partKeys, planRewrite, writePart } from './rewrite.ts'
+import { replaceFile } from './replace-file.ts'
 import { waitUntilSettled } from './settled.ts'
 
 /** What was removed. */
@@ -74,12 +74,14 @@ export async function deleteTrace(
   requestId: string | null,
 ): Promise<DeletionReport> {
   return await locked(context, async () => {
-    const resumed = await resumeAll(context)
-    const own = resumed.find((one) => one.trace_id === traceId && one.request_id === requestId)
-    const removal = openCatalogRemoval(context.location.catalog)
+    const { reports, stuck } = await resumeAll(context)
+    const own = reports.find((one) => one.trace_id === traceId && one.request_id === requestId)
+    const removal = openRemoval(context)
     try {
       const found = await findDeletion(context, removal, traceId, requestId)
       if (found === null) {
+        const left = stuck.find((one) => one.traces.includes(traceId))
+        if (left !== undefined) throw left.error
         if (own !== undefined) return own
         throw unknownTrace(traceId)
       }
@@ -104,7 +106,7 @@ export async function previewDeletion(
   traceId: string,
   requestId: string | null,
 ): Promise<DeletionPreview | null> {
-  const removal = openCatalogRemoval(context.location.catalog)
+  const removal = openRemoval(context)
   try {
     const found = await findDeletion(context, removal, traceId, requestId)
     if (found === null) return null
@@ -119,31 +121,35 @@ export async function previewDeletion(
 
 /** Whether deletions were begun and not finished. */
 export function hasUnfinished(location: StoreLocation): boolean {
-  return unfinishedJournals(deletionFolder(location)).length > 0
+  return hasJournals(deletionFolder(location))
 }
 
-/** Finishes what was interrupted. Throws RING2_E_DELETION when that fails again. */
-export async function resumeDeletions(context: DeletionContext): Promise<DeletionReport[]> {
-  if (!hasUnfinished(context.location)) return []
+/** A deletion that could not be finished this time either. */
+export interface StuckDeletion {
+  /** Ids of the traces; none where its journal cannot be read. */
+  readonly traces: readonly string[]
+  readonly error: Ring2Error
+}
+
+export interface Resumed {
+  readonly reports: readonly DeletionReport[]
+  readonly stuck: readonly StuckDeletion[]
+}
+
+/** Finishes what was interrupted, as far as that can be done. */
+export async function resumeDeletions(context: DeletionContext): Promise<Resumed> {
+  if (!hasUnfinished(context.location)) return { reports: [], stuck: [] }
   return await locked(context, () => resumeAll(context))
+}
+
+function openRemoval({ location, fsync }: DeletionContext): CatalogRemoval {
+  return openCatalogRemoval(location.catalog, fsync)
 }
 
 /** Waits for another deletion without holding up the thread. */
 async function locked<T>(context: DeletionContext, act: () => Promise<T>): Promise<T> {
-  const path = join(deletionFolder(context.location), 'lock')
-  const end = performance.now() + deletionLimits.lockMillisMax
-  let unlock = takeLock(path, 0)
-  while (unlock === null && performance.now() < end) {
-    await new Promise((resolve) => setTimeout(resolve, deletionLimits.settlePollMillis))
-    unlock = takeLock(path, 0)
-  }
-  if (unlock === null) {
-    throw new Ring2Error('RING2_E_UNSETTLED', {
-      expected: 'no other deletion at the same time',
-      actual: `another holds ${path}`,
-      action: 'Delete again when it is done.',
-    })
-  }
+  const { catalog } = context.location
+  const unlock = await waitForLock(removalLock(catalog), deletionLimits.lockMillisMax)
   try {
     return await act()
   } finally {
@@ -151,21 +157,31 @@ async function locked<T>(context: DeletionContext, act: () => Promise<T>): Promi
   }
 }
 
-async function resumeAll(context: DeletionContext): Promise<DeletionReport[]> {
+async function resumeAll(context: DeletionContext): Promise<Resumed> {
+  const { journals, unreadable } = unfinishedJournals(deletionFolder(context.location))
   const reports: DeletionReport[] = []
-  for (const journal of unfinishedJournals(deletionFolder(context.location))) {
-    const removal = openCatalogRemoval(context.location.catalog)
+  const stuck: StuckDeletion[] = unreadable.map((error) => ({ traces: [], error }))
+  for (const journal of journals) {
+    const removal = openRemoval(context)
     try {
+      noteOthers(removal, journal)
       reports.push(await carryOut(context, removal, journal, true))
+    } catch (error) {
+      const traces = [journal.traceId, ...journal.traces]
+      stuck.push({ traces, error: asRing2Error(error) })
     } finally {
       removal.close()
     }
   }
-  return reports
+  return { reports, stuck }
 }
 
-function toDo(key: string): JournalFile {
-  return { key, parts: null, published: false, removedRows: 0, removedBytes: 0, done: false }
+/** Files that another deletion has put into the place of one of these have its rows too. */
+function noteOthers(removal: CatalogRemoval, { targets, files }: Journal): void {
+  const known = new Set(files.map((file) => file.key))
+  for (const key of [...removal.tensorFiles(targets), ...removal.listingFiles(targets)]) {
+    if (!known.has(key)) files.push(toDo(key))
+  }
 }
 
 async function carryOut(
@@ -187,12 +203,14 @@ async function carryOut(
   }
   // First here: from now on nobody is told of it.
   removal.forget(journal.targets)
-  for (const file of journal.files) {
+  for (const [index, file] of journal.files.entries()) {
     if (file.done) continue
-    await trying(file.key, () => replaceFile({ context, source, removal, journal, file }))
+    const note = () => noteFile(folder, journal, index)
+    await trying(file.key, () => replaceFile({ context, source, removal, journal, file, note }))
   }
   await trying('copies that were cut off', async () => {
     await removeLeftovers(context.location)
+    removeBesides(context.location.catalog)
   })
   // Last: as long as a file is left, whoever deletes elsewhere finds it too.
   if (failed.length === 0) {
@@ -209,90 +227,6 @@ async function carryOut(
   clearLeftovers(folder)
   removeJournal(folder, journal)
   return reportOf(journal, resumed)
-}
-
-interface Replacement {
-  readonly context: DeletionContext
-  readonly source: ParquetSource
-  readonly removal: CatalogRemoval
-  readonly journal: Journal
-  readonly file: JournalFile
-}
-
-/** Each step is noted before the next one, and may be repeated. */
-async function replaceFile(replacement: Replacement): Promise<void> {
-  const { context, source, removal, journal, file } = replacement
-  const { store, catalog, location } = context
-  const note = () => writeJournal(deletionFolder(location), journal)
-  if (!file.published) {
-    await dropParts(context, file)
-    if ((await store.size(file.key)) === null) {
-      // Removed by someone else, or by a deletion whose journal was lost.
-      catalog.remove(file.key)
-      file.done = true
-      note()
-      return
-    }
-    if (!(await publishParts(replacement, note))) return
-  }
-  const foreign = removal.isForeign(file.key)
-  for (const key of file.parts ?? []) {
-    const bytes = await store.size(key)
-    if (bytes === null) throw objectMissing(key, 'the store')
-    const description = await describeFile(source, { key, bytes })
-    // Their indexes are written again, and must be known whole for that.
-    if (foreign)
-      await importTraces(
-        context,
-        description.requests.map((one) => one.trace_id),
-      )
-    catalog.add(description)
-  }
-  catalog.remove(file.key)
-  await publishIndexes(context)
-  must(await store.delete(file.key))
-  file.done = true
-  note()
-}
-
-/** Parts of an attempt that was interrupted before they were all there. */
-async function dropParts(context: DeletionContext, file: JournalFile): Promise<void> {
-  for (const key of file.parts ?? []) {
-    context.catalog.remove(key)
-    must(await context.store.delete(key))
-  }
-}
-
-/** False when the file has nothing to remove: it stays. */
-async function publishParts(replacement: Replacement, note: () => void): Promise<boolean> {
-  const { context, source, journal, file } = replacement
-  const folder = deletionFolder(context.location)
-  const plan = await planRewrite(source, file.key, journal.targets, context.partBytesMax)
-  if (plan.removedRows === 0) {
-    file.parts = null
-    file.done = true
-    note()
-    return false
-  }
-  file.parts = partKeys(file.key, plan.parts.length)
-  file.removedRows = plan.removedRows
-  file.removedBytes = plan.removedBytes
-  note()
-  for (const [index, ranges] of plan.parts.entries()) {
-    const to = file.parts[index] ?? ''
-    const { fsync, store, location } = context
-    const path = await writePart({ source, from: file.key, to, ranges, folder, fsync })
-    if (location.target.kind === 'directory') {
-      // One rename: a crash leaves no half of it beside the files.
-      moveIntoPlace(path, publishedPath(location, to), fsync)
-    } else {
-      must(await store.put(to, path))
-      rmSync(path, { force: true })
-    }
-  }
-  file.published = true
-  note()
-  return true
 }
 
 function reportOf(journal: Journal, resumed: boolean): DeletionReport {
@@ -317,15 +251,14 @@ function notFinished(
 ): Ring2Error {
   const [first] = failed
   const done = journal.files.filter((file) => file.done).length
+  const named = failed.slice(0, deletionLimits.filesNamedMax).map(({ key }) => key)
+  const more = failed.length > named.length ? ` and ${failed.length - named.length} more` : ''
   return new Ring2Error('RING2_E_DELETION', {
     expected: `nothing of trace ${journal.traceId} to be left in the store`,
     actual:
-      `${done} of ${journal.files.length} files are done; ` +
-      `${first?.key}: ${first?.error.expected}, but ${first?.error.actual}`,
+      `${done} of ${journal.files.length} files are done; what may still hold some of it: ` +
+      `${named.join(', ')}${more}; ${first?.key}: ${first?.error.expected}, ` +
+      `but ${first?.error.actual}`,
     ...(first === undefined ? {} : { cause: first.error }),
   })
-}
-
-function must(outcome: Outcome<unknown>): void {
-  if (outcome.status !== 'success') throw outcome.error
 }

@@ -13,6 +13,8 @@ export const deletionLimits = {
   /** How long it waits for what is still on its way into the store, and between two looks. */
   settleMillisMax: 10_000,
   settlePollMillis: 200,
+  /** Files that the error of an unfinished deletion names. */
+  filesNamedMax: 20,
   /** Bytes of a journal, checkpoint or description that is read. */
   stateBytesMax: 256 * MIB,
 } as const

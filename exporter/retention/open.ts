@@ -25,7 +25,7 @@ export async function openDeletion(config: Config): Promise<OpenedDeletion> {
     })
   }
   const { store, bucket } = await openStore(location)
-  const catalog = openCatalogOf(location)
+  const catalog = openCatalogOf(location, config.store.fsync)
   return {
     context: { location, store, bucket, catalog, fsync: config.store.fsync },
     close() {

@@ -6,7 +6,6 @@
  * each removes its own files; one whose catalogue was made again from the bucket knows all of them.
  */
 
-import type { Outcome } from '../../collector/records.ts'
 import type { Catalog } from '../catalog/catalog.ts'
 import { openCatalogExpiry } from '../catalog/expiry.ts'
 import { slug } from '../store/keys.ts'
@@ -14,6 +13,7 @@ import type { StoreLocation } from '../store/location.ts'
 import type { ObjectStore } from '../store/object-store.ts'
 import { retentionLimits } from './limits.ts'
 import { expiredBefore, type PlannedRemoval, planRetention } from './plan.ts'
+import { removeObject } from './remove-object.ts'
 import type { RetentionRules } from './rules.ts'
 
 export interface RetentionContext {
@@ -21,6 +21,8 @@ export interface RetentionContext {
   readonly store: ObjectStore
   readonly catalog: Catalog
   readonly rules: RetentionRules
+  /** Waits for the disk at each removal; off by default. */
+  readonly fsync?: boolean
   /** Called for each file that is gone. */
   readonly onRemoved: (removal: PlannedRemoval) => void
 }
@@ -46,13 +48,14 @@ export async function retentionPass(
   filesMax: number = retentionLimits.passFilesMax,
 ): Promise<PassReport> {
   const { location, store, catalog, rules, onRemoved } = context
+  const place = { location, store, fsync: context.fsync ?? false }
   const planned = planRetention(catalog.files(), rules, nowMillis)
   const due = planned.slice(0, filesMax)
   const expiry = openCatalogExpiry(location.catalog, location.target.kind === 's3')
   let bytes = 0
   try {
     for (const removal of due) {
-      must(await store.delete(removal.key))
+      await removeObject(place, removal.key)
       expiry.removeFile(removal.key)
       bytes += removal.bytes
       onRemoved(removal)
@@ -80,8 +83,4 @@ function forgetRequests(
     requests += expiry.forgetRequests(model, day * 1000)
   }
   return requests
-}
-
-function must(outcome: Outcome<unknown>): void {
-  if (outcome.status !== 'success') throw outcome.error
 }

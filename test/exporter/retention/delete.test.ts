@@ -235,9 +235,9 @@ function failingAt(context: DeletionContext, change: number): DeletionContext {
     },
     catalog: {
       ...catalog,
-      add: (description) => {
+      add: (description, imported) => {
         crash()
-        catalog.add(description)
+        catalog.add(description, imported)
       },
       remove: (key) => {
         crash()
