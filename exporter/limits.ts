@@ -92,6 +92,8 @@ export const keyLimits = {
 
 /** The upload queue in front of a bucket. */
 export const uploadLimits = {
+  /** A file that was removed from the queue this long ago is not being uploaded any more. */
+  removedMillis: 600_000,
   /** Bytes that may wait on local disk before publishing asks the drain loop to wait. */
   queueBytesMax: 4096 * MIB,
   /** What a row, a summary or a flush is taken to add to its payload when room is looked for. */

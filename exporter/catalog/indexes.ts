@@ -127,12 +127,24 @@ export function isKnown(database: DatabaseSync, key: string): boolean {
   return database.prepare('SELECT 1 FROM trace_indexes WHERE key = ?').get(key) !== undefined
 }
 
-/** The index was written: these objects are all that there is of it. */
+/**
+ * The index was written: these objects are all that there is of it. Where its request was deleted
+ * meanwhile, by another process perhaps, they must go again: the index becomes due as one of nothing.
+ */
 export function settleDue(database: DatabaseSync, due: DueIndex, keys: readonly string[]): void {
   const { traceId, requestId, producer } = due.key
-  database.prepare(`DELETE FROM trace_indexes WHERE ${ofRequest}`).run(traceId, requestId, producer)
+  const values = [traceId, requestId, producer]
+  database.prepare(`DELETE FROM trace_indexes WHERE ${ofRequest}`).run(...values)
   for (const key of keys) insertIndex(database, key, due.key, false)
   database.prepare('DELETE FROM index_due WHERE id = ?').run(due.id)
+  if (keys.length === 0) return
+  database
+    .prepare(
+      `INSERT OR REPLACE INTO index_due (trace_id, request_id, producer)
+       SELECT ?1, ?2, ?3 WHERE NOT EXISTS (SELECT 1 FROM requests
+         WHERE trace_id = ?1 AND request_id = ?2 AND producer = ?3)`,
+    )
+    .run(...values)
 }
 
 function insertIndex(

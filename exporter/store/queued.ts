@@ -1,12 +1,16 @@
 /**
  * A bucket with its upload queue in front: a file that is not uploaded yet is read from local disk,
  * so that a tensor can be fetched as soon as it is published.
+ *
+ *   {queue}/{key with "," for "/"}              a file that waits
+ *   {queue}/.{key with "," for "/"}.removed     it was removed, perhaps while it was uploaded
  */
 
-import { readdir, stat } from 'node:fs/promises'
+import { existsSync } from 'node:fs'
+import { readdir, rm, stat, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Outcome } from '../../collector/records.ts'
-import { storeError, systemCode } from '../errors.ts'
+import { retryable, storeError, success, systemCode } from '../errors.ts'
 import { readFileRange, readWhole, removeFile } from './fs.ts'
 import { flatName, isKey, keyOfFlatName } from './keys.ts'
 import type { ListOptions, ObjectStore, StoredObject } from './object-store.ts'
@@ -25,6 +29,10 @@ export function createQueuedStore(remote: ObjectStore, queue: string): ObjectSto
 
   async function removeBoth(key: string): Promise<Outcome<void>> {
     // First here: otherwise it would be uploaded after it was removed there.
+    if (existsSync(pathOf(key))) {
+      const marked = await markRemoved(queue, key)
+      if (marked.status !== 'success') return marked
+    }
     const removed = await removeFile(pathOf(key))
     return removed.status === 'success' ? remote.delete(key) : removed
   }
@@ -67,6 +75,45 @@ export function createQueuedStore(remote: ObjectStore, queue: string): ObjectSto
     list,
     delete: (key) => (isKey(key) ? removeBoth(key) : remote.delete(key)),
   }
+}
+
+const REMOVED_SUFFIX = '.removed'
+
+/** An empty file that tells whoever uploads the object at this moment to remove it again. */
+function removedPath(queue: string, key: string): string {
+  return join(queue, `.${flatName(key)}${REMOVED_SUFFIX}`)
+}
+
+async function markRemoved(queue: string, key: string): Promise<Outcome<void>> {
+  const path = removedPath(queue, key)
+  try {
+    await writeFile(path, '')
+    return success(undefined)
+  } catch (error) {
+    return retryable(storeError('write', path, error))
+  }
+}
+
+/** Whether the file was removed from the queue to be removed from the bucket, too. */
+export function isRemoved(queue: string, key: string): boolean {
+  return existsSync(removedPath(queue, key))
+}
+
+/** Keys of files that were removed from the queue so long ago that nobody still uploads them. */
+export async function removedKeys(queue: string, quietMillis: number): Promise<string[]> {
+  const names = (await orAbsent(() => readdir(queue), queue)) ?? []
+  const keys: string[] = []
+  for (const name of names) {
+    if (!name.startsWith('.') || !name.endsWith(REMOVED_SUFFIX)) continue
+    const key = name.slice(1, -REMOVED_SUFFIX.length).replaceAll(',', '/')
+    const marked = await orAbsent(async () => (await stat(join(queue, name))).mtimeMs, queue)
+    if (isKey(key) && marked !== null && Date.now() - marked > quietMillis) keys.push(key)
+  }
+  return keys
+}
+
+export async function forgetRemoved(queue: string, key: string): Promise<void> {
+  await rm(removedPath(queue, key), { force: true })
 }
 
 /** Null when there is no such file: it has been uploaded, perhaps a moment ago. */

@@ -5,7 +5,7 @@
  * Invariants: a file leaves the queue only after the bucket has confirmed it; what a crash leaves
  * in the queue is uploaded after the next start; an error never drops a file, it only waits longer
  * (doubling, with jitter, up to a bound). One file that the bucket refuses does not hold up the
- * others. The queue's own bound is the sink's.
+ * others. A file that was removed while it was uploaded is removed from the bucket, too. The queue's own bound is the sink's.
  */
 
 import { existsSync } from 'node:fs'
@@ -17,7 +17,7 @@ import { asRing2Error, type Ring2Error, retryable } from '../errors.ts'
 import { uploadLimits } from '../limits.ts'
 import { flatName } from './keys.ts'
 import type { ObjectStore, PutResult, StoredObject } from './object-store.ts'
-import { queuedObjects } from './queued.ts'
+import { forgetRemoved, isRemoved, queuedObjects, removedKeys } from './queued.ts'
 import { type UploadFailure, uploadFailure } from './upload-failure.ts'
 
 export interface UploaderOptions {
@@ -108,8 +108,17 @@ function createPasses(options: UploaderOptions) {
     return 'success'
   }
 
+  /** What was uploaded by a process that ended before it could remove it again. */
+  async function removeMarked(): Promise<void> {
+    for (const key of await removedKeys(options.queue, uploadLimits.removedMillis)) {
+      const outcome = await removeAgain(options, key)
+      if (outcome.status !== 'success') noteFailure(asRing2Error(outcome.error), key)
+    }
+  }
+
   /** Stops where the bucket fails as a whole; returns the files left. */
   async function pass(): Promise<number> {
+    await removeMarked()
     const objects = await queuedObjects(options.queue)
     waiting = { files: objects.length, bytes: sum(objects.map(({ bytes }) => bytes)) }
     const before = counts.failedAttempts
@@ -204,11 +213,20 @@ async function upload(
   const path = join(options.queue, flatName(object.key))
   try {
     const outcome = await options.bucket.put(object.key, path, { signal })
-    if (outcome.status === 'success') await rm(path, { force: true })
-    return outcome
+    if (outcome.status !== 'success') return outcome
+    await rm(path, { force: true })
+    if (!isRemoved(options.queue, object.key)) return outcome
+    const removed = await removeAgain(options, object.key)
+    return removed.status === 'success' ? outcome : removed
   } catch (error) {
     return retryable(asRing2Error(error))
   }
+}
+
+async function removeAgain(options: UploaderOptions, key: string): Promise<Outcome<void>> {
+  const outcome = await options.bucket.delete(key)
+  if (outcome.status === 'success') await forgetRemoved(options.queue, key)
+  return outcome
 }
 
 /** Null when the time comes first. A time that has passed still lets a first attempt be made. */

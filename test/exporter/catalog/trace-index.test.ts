@@ -4,9 +4,13 @@ import { join } from 'node:path'
 import { expect, test } from 'vitest'
 import { rebuildCatalog } from '../../../exporter/catalog/rebuild.ts'
 import { decodeIndex, encodeIndex } from '../../../exporter/catalog/trace-index.ts'
+import { createTracePublisher } from '../../../exporter/catalog/trace-publisher.ts'
 import { rebuildIndexes } from '../../../exporter/catalog/trace-rebuild.ts'
+import { deleteTrace } from '../../../exporter/retention/delete-trace.ts'
 import { createDirectoryStore } from '../../../exporter/store/fs.ts'
 import { isIndexKey } from '../../../exporter/store/keys.ts'
+import type { ObjectStore } from '../../../exporter/store/object-store.ts'
+import { createUploader } from '../../../exporter/store/uploader.ts'
 import {
   floats,
   otherModel,
@@ -154,6 +158,42 @@ test('a bucket that is down leaves what is known, and says so; of the unknown it
   const problems = await first.find(traceA)
   expect(problems.map((problem) => problem.actual)).toEqual(['the bucket is down'])
   await expect(first.find(traceB)).rejects.toThrow(/the bucket is down/)
+})
+
+test('an index whose request is deleted while it is written is removed again', async () => {
+  const { root, bucket } = openBucket()
+  const state = temporaryFolder()
+  const first = openExporter(bucket, state)
+  first.flush([row()], [summary()])
+  const uploader = createUploader({
+    queue: first.location.queue,
+    bucket,
+    onError: (error) => expect(error).toBeNull(),
+  })
+  expect(await uploader.flush(10_000)).toBe(0)
+  await uploader.stop()
+  const entered = Promise.withResolvers<void>()
+  const goOn = Promise.withResolvers<void>()
+  const slow: ObjectStore = {
+    ...bucket,
+    putBytes: async (key, bytes, options) => {
+      entered.resolve()
+      await goOn.promise
+      return bucket.putBytes(key, bytes, options)
+    },
+  }
+  const { catalog, location } = first
+  const onError = (error: Error) => expect(error).toBeNull()
+  const publisher = createTracePublisher({ catalog, bucket: slow, queue: location.queue, onError })
+  const writing = publisher.flush()
+  await entered.promise
+  const other = openExporter(bucket, state)
+  await deleteTrace({ ...other, bucket, fsync: false }, traceA, null)
+  goOn.resolve()
+  expect(await writing).toBe(0)
+  expect(indexNames(root)).toEqual([])
+  expect(catalog.indexes.knownOfTrace(traceA)).toEqual([])
+  await publisher.stop()
 })
 
 test('a damaged index is named and passed over, and the rebuild mends it', async () => {
