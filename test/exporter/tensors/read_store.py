@@ -59,6 +59,9 @@ def facts_of(frame) -> dict:
         "models": sorted({row["model"] for row in rows}),
         "slugs": sorted({str(row["model_slug"]) for row in rows}),
         "hours": sorted({int(row["hour"]) for row in rows}),
+        # A column that older files lack; pandas has NaN for null.
+        "margins": [row["margin_mean"] for row in rows
+                    if row["margin_mean"] is not None and not numpy.isnan(row["margin_mean"])],
     }
 
 

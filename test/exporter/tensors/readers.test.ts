@@ -1,6 +1,6 @@
 /** The readers that others made, by the lines that the documents give, on files of our writer. */
 import { readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 import { pathToFileURL } from 'node:url'
 import { DuckDBInstance } from '@duckdb/node-api'
 import { expect, test } from 'vitest'
@@ -60,7 +60,13 @@ async function storeOf({ dtype, steps: [first, second] }: Case) {
     [
       row({ dtype, data: first }),
       row({ dtype, data: second, step: 1, tokenStart: 1, tokenEnd: 2 }),
-      row({ hook: 'final_logits', layer: -1, dtype: 'bfloat16', data: logits }),
+      row({
+        hook: 'final_logits',
+        layer: -1,
+        dtype: 'bfloat16',
+        data: logits,
+        statistics: { marginMean: 2.5 },
+      }),
       row({ request: other }),
     ],
     [summary()],
@@ -85,32 +91,92 @@ interface Seen {
   readonly models: readonly string[]
   readonly slugs: readonly string[]
   readonly hours: readonly number[]
+  readonly margins: readonly number[]
+}
+
+/** Runs the document's blocks, one after the other. */
+function runBlocks(root: string, url: string) {
+  const blocks = [...reading.matchAll(/^```python\n([\s\S]*?)^```/gm)].map(([, text]) => text)
+  const snippets = join(temporaryFolder(), 'snippets.json')
+  writeFileSync(snippets, JSON.stringify(blocks))
+  const script = join(import.meta.dirname, 'read_store.py')
+  return JSON.parse(runPython(script, [snippets, root, traceA, 'request-1', url]))
+}
+
+/** Of the request, as the documents' lines see them. */
+function rowTexts({ dtype, steps }: Case): string[] {
+  return [
+    `final_logits -1 bfloat16 ${hex(logits)}`,
+    `resid_pre 0 float32 ${hex(floats(1, 2, 3, 4))}`,
+    ...steps.map((data) => `resid_pre 0 ${dtype} ${hex(data)}`),
+  ]
+}
+
+async function runSql(sql: string): Promise<Record<string, unknown>[]> {
+  const connection = await (await DuckDBInstance.create()).connect()
+  try {
+    return (await connection.runAndReadAll(sql)).getRowObjectsJson()
+  } finally {
+    connection.closeSync()
+  }
+}
+
+/** Lays a file of a version with fewer columns, in another order, beside one of this version. */
+async function addOlderFile(root: string, name: string): Promise<void> {
+  const folder = join(root, 'tensors')
+  const [file] = readdirSync(folder, { recursive: true })
+    .map((path) => join(folder, String(path)))
+    .filter((path) => path.endsWith('.parquet') && path.includes(slug))
+  const columns = 'data, top1_probability_mean, margin_mean, surprisal_mean'
+  await runSql(
+    `COPY (SELECT * EXCLUDE (${columns}) REPLACE ('older' AS request_id, 'mlp_out' AS hook), data
+           FROM read_parquet('${file}', hive_partitioning = false) WHERE step = 1)
+     TO '${join(dirname(file ?? ''), name)}' (FORMAT parquet)`,
+  )
 }
 
 test.each(cases)(
   'DuckDB, PyArrow, pandas and Polars read $dtype and bfloat16',
   async (one) => {
     const { root, url } = await storeOf(one)
-    const blocks = [...reading.matchAll(/^```python\n([\s\S]*?)^```/gm)].map(([, text]) => text)
-    const snippets = join(temporaryFolder(), 'snippets.json')
-    writeFileSync(snippets, JSON.stringify(blocks))
-    const script = join(import.meta.dirname, 'read_store.py')
-    const found = JSON.parse(runPython(script, [snippets, root, traceA, 'request-1', url]))
+    const found = runBlocks(root, url)
     const seen: Seen[] = found.seen
     // DuckDB hands over a pandas frame.
     expect(seen.map(({ reader }) => reader)).toEqual(['pandas', 'pyarrow', 'pandas', 'polars'])
     for (const { reader, rows, models, slugs, hours } of seen) {
-      const expected = [
-        `final_logits -1 bfloat16 ${hex(logits)}`,
-        `resid_pre 0 float32 ${hex(floats(1, 2, 3, 4))}`,
-        ...one.steps.map((data) => `resid_pre 0 ${one.dtype} ${hex(data)}`),
-      ]
-      expect(rows.map((each) => each.join(' ')).sort(), reader).toEqual(expected.sort())
+      const texts = rows.map((each) => each.join(' ')).sort()
+      expect(texts, reader).toEqual(rowTexts(one).sort())
       expect([models, slugs, hours]).toEqual([[model.name], [slug], [5]])
     }
     expect(found.hidden).toEqual([one.dtype, [2, 4], one.values])
     expect(found.array).toEqual([one.dtype, [2, 4], one.values])
     expect(found.logits).toEqual(['float32', [1, 4], [1, -2, 3.140625, 2 ** -126]])
+  },
+  120_000,
+)
+
+test.each(['00-first', 'zz-last'])(
+  'the same lines read a store whose file %s is of a version with fewer columns',
+  async (name) => {
+    const one = cases[0] as Case
+    const { root, url } = await storeOf(one)
+    await addOlderFile(root, `${name}.parquet`)
+    const found = runBlocks(root, url)
+    const seen: Seen[] = found.seen
+    expect(seen.map(({ reader }) => reader)).toEqual(['pandas', 'pyarrow', 'pandas', 'polars'])
+    const older = `mlp_out 0 ${one.dtype} ${hex(one.steps[1])}`
+    for (const { reader, rows, slugs, hours, margins } of seen) {
+      const texts = rows.map((each) => each.join(' ')).sort()
+      expect(texts, reader).toEqual([...rowTexts(one), older].sort())
+      expect([slugs, hours, margins]).toEqual([[slug], [5], [2.5]])
+    }
+    expect(found.hidden).toEqual([one.dtype, [2, 4], one.values])
+    const [statement] = [...reading.matchAll(/^```sql\n([\s\S]*?)^```/gm)].map(([, text]) => text)
+    const asked = (statement ?? '')
+      .replace('STORE', root)
+      .replace(/'[0-9a-f]{32}'/, `'${traceA}'`)
+      .replace('l2_mean', 'margin_mean')
+    expect(await runSql(asked)).toHaveLength(2)
   },
   120_000,
 )
@@ -135,13 +201,11 @@ function declaredColumns(): [string, string][] {
 }
 
 async function parquetColumns(root: string): Promise<[string, string][]> {
-  const connection = await (await DuckDBInstance.create()).connect()
-  const found = await connection.runAndReadAll(
+  const found = await runSql(
     `SELECT name, type, converted_type FROM parquet_schema('${root}/tensors/**/*.parquet')
      WHERE file_name = (SELECT min(file_name) FROM parquet_schema('${root}/tensors/**/*.parquet'))`,
   )
-  connection.closeSync()
-  const elements = found.getRowObjects().map((one) => ({
+  const elements = found.map((one) => ({
     name: String(one.name),
     type: [one.type, one.converted_type].filter((text) => text !== null).join(' '),
   }))
