@@ -34,6 +34,7 @@ import {
 } from './indexes.ts'
 import type { CatalogRequest, ListFilter, RequestPage } from './list.ts'
 import { replaceContents } from './replace.ts'
+import { dropReplaced, filesOfIndex } from './replaced-indexes.ts'
 import {
   type CatalogFile,
   type CatalogSeries,
@@ -112,6 +113,10 @@ export interface CatalogIndexes {
   isKnown(indexKey: string): boolean
   import(indexKey: string, whole: WholeRequest, atMicros: number): void
   dropImported(indexKey: string): void
+  /** Files of the request that an index of this exporter's tells of; none while it is due. */
+  filesOfIndex(indexKey: string): string[]
+  /** The index has gone from the bucket, and so have these files of its request. */
+  dropReplaced(indexKey: string, missing: readonly string[]): void
 }
 
 export interface CatalogOptions {
@@ -173,6 +178,8 @@ export function openCatalog(path: string, options: CatalogOptions = {}): Catalog
       isKnown: (key) => read((database) => isKnown(database, key)),
       import: (key, whole, at) => write((database) => importIndex(database, key, whole, at)),
       dropImported: (key) => write((database) => dropImported(database, key)),
+      filesOfIndex: (key) => read((database) => filesOfIndex(database, key)),
+      dropReplaced: (key, missing) => write((database) => dropReplaced(database, key, missing)),
     },
     markSent: (keys, atMicros) => write((database) => markSent(database, keys, atMicros)),
     unsent: (atMicros) => access('write', (database) => readUnsent(database, atMicros)),

@@ -4,7 +4,8 @@
  * after that is answered by the catalogue. A directory's catalogue is shared by all who write into
  * it, so there is nothing to find.
  *
- * Costs one request where everything is known, and one more for each index that is not. Nothing is
+ * Costs one request where everything is known, and one more for each index that is not; where another
+ * exporter has deleted something, one more for each file that it was in. Nothing is
  * incomplete in silence: what could not be read is in the answer, and it is an error when nothing at
  * all is known of the trace.
  */
@@ -90,13 +91,32 @@ async function readIndexes(
   for (const { key, imported } of catalog.indexes.knownOfTrace(traceId)) {
     if (imported && !listed.has(key)) catalog.indexes.dropImported(key)
   }
+  const replaced = catalog.indexes.knownOfTrace(traceId).filter(({ key }) => !listed.has(key))
   const unknown = [...listed].filter((key) => !catalog.indexes.isKnown(key))
   for (let start = 0; start < unknown.length; start += indexLimits.readsInFlight) {
     const batch = unknown.slice(start, start + indexLimits.readsInFlight)
     const read = await Promise.all(batch.map((key) => importOne(catalog, bucket, key)))
     problems.push(...read.filter((problem) => problem !== null))
   }
+  if (problems.length > 0) return problems
+  try {
+    for (const { key } of replaced) await followReplaced(catalog, bucket, key)
+  } catch (error) {
+    problems.push(asRing2Error(error))
+  }
   return problems
+}
+
+/**
+ * An index that this exporter wrote has gone: another one has deleted something, and put other files
+ * into the place of those that it was in. What is left of the request is in the indexes just read.
+ */
+async function followReplaced(catalog: Catalog, bucket: ObjectStore, key: string): Promise<void> {
+  const missing: string[] = []
+  for (const file of catalog.indexes.filesOfIndex(key)) {
+    if ((await bucket.size(file)) === null) missing.push(file)
+  }
+  catalog.indexes.dropReplaced(key, missing)
 }
 
 async function importOne(

@@ -3,7 +3,6 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync } from 'node:f
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, beforeEach, describe, expect, test, vi } from 'vitest'
-import { rebuildCatalog } from '../../../exporter/catalog/rebuild.ts'
 import { Ring2Error } from '../../../exporter/errors.ts'
 import type { DeletionContext } from '../../../exporter/retention/context.ts'
 import { deleteTrace } from '../../../exporter/retention/delete-trace.ts'
@@ -80,9 +79,13 @@ async function storeBoth(exporter: Opened): Promise<void> {
   expect(await exporter.upload()).toBe(0)
 }
 
-async function objectsWith(bucket: ObjectStore, text: string): Promise<string[]> {
+async function objectsWith(
+  bucket: ObjectStore,
+  text: string,
+  prefixes = ['tensors/', 'requests/', 'contexts/', 'catalog/'],
+): Promise<string[]> {
   const found: string[] = []
-  for (const prefix of ['tensors/', 'requests/', 'contexts/', 'catalog/']) {
+  for (const prefix of prefixes) {
     for await (const { key, bytes } of bucket.list(prefix)) {
       if (Buffer.from(await bucket.getRange(key, 0, bytes)).includes(text)) found.push(key)
     }
@@ -132,21 +135,38 @@ describe('Deleting from a bucket', () => {
     expect(third.catalog.requests(traceA)).toEqual([])
   })
 
-  test('leaves the exporter that wrote it a clear error, and a way to mend it', async () => {
+  test('leads the exporter that wrote it to what took the place of its files', async () => {
     const bucket = await openBucket()
     const state = temporaryFolder()
     const writer = openExporter(bucket, state)
     await storeBoth(writer)
-    await deleteTrace(contextOf(openExporter(bucket, temporaryFolder()), bucket), traceA, null)
-    const error = await errorOf(floatsOfB(writer))
-    expect(error.code).toBe('RING2_E_STORE')
-    expect(error.action).toContain('catalog rebuild')
-    // Its own catalogue still names the trace until it is deleted there too.
-    expect(stateFilesWith(state, traceA)).not.toEqual([])
-    await deleteTrace(contextOf(writer, bucket), traceA, null)
-    expect(stateFilesWith(state, traceA)).toEqual([])
-    await rebuildCatalog(writer.store, writer.location.catalog)
+    const deleter = openExporter(bucket, temporaryFolder())
+    await deleteTrace(contextOf(deleter, bucket), traceA, null)
     expect(await floatsOfB(writer)).toEqual([9, 8, 7, 6])
+    await writer.find(traceA)
+    expect(writer.catalog.requests(traceA)).toEqual([])
+    // They are the writer's to remove by retention, as the files before them were.
+    const tensorsOf = ({ catalog }: Opened) =>
+      catalog.files().filter(({ dataset }) => dataset === 'tensors')
+    expect(deleter.catalog.files()).toEqual([])
+    expect(await bucket.size(tensorsOf(writer).at(-1)?.key ?? '')).not.toBeNull()
+    const rules = { general: { ageMillis: null, bytesMax: 1 }, models: [] }
+    const { location, store, catalog } = writer
+    const facts = { location, store, catalog, rules, onRemoved: () => undefined }
+    await retentionPass(facts, noonMicros / 1000)
+    expect(await objectsWith(bucket, 'PAR1', ['tensors/'])).toEqual([])
+  })
+
+  test('forgets elsewhere what the exporter that wrote it deletes later', async () => {
+    const bucket = await openBucket()
+    const writer = openExporter(bucket, temporaryFolder())
+    await storeBoth(writer)
+    const deleter = openExporter(bucket, temporaryFolder())
+    await deleteTrace(contextOf(deleter, bucket), traceA, null)
+    await deleteTrace(contextOf(writer, bucket), traceB, null)
+    expect(await objectsWith(bucket, traceB)).toEqual([])
+    await deleter.find(traceB)
+    expect(deleter.catalog.requests(traceB)).toEqual([])
   })
 
   test('is refused while a file of the trace waits for its upload', async () => {
