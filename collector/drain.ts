@@ -27,13 +27,12 @@ import { hooks } from './hooks.gen.ts'
 import { constants, drainResult, segmentInfo } from './layout.gen.ts'
 import { collectorLimits } from './limits.ts'
 import { createTrack, openConsumer } from './native.ts'
-import { type Outcome, type ProducerInfo, REDACTED_ENCODING } from './records.ts'
+import type { Outcome, ProducerInfo } from './records.ts'
+import { withoutPayload } from './redaction.ts'
 import { foldRequest } from './request-samples.ts'
 import { type ActiveRequest, createRegistry } from './requests.ts'
 import { decodeSegmentInfo, producerName, readSegmentInfo, type SegmentInfo } from './segments.ts'
 import { words } from './words.ts'
-
-const withoutPayload = { encoding: REDACTED_ENCODING, crc32c: 0, data: new Uint8Array(0) } as const
 
 /** Takes a segment and goes on where the last exporter stopped. */
 export function openDrain(options: DrainOptions): SegmentDrain {

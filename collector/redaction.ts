@@ -1,13 +1,20 @@
 /**
- * Leaves the values of some request attributes out. Pure.
+ * Leaves the values of some request attributes out, and says what stands for a payload. Pure.
  *
  * It is done before anything else sees them, so no file, span, checkpoint or answer has them. Payloads
- * are left out where rows are delivered (drain.ts).
+ * are left out where rows are delivered (drain.ts, and the exporter's import).
  */
-import type { AttributeValue, RequestInfo } from './records.ts'
+import { type AttributeValue, REDACTED_ENCODING, type RequestInfo } from './records.ts'
 
 /** Stands for the value of a redacted attribute. */
 export const REDACTED = 'redacted'
+
+/** Of a row whose payload is left out: a checksum of few elements would give them away. */
+export const withoutPayload = {
+  encoding: REDACTED_ENCODING,
+  crc32c: 0,
+  data: new Uint8Array(0),
+} as const
 
 /**
  * Replaces the values of attributes whose key fits one of the patterns; `*` stands for any characters,

@@ -11,11 +11,11 @@ import { closeSync, fstatSync, openSync } from 'node:fs'
 import type { Outcome } from '../../collector/records.ts'
 import { openCatalogOf } from '../catalog/catalog.ts'
 import type { Config } from '../config.ts'
-import { Ring2Error, storeError } from '../errors.ts'
+import { Ring2Error } from '../errors.ts'
 import { dtypeOf } from '../tensors/dtypes.ts'
 import { storeLocation } from '../tensors/open.ts'
 import { type ClosableTensorSink, createTensorSink } from '../tensors/tensor-sink.ts'
-import { readStream } from './stream-file.ts'
+import { readStream, unreadable } from './stream-file.ts'
 import { type StreamCodec, unpack } from './stream-payload.ts'
 import { type Capture, createCapture } from './stream-rows.ts'
 import { type StreamSurvey, surveyStream, valuesOf } from './stream-survey.ts'
@@ -34,12 +34,15 @@ export interface ImportOptions {
 export interface ImportReport {
   readonly trace_id: string
   readonly request_id: string
+  /** That it is stored under. */
   readonly model: string
   readonly codec: StreamCodec
   readonly packets: number
   /** Payload bytes as they were before the capture compressed them. */
   readonly bytes: number
   readonly tokens: number
+  /** Of the tokens file; none are stored of a capture that the store had. */
+  readonly token_ids: number
   readonly torn_bytes: number
   readonly padding_bytes: number
   readonly damaged_packets: number
@@ -55,8 +58,8 @@ export interface ImportReport {
 }
 
 /**
- * @throws Ring2Error RING2_E_IMPORT for a file without a whole packet; RING2_E_STORE when the file or
- *   the store refuses.
+ * @throws Ring2Error RING2_E_IMPORT for a file that cannot be read, has no whole packet, or one over
+ *   the bound; RING2_E_STORE when the store refuses.
  */
 export function importStream(config: Config, options: ImportOptions): ImportReport {
   const tokens = options.tokens === null ? null : readTokenFile(options.tokens)
@@ -67,9 +70,11 @@ export function importStream(config: Config, options: ImportOptions): ImportRepo
     const survey = surveyStream(fd, { codec, dtype, elementBytes })
     if (survey.modules.size === 0) throw nothingIn(options.file, survey)
     const startedAtMicros = Math.floor(fstatSync(fd).mtimeMs) * 1000
-    const capture = createCapture({ survey, model, traceId, dtype, tokens, startedAtMicros })
-    const known = isKnown(config, capture)
-    if (!known) store(config, fd, survey, capture)
+    const { redact_hooks: redactHooks, redact_attributes: redactAttributes } = config.capture
+    const facts = { survey, model, traceId, dtype, tokens, startedAtMicros }
+    const capture = createCapture({ ...facts, redactHooks, redactAttributes })
+    const known = storedModel(config, capture)
+    if (known === null) store(config, fd, survey, capture)
     return reportOf(survey, capture, known)
   } finally {
     closeSync(fd)
@@ -80,17 +85,19 @@ function open(path: string): number {
   try {
     return openSync(path, 'r')
   } catch (error) {
-    throw storeError('read', path, error)
+    throw unreadable('the capture', path, error)
   }
 }
 
-function isKnown(config: Config, { request }: Capture): boolean {
+/** The model that the store has this capture under; null when it is not there. */
+function storedModel(config: Config, { request }: Capture): string | null {
   const catalog = openCatalogOf(storeLocation(config))
   try {
     // A request without a summary is what an import left that did not come to its end.
-    return catalog
+    const stored = catalog
       .requests(request.traceId)
-      .some((one) => one.request_id === request.requestId && one.summary !== null)
+      .find((one) => one.request_id === request.requestId && one.summary !== null)
+    return stored?.model ?? null
   } finally {
     catalog.close()
   }
@@ -151,20 +158,21 @@ function ulidsOf(capture: Capture): () => string {
   }
 }
 
-function reportOf(survey: StreamSurvey, capture: Capture, known: boolean): ImportReport {
+function reportOf(survey: StreamSurvey, capture: Capture, known: string | null): ImportReport {
   const { request, summary } = capture
   return {
     trace_id: request.traceId,
     request_id: request.requestId,
-    model: summary.model.name,
+    model: known ?? summary.model.name,
     codec: survey.codec,
     packets: survey.packets,
     bytes: summary.bytesStored,
     tokens: summary.tokens,
+    token_ids: known === null ? capture.tokenIds : 0,
     torn_bytes: survey.end.tornBytes,
     padding_bytes: survey.end.paddingBytes,
     damaged_packets: survey.damagedPackets,
-    already_imported: known,
+    already_imported: known !== null,
     modules: [...survey.modules.values()].map(({ module, hook, packets, width, values }) => ({
       module,
       hook,
@@ -178,6 +186,6 @@ function reportOf(survey: StreamSurvey, capture: Capture, known: boolean): Impor
 function nothingIn(file: string, { end, packets }: StreamSurvey): Ring2Error {
   return new Ring2Error('RING2_E_IMPORT', {
     expected: `at least one whole packet in ${file}`,
-    actual: `${packets} packets, none readable, in ${end.bytes} bytes`,
+    actual: `${packets === 1 ? '1 packet' : `${packets} packets`}, none readable, in ${end.bytes} bytes`,
   })
 }

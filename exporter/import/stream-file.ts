@@ -9,6 +9,7 @@
  */
 
 import { fstatSync, readSync } from 'node:fs'
+import { errorText, Ring2Error, systemCode } from '../errors.ts'
 import { importLimits } from '../limits.ts'
 
 const HEADER_BYTES = 6
@@ -28,7 +29,11 @@ export interface StreamEnd {
   readonly paddingBytes: number
 }
 
-/** Calls `each` with every whole packet. Throws what the system throws. */
+/**
+ * Calls `each` with every whole packet. Throws what the system throws.
+ *
+ * @throws Ring2Error RING2_E_IMPORT for a whole packet that is larger than is taken.
+ */
 export function readStream(fd: number, each: (packet: StreamPacket) => void): StreamEnd {
   const bytes = fstatSync(fd).size
   for (let at = 0; at < bytes; ) {
@@ -58,11 +63,34 @@ function readPacket(
   const dataBytes = view.getUint32(2)
   const bytes = HEADER_BYTES + nameBytes + dataBytes
   // A tensor without elements is never captured: six NUL are padding, not a packet.
-  const plausible = dataBytes > 0 && dataBytes <= importLimits.packetBytesMax
-  if (!plausible || nameBytes > importLimits.nameBytesMax || bytes > end - at) return null
+  if (dataBytes === 0 || nameBytes > importLimits.nameBytesMax || bytes > end - at) return null
+  if (dataBytes > importLimits.packetBytesMax) {
+    const name = textOf(readAt(fd, at + HEADER_BYTES, nameBytes))
+    if (name === null) return null
+    throw tooLarge(name, dataBytes, at)
+  }
   const body = readAt(fd, at + HEADER_BYTES, nameBytes + dataBytes)
   const name = textOf(body.subarray(0, nameBytes))
   return name === null ? null : { name, data: body.subarray(nameBytes), bytes }
+}
+
+function tooLarge(name: string, bytes: number, at: number): Ring2Error {
+  return new Ring2Error('RING2_E_IMPORT', {
+    expected: `packets of at most ${importLimits.packetBytesMax} bytes`,
+    actual: `${bytes} bytes of ${JSON.stringify(name)} in the packet at byte ${at}`,
+    action: 'Capture fewer tokens at once, or in a smaller element type: a packet is one tensor.',
+  })
+}
+
+/** The error for a file that was named and cannot be opened or read. */
+export function unreadable(what: string, path: string, cause: unknown): Ring2Error {
+  const errno = systemCode(cause)
+  return new Ring2Error('RING2_E_IMPORT', {
+    expected: `to read ${what} ${path}`,
+    actual: errno === null ? errorText(cause) : `${errno} (${errorText(cause)})`,
+    action: 'Name a file that is there and may be read.',
+    cause,
+  })
 }
 
 const utf8 = new TextDecoder('utf-8', { fatal: true })

@@ -22,13 +22,17 @@ export function codecOf(data: Uint8Array): StreamCodec {
 }
 
 /** Null for a payload that is damaged, or that would be larger than the bound. */
-export function unpack(codec: StreamCodec, data: Uint8Array): Uint8Array | null {
+export function unpack(
+  codec: StreamCodec,
+  data: Uint8Array,
+  bytesMax: number = importLimits.packetBytesMax,
+): Uint8Array | null {
   if (codec === 'none') return data
   try {
-    if (codec === 'lz4') return lz4Decode(data, importLimits.packetBytesMax)
+    if (codec === 'lz4') return lz4Decode(data, bytesMax)
     return zstdDecompressSync(data, {
       params: { [constants.ZSTD_d_windowLogMax]: importLimits.zstdWindowLogMax },
-      maxOutputLength: importLimits.packetBytesMax,
+      maxOutputLength: bytesMax,
     })
   } catch {
     // Why does not matter to the caller: the packet is counted as damaged and passed over.

@@ -6,7 +6,7 @@
  */
 
 import { deriveSpanId, deriveTraceId } from '../../collector/ids.ts'
-import { crc32c } from '../../collector/index.ts'
+import { crc32c, createAttributeRedaction, withoutPayload } from '../../collector/index.ts'
 import type {
   AttributeValue,
   ModelInfo,
@@ -27,6 +27,9 @@ export interface CaptureOptions {
   readonly traceId: string | null
   readonly dtype: string
   readonly tokens: TokenFile | null
+  /** As `capture.redact_hooks` and `capture.redact_attributes`; `all` is every module, too. */
+  readonly redactHooks: readonly string[]
+  readonly redactAttributes: readonly string[]
   /** When the capture was made, as far as that is known. */
   readonly startedAtMicros: number
 }
@@ -35,6 +38,8 @@ export interface Capture {
   readonly producer: ProducerInfo
   readonly request: RequestInfo
   readonly summary: RequestSummary
+  /** How many ids its token row has. */
+  readonly tokenIds: number
   /** The row of the next packet of a module; null content is a packet that cannot be read. */
   row(module: ModuleFacts, content: Uint8Array | null): TensorRow | null
   /** The row of token ids, when the capture has them. */
@@ -50,7 +55,7 @@ export function createCapture(options: CaptureOptions): Capture {
   const modules = [...survey.modules.values()]
   const producer = { segment: 'import', boot: survey.fingerprint.slice(0, 16), host: '', pid: 0 }
   const model = modelOf(options, modules)
-  const request = requestOf(options, modules)
+  const request = createAttributeRedaction(options.redactAttributes)(requestOf(options, modules))
   const common = {
     request,
     model,
@@ -61,6 +66,8 @@ export function createCapture(options: CaptureOptions): Capture {
     capturedAtMicros: options.startedAtMicros,
     statistics: {},
   }
+  const payloadOf = (hook: string, data: Uint8Array) =>
+    isRedacted(options, hook) ? withoutPayload : { crc32c: crc32c(data), data }
   const places = new Map<string, { step: number; token: number }>()
 
   function row(module: ModuleFacts, content: Uint8Array | null): TensorRow | null {
@@ -79,8 +86,7 @@ export function createCapture(options: CaptureOptions): Capture {
       dtype,
       shape: [entries, module.width],
       nonfinite: countNonfinite(dtype, content),
-      crc32c: crc32c(content),
-      data: content,
+      ...payloadOf(module.hook, content),
     }
   }
 
@@ -98,12 +104,17 @@ export function createCapture(options: CaptureOptions): Capture {
       dtype: 'int32',
       shape: [tokens.ids.length],
       nonfinite: 0,
-      crc32c: crc32c(data),
-      data,
+      ...payloadOf('token_ids', data),
     }
   }
 
-  return { producer, request, summary: summaryOf(options, common, modules), row, tokenRow }
+  const tokenIds = options.tokens?.ids.length ?? 0
+  const summary = summaryOf(options, common, modules)
+  return { producer, request, summary, tokenIds, row, tokenRow }
+}
+
+function isRedacted({ redactHooks }: CaptureOptions, hook: string): boolean {
+  return redactHooks.includes('all') || redactHooks.includes(hook)
 }
 
 function modelOf(options: CaptureOptions, modules: readonly ModuleFacts[]): ModelInfo {
@@ -157,7 +168,8 @@ function summaryOf(
   const tokens = longest === null ? 0 : entriesOf(longest)
   const prompt = longest === null ? 0 : longest.first / longest.width
   const reasons = reasonsOf(survey)
-  const bytes = modules.reduce((sum, { values }) => sum + values * survey.elementBytes, 0)
+  const kept = modules.filter(({ hook }) => !isRedacted(options, hook))
+  const bytes = kept.reduce((sum, { values }) => sum + values * survey.elementBytes, 0)
   return {
     request: common.request,
     model: common.model,

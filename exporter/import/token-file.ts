@@ -1,8 +1,9 @@
 /** Reads the `*_tokens.json` that STRAP-LLM writes beside a capture whose tokens it followed. */
 
 import { readFileSync, statSync } from 'node:fs'
-import { Ring2Error, storeError } from '../errors.ts'
+import { Ring2Error } from '../errors.ts'
 import { importLimits } from '../limits.ts'
+import { unreadable } from './stream-file.ts'
 
 export interface TokenFile {
   /** Position of the first id. */
@@ -16,7 +17,7 @@ const ID_MAX = 2 ** 31 - 1
 
 /**
  * @throws Ring2Error RING2_E_IMPORT for a file of another form, or whose positions are not one after
- *   the other; RING2_E_STORE when it cannot be read.
+ *   the other, and for one that cannot be read.
  */
 export function readTokenFile(path: string): TokenFile {
   const document = parse(path)
@@ -46,7 +47,7 @@ function parse(path: string): unknown {
     }
     text = readFileSync(path, 'utf8')
   } catch (error) {
-    throw error instanceof Ring2Error ? error : storeError('read', path, error)
+    throw error instanceof Ring2Error ? error : unreadable('the tokens file', path, error)
   }
   try {
     return JSON.parse(text)

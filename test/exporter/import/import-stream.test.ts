@@ -1,6 +1,7 @@
 import {
   appendFileSync,
   mkdtempSync,
+  readdirSync,
   readFileSync,
   rmSync,
   truncateSync,
@@ -8,22 +9,25 @@ import {
 } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { zstdCompressSync } from 'node:zlib'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { loadConfig } from '../../../exporter/config.ts'
 import { type ImportOptions, importStream } from '../../../exporter/import/import-stream.ts'
+import { codecOf, unpack } from '../../../exporter/import/stream-payload.ts'
+import { importLimits } from '../../../exporter/limits.ts'
 import { openTensors } from '../../../exporter/tensors/open.ts'
 import { runPython } from '../tensors/python.ts'
 
 const BIT = 1
 
-function setUp(codec = 'none') {
+function setUp(codec = 'none', overrides: Record<string, unknown> = {}) {
   const folder = mkdtempSync(join(tmpdir(), 'ring2-import-'))
   onTestFinished(() => rmSync(folder, { recursive: true }))
   runPython(join(import.meta.dirname, 'write_stream.py'), [folder, codec])
   const file = join(folder, 'capture.stream')
   const { config } = loadConfig({
     environment: { HOME: folder },
-    overrides: { 'store.url': join(folder, 'store') },
+    overrides: { 'store.url': join(folder, 'store'), ...overrides },
   })
   const bring = (change: Partial<ImportOptions> = {}) =>
     importStream(config, {
@@ -95,6 +99,37 @@ describe('importing a capture', () => {
     expect(await rows(traceId)).toHaveLength(16)
   })
 
+  it('leaves out what is to be redacted, and nothing of it is in the store', async () => {
+    const { folder, bring, fetch, valuesOf } = setUp('none', {
+      'capture.redact_hooks': ['final_logits', 'token_ids'],
+      'capture.redact_attributes': ['import.*'],
+    })
+    const tokens = join(folder, 'capture_tokens.json')
+    const list = [{ token_index: 0, token_id: 11, token_text: 't' }]
+    writeFileSync(tokens, JSON.stringify({ total_tokens: 1, tokens: list }))
+    const { trace_id: traceId } = bring({ tokens })
+    const refused = { code: 'RING2_E_REDACTED' }
+    await expect(fetch(traceId, 'final_logits')).rejects.toMatchObject(refused)
+    await expect(fetch(traceId, 'token_ids')).rejects.toMatchObject(refused)
+    expect((await fetch(traceId, 'module_model')).data).toEqual(valuesOf('model'))
+    const stored = readdirSync(join(folder, 'store'), { recursive: true, withFileTypes: true })
+      .filter((entry) => entry.isFile())
+      .map((entry) => readFileSync(join(entry.parentPath, entry.name)))
+    const row = Buffer.from(valuesOf('lm_head').subarray(0, 16))
+    expect(stored.filter((file) => file.includes(row))).toEqual([])
+    const summary = Buffer.concat(stored)
+    expect(summary.includes('strap-llm"')).toBe(true)
+    expect(summary.includes('"import.format":"strap-llm"')).toBe(false)
+  })
+
+  it("redacts every module's payload for `all`", async () => {
+    const { bring, fetch } = setUp('none', { 'capture.redact_hooks': ['all'] })
+    const { trace_id: traceId } = bring()
+    await expect(fetch(traceId, 'module_model')).rejects.toMatchObject({
+      code: 'RING2_E_REDACTED',
+    })
+  })
+
   it('keeps token ids at their positions', async () => {
     const { folder, bring, fetch } = setUp()
     const tokens = join(folder, 'capture_tokens.json')
@@ -136,6 +171,26 @@ describe('a damaged capture', () => {
     }
   })
 
+  it('refuses a whole packet that is larger than is taken, and says so', () => {
+    const { file, bring } = setUp()
+    const whole = readFileSync(file)
+    const header = Buffer.alloc(7)
+    header.writeUInt16BE(1)
+    header.writeUInt32BE(importLimits.packetBytesMax + 1, 2)
+    header.write('m', 6)
+    writeFileSync(file, Buffer.concat([whole, header]))
+    expect(bring()).toMatchObject({ packets: 16, torn_bytes: 7 })
+    truncateSync(file, whole.byteLength + 7 + importLimits.packetBytesMax + 1)
+    expect(() => bring()).toThrow(/RING2_E_IMPORT.*at most 268435456 bytes.*268435457 bytes of "m"/)
+  })
+
+  it('says which model a capture is stored under that was imported before', () => {
+    const { bring } = setUp()
+    bring()
+    const again = bring({ model: 'other/model' })
+    expect(again).toMatchObject({ model: 'some/model', already_imported: true })
+  })
+
   it('tells NUL at the end from a torn tail', () => {
     const { file, bring } = setUp()
     appendFileSync(file, new Uint8Array(5000))
@@ -163,10 +218,24 @@ describe('a damaged capture', () => {
     expect((await fetch(report.trace_id, 'final_logits')).plan.completeness).toBe('complete')
   })
 
+  it('makes of a frame what the bound allows and not a byte more', () => {
+    const frame = zstdCompressSync(new Uint8Array(100_000))
+    expect(codecOf(frame)).toBe('zstd')
+    expect(unpack('zstd', frame, 100_000)).toHaveLength(100_000)
+    expect(unpack('zstd', frame, 99_999)).toBeNull()
+    const { file } = setUp('lz4')
+    const capture = readFileSync(file)
+    // The first packet, whose module has no name: five tokens of 24 values.
+    const packet = capture.subarray(6, 6 + capture.readUInt32BE(2))
+    expect(codecOf(packet)).toBe('lz4')
+    expect(unpack('lz4', packet, 240)).toHaveLength(240)
+    expect(unpack('lz4', packet, 239)).toBeNull()
+  })
+
   it('is an error when there is nothing to import', () => {
     const { file, bring } = setUp()
     writeFileSync(file, 'no capture')
     expect(() => bring()).toThrow(/RING2_E_IMPORT/)
-    expect(() => bring({ file: `${file}.absent` })).toThrow(/RING2_E_STORE/)
+    expect(() => bring({ file: `${file}.absent` })).toThrow(/RING2_E_IMPORT.*absent.*ENOENT/)
   })
 })
