@@ -59,6 +59,13 @@ export function hrefOf(base: string, route: Route): string {
   return `${base}${path}${pairs.length === 0 ? '' : `?${new URLSearchParams(pairs)}`}`
 }
 
+/** What was typed or pasted: a whole trace id opens its trace, anything else is searched for. */
+export function routeOfText(text: string): Route {
+  return /^[0-9a-f]{32}$/i.test(text)
+    ? { traceId: text.toLowerCase(), values: {} }
+    : { traceId: null, values: { q: text } }
+}
+
 export function withValues(route: Route, changes: RouteValues): Route {
   return { ...route, values: { ...route.values, ...changes } }
 }

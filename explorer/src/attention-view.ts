@@ -10,6 +10,7 @@ import { type ColourMap, cellColours } from './colour.ts'
 import { numberText, quotedToken, shareText } from './format.ts'
 import { createHeadPictures } from './head-pictures.ts'
 import { createHeatMap } from './heat-map.ts'
+import { layersOf, removedOf } from './held.ts'
 import { legendView } from './legend.ts'
 import { limits } from './limits.ts'
 import type { PanelContext } from './panel-context.ts'
@@ -32,7 +33,7 @@ export function createAttentionView(host: HTMLElement, context: PanelContext): V
   const small = host.appendChild(document.createElement('div'))
   const plot = host.appendChild(document.createElement('div'))
   const after = host.appendChild(document.createElement('div'))
-  const layers = patternLayers(context)
+  const layers = layersOf(request, ['pattern'])
   const whole = extentOf(context)
   const windows = createPatternWindows(api, traceId, request)
   let route: Route = { traceId, values: {} }
@@ -100,7 +101,9 @@ export function createAttentionView(host: HTMLElement, context: PanelContext): V
     plot.hidden = layers.length === 0 || problem !== null
     if (layers.length === 0) {
       render(
-        html`<p class="nothing">No attention patterns are stored for this request.
+        removedOf(request) > 0
+          ? html`<p class="nothing">Attention patterns of this request are no longer stored, or never were.</p>`
+          : html`<p class="nothing">No attention patterns are stored for this request.
         Capture the hook <code>pattern</code> and store it.</p>`,
         controls,
       )
@@ -154,9 +157,9 @@ export function createAttentionView(host: HTMLElement, context: PanelContext): V
   function sinkText(): TemplateResult | typeof nothing {
     const mass = parts().at(-1)?.window.sink.first_key ?? null
     if (mass === null) return nothing
-    return html`<p class="sink">The first key, the sink, draws ${shareText(mass)} of the attention of the
-      queries shown; its bar at the top is coloured. At the right, lookback: the share of a generated
-      token's attention that goes to the prompt.</p>`
+    return html`<p class="sink">The bars at the top are the mass that each key draws, the mean over the queries
+      shown; the first key, the sink, is coloured and draws ${shareText(mass)}. The bars at the right, beside generated
+      queries, are lookback: the share of a token's attention that goes to the prompt, from 0 to 100 %.</p>`
   }
 
   function again(): void {
@@ -247,12 +250,15 @@ function sinkColumn({ keys }: Window): number | null {
 
 function stripOfKeys(window: Window) {
   const { sink, keys, tokens_per_cell: cell } = window
+  const masses = sink.key_mass.map((value) => value ?? 0)
+  const most = Math.max(...masses) || 1
+  const index = sinkColumn(window)
   return {
-    title: 'mass drawn',
+    title: `mass drawn, square root scale to ${shareText(most)}`,
     start: keys[0],
     cell,
-    values: sink.key_mass,
-    marked: sinkColumn(window),
+    values: sink.key_mass.map((value) => (value === null ? null : Math.sqrt(value / most))),
+    marked: index === null ? null : { index, title: `sink ${shareText(sink.first_key)}` },
   }
 }
 
@@ -262,11 +268,6 @@ function stripOfQueries({ lookback, queries, tokens_per_cell: cell }: Window) {
 
 function headName(head: string): string {
   return head === 'mean' ? 'mean over the heads' : `head ${head}`
-}
-
-function patternLayers({ request }: PanelContext): number[] {
-  const all = request.tensors.filter(({ hook }) => hook === 'pattern').map(({ layer }) => layer)
-  return [...new Set(all)].sort((one, other) => one - other)
 }
 
 /** Queries are the stored positions; keys begin with the request. */

@@ -32,7 +32,11 @@ export function commandsOf(facts: CommandFacts): readonly Command[] {
       text: fetchCommand(facts),
     },
     { name: 'Python', what: 'gives a NumPy array', text: pythonText(facts) },
-    { name: 'DuckDB', what: 'reads the Parquet files themselves', text: duckdbText(facts) },
+    {
+      name: 'DuckDB',
+      what: 'reads the Parquet files themselves; where encoding is not raw, ring2.decode gives the elements',
+      text: duckdbText(facts),
+    },
     { name: 'curl', what: 'writes an .npy file', text: curlText(facts) },
   ]
 }
@@ -47,6 +51,7 @@ export function pythonText({
   authorized,
   traceId,
   requestId,
+  producer,
   hook,
   layer,
 }: CommandFacts): string {
@@ -56,7 +61,8 @@ export function pythonText({
     `${authorized ? 'import os\n' : ''}import ring2`,
     '',
     `trace = ring2.open(${JSON.stringify(origin)}${token}).trace(${JSON.stringify(traceId)})`,
-    `tensor = trace.tensor(${JSON.stringify(hook)}, ${where}request_id=${JSON.stringify(requestId)})`,
+    `tensor = trace.tensor(${JSON.stringify(hook)}, ${where}request_id=${JSON.stringify(requestId)},`,
+    `                      producer=${JSON.stringify(producer)})`,
     'values = tensor.numpy()',
   ].join('\n')
 }

@@ -6,7 +6,8 @@ export function numberText(value: number | null, digits = 3): string {
   if (value !== 0 && (Math.abs(value) < 1e-3 || Math.abs(value) >= 1e6)) {
     return value.toExponential(digits - 1)
   }
-  return String(Number(value.toPrecision(Math.max(digits, wholeDigits(value)))))
+  const rounded = Number(value.toPrecision(Math.max(digits, wholeDigits(value))))
+  return rounded.toLocaleString('en', { maximumFractionDigits: 20 })
 }
 
 function wholeDigits(value: number): number {
@@ -31,14 +32,17 @@ export function bytesText(bytes: number): string {
   return `${unit === 0 ? value : value.toFixed(1)} ${units[unit]}`
 }
 
-/** The reader's own clock; the API's text, in UTC, stays beside it as a title. */
+const zones = new Intl.DateTimeFormat('en', { timeZoneName: 'short' })
+
+/** The reader's own clock, with the name of its zone; the API's text, in UTC, stays beside it as a title. */
 export function timeText(iso: string): string {
   const time = new Date(iso)
   if (Number.isNaN(time.getTime())) return iso
   const two = (value: number): string => String(value).padStart(2, '0')
   const date = [time.getFullYear(), two(time.getMonth() + 1), two(time.getDate())].join('-')
   const clock = [time.getHours(), time.getMinutes(), time.getSeconds()].map(two).join(':')
-  return `${date} ${clock}`
+  const zone = zones.formatToParts(time).find(({ type }) => type === 'timeZoneName')?.value ?? ''
+  return `${date} ${clock} ${zone}`.trim()
 }
 
 export function durationText(from: string, to: string | null): string {

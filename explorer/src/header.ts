@@ -1,6 +1,6 @@
 /** The bar at the top: the way home, a field that opens a trace, and the choice of dark and light. */
 import { html, render } from 'lit-html'
-import { hrefOf, type Route } from './address.ts'
+import { hrefOf, type Route, routeOfText } from './address.ts'
 import type { Navigation } from './route.ts'
 import { chooseTheme, type ThemeChoice, themeChoice } from './theme.ts'
 
@@ -9,12 +9,7 @@ export function createHeader(host: HTMLElement, navigation: Navigation) {
     event.preventDefault()
     const text = host.querySelector('input')?.value.trim() ?? ''
     if (text === '') return
-    const isTraceId = /^[0-9a-f]{32}$/i.test(text)
-    navigation.go(
-      isTraceId
-        ? { traceId: text.toLowerCase(), values: {} }
-        : { traceId: null, values: { q: text } },
-    )
+    navigation.go(routeOfText(text))
   }
   const choose = (event: Event): void => {
     if (event.target instanceof HTMLSelectElement) chooseTheme(event.target.value as ThemeChoice)

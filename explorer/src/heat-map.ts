@@ -14,7 +14,7 @@ import {
   within,
   zoomed,
 } from './picture.ts'
-import { createPlotter, pixelOf, plotBox, pointAt } from './plot.ts'
+import { createPlotter, pixelOf, plotBox, pointAt, sizeOfSquares } from './plot.ts'
 
 export interface HeatMapEvents {
   /** What the cell is called and worth, line by line. */
@@ -31,6 +31,8 @@ export interface HeatMap {
 }
 
 const heights = { row: 11, least: 220, most: 560 } as const
+/** CSS pixels of the window that a picture of squares leaves to what is around it. */
+const aroundSquares = 40
 
 export function createHeatMap(host: HTMLElement, help: string, events: HeatMapEvents): HeatMap {
   const id = `heat-${crypto.randomUUID().slice(0, 8)}`
@@ -67,12 +69,17 @@ export function createHeatMap(host: HTMLElement, help: string, events: HeatMapEv
   const plotter = createPlotter(canvas)
   const resize = new ResizeObserver(() => redraw())
   resize.observe(plot)
+  // The height of squares is bounded by the window's.
+  const onWindow = () => redraw()
+  addEventListener('resize', onWindow)
 
   function size(): { width: number; height: number } {
     const width = plot.clientWidth
     if (picture === null) return { width, height: heights.least }
-    if (picture.square)
-      return { width, height: Math.min(heights.most, Math.max(320, width * 0.72)) }
+    if (picture.square) {
+      const most = Math.max(heights.least, innerHeight - aroundSquares)
+      return sizeOfSquares(picture, { width, height: most })
+    }
     const rows = picture.extent.y.end - picture.extent.y.start
     return {
       width,
@@ -242,7 +249,10 @@ export function createHeatMap(host: HTMLElement, help: string, events: HeatMapEv
       )
       redraw()
     },
-    close: () => resize.disconnect(),
+    close() {
+      resize.disconnect()
+      removeEventListener('resize', onWindow)
+    },
   }
 }
 

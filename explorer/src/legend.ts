@@ -20,7 +20,7 @@ export function legendView(
   }
   const middle = scale.value(0.5)
   return html`<figure class="legend" data-low=${scale.low} data-high=${scale.high} data-scale=${scale.kind}>
-    <figcaption>${title} <small>${scaleNames[scale.kind]}</small></figcaption>
+    <figcaption>${title}, <small>${scaleNames[scale.kind]} scale</small></figcaption>
     <canvas width=${width} height="1" aria-hidden="true" ${ref(paint)}></canvas>
     <div class="ticks">
       <span>${numberText(scale.low)}</span><span>${numberText(middle)}</span><span>${numberText(scale.high)}</span>

@@ -23,6 +23,8 @@ export const limits = {
   viewTokensMin: 8,
   /** Traces of one page of results. */
   tracesPerPage: 25,
+  /** Names of models offered while one is typed. */
+  modelNames: 200,
   /** Pause before the server is asked for what the reader points at. */
   settleMillis: 120,
   /** Browsers refuse more than some 200 changes of the address in 30 s. */

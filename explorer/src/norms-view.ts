@@ -1,11 +1,11 @@
 /** Norms of hidden states, layer by token: a heat map whose tiles are asked for as the reader moves. */
 import { html, nothing, render, type TemplateResult } from 'lit-html'
-import { hooks as knownHooks } from '../../collector/hooks.gen.ts'
 import { type Route, type RouteKey, withValues } from './address.ts'
 import type { Problem } from './api.ts'
 import { cellColours } from './colour.ts'
 import { numberText, quotedToken } from './format.ts'
 import { createHeatMap } from './heat-map.ts'
+import { firstHook, normHooksOf, removedOf } from './held.ts'
 import { legendView } from './legend.ts'
 import { limits } from './limits.ts'
 import { type CellKind, createNormTiles, type LayerTile } from './norm-tiles.ts'
@@ -29,7 +29,7 @@ export function createNormsView(host: HTMLElement, context: PanelContext): View 
   const plot = host.appendChild(document.createElement('div'))
   const after = host.appendChild(document.createElement('div'))
   const asking = new AbortController()
-  const hooks = normHooks(context)
+  const hooks = normHooksOf(request)
   const total = (hook: string): number => storedEnd(context, hook)
   const path = `/v1/traces/${traceId}/views/norms`
   let route: Route = { traceId, values: {} }
@@ -57,7 +57,10 @@ export function createNormsView(host: HTMLElement, context: PanelContext): View 
 
   function current() {
     const { values } = route
-    const hook = values.hook !== undefined && hooks.includes(values.hook) ? values.hook : hooks[0]
+    const hook =
+      values.hook !== undefined && hooks.includes(values.hook)
+        ? values.hook
+        : firstHook(request, hooks)
     const kind: CellKind = values.cell === 'mean' ? 'mean' : 'max'
     const end = hook === undefined ? 0 : total(hook)
     const span = parseSpan(values.view, { start: 0, end })
@@ -78,7 +81,9 @@ export function createNormsView(host: HTMLElement, context: PanelContext): View 
     plot.hidden = hook === undefined || end === 0 || problem !== null
     if (hook === undefined || end === 0) {
       render(
-        html`<p class="nothing">No hidden states are stored for this request, so there are no norms.
+        removedOf(request) > 0
+          ? html`<p class="nothing">The hidden states of this request are no longer stored, so there are no norms.</p>`
+          : html`<p class="nothing">No hidden states are stored for this request, so there are no norms.
         Capture a hook such as <code>resid_pre</code> and store it.</p>`,
         controls,
       )
@@ -201,16 +206,6 @@ function normText({ x }: Area, max: number | null, mean: number | null): string 
 
 function layersOf(tiles: readonly LayerTile[]): readonly number[] {
   return tiles[0]?.tile.rows.map((row) => row.layer) ?? []
-}
-
-/** Hooks of this request that have a vector per token and layer. */
-function normHooks({ request }: PanelContext): string[] {
-  const vectors = new Set(
-    knownHooks.filter((hook) => hook.layered && hook.shape === 'token').map((hook) => hook.name),
-  )
-  return [
-    ...new Set(request.tensors.filter(({ hook }) => vectors.has(hook)).map(({ hook }) => hook)),
-  ]
 }
 
 /** One past the last position that any layer of the hook has. */

@@ -36,10 +36,10 @@ export interface Strip {
   readonly title: string
   readonly start: number
   readonly cell: number
-  /** 0 to 1. */
+  /** Lengths of the bars, 0 to 1. */
   readonly values: readonly (number | null)[]
-  /** Drawn in the colour that marks something. */
-  readonly marked: number | null
+  /** Drawn in the colour that marks something, and named in it. */
+  readonly marked: { readonly index: number; readonly title: string } | null
 }
 
 export interface Picture {

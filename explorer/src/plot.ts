@@ -22,6 +22,20 @@ export function plotBox(picture: Picture, width: number, height: number): Box {
   }
 }
 
+/** The largest size in which a cell is as wide as high, within what there is. */
+export function sizeOfSquares(
+  picture: Picture,
+  most: { readonly width: number; readonly height: number },
+): { width: number; height: number } {
+  const { x, y } = picture.view
+  const box = plotBox(picture, most.width, most.height)
+  const cell = Math.min(box.width / (x.end - x.start), box.height / (y.end - y.start))
+  return {
+    width: most.width - box.width + cell * (x.end - x.start),
+    height: most.height - box.height + cell * (y.end - y.start),
+  }
+}
+
 export function pixelOf(span: Span, from: number, length: number, value: number): number {
   return from + ((value - span.start) / (span.end - span.start)) * length
 }
@@ -206,7 +220,7 @@ function drawTop(drawing: Drawing, { view }: Picture, strip: Strip, box: Box, in
     if (value === null) return
     const left = pixelOf(view.x, box.left, box.width, strip.start + index * strip.cell)
     const right = pixelOf(view.x, box.left, box.width, strip.start + (index + 1) * strip.cell)
-    drawing.fillStyle = index === strip.marked ? inks.mark : inks.text
+    drawing.fillStyle = index === strip.marked?.index ? inks.mark : inks.text
     const height = Math.max(value > 0 ? 1 : 0, value * stripLength)
     drawing.fillRect(
       left,
@@ -215,14 +229,25 @@ function drawTop(drawing: Drawing, { view }: Picture, strip: Strip, box: Box, in
       height,
     )
   })
-  drawing.textAlign = 'right'
+  drawing.textAlign = 'left'
   drawing.textBaseline = 'bottom'
+  const above = base - stripLength - 1
+  const marked = strip.marked === null ? '' : `${strip.marked.title}   `
+  drawing.fillStyle = inks.mark
+  drawing.fillText(marked, box.left, above)
   drawing.fillStyle = inks.text
-  drawing.fillText(strip.title, box.left + box.width, base - stripLength + 8)
+  drawing.fillText(strip.title, box.left + drawing.measureText(marked).width, above)
 }
 
 function drawRight(drawing: Drawing, { view }: Picture, strip: Strip, box: Box, inks: Inks): void {
   const base = box.left + box.width + 6
+  const first = strip.values.findIndex((value) => value !== null)
+  if (first < 0) return
+  const start = pixelOf(view.y, box.top, box.height, strip.start + first * strip.cell)
+  const from = Math.max(box.top, start)
+  // The frame shows how long a bar can be.
+  drawing.strokeStyle = inks.line
+  drawing.strokeRect(base - 0.5, from - 0.5, stripLength + 1, box.top + box.height - from + 1)
   drawing.fillStyle = inks.text
   strip.values.forEach((value, index) => {
     if (value === null) return
@@ -235,9 +260,9 @@ function drawRight(drawing: Drawing, { view }: Picture, strip: Strip, box: Box, 
       Math.max(1, bottom - top - (bottom - top > 4 ? 1 : 0)),
     )
   })
-  drawing.textAlign = 'center'
-  drawing.textBaseline = 'top'
-  drawing.fillText(strip.title, base + stripLength / 2, box.top + box.height + 6)
+  drawing.textAlign = 'left'
+  drawing.textBaseline = 'bottom'
+  drawing.fillText(strip.title, base, from - 4)
 }
 
 function drawFrame(drawing: Drawing, { view }: Picture, box: Box, area: Area, inks: Inks): void {

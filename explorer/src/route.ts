@@ -9,6 +9,8 @@ export interface Navigation {
   go(route: Route): void
   /** A small move, such as of the cursor: no step of its own. */
   note(changes: RouteValues): void
+  /** Puts the address right where it says what is not there; no step, and nothing is shown again. */
+  mend(values: RouteValues): void
 }
 
 export function createNavigation(base: string, onChange: (route: Route) => void): Navigation {
@@ -32,6 +34,12 @@ export function createNavigation(base: string, onChange: (route: Route) => void)
     route = withValues(route, changes)
     if (timer === null) timer = setTimeout(settle, limits.addressMillis)
   }
+  function mend(values: RouteValues): void {
+    if (timer !== null) clearTimeout(timer)
+    timer = null
+    route = { ...route, values }
+    history.replaceState(null, '', hrefOf(base, route))
+  }
   addEventListener('popstate', () => {
     if (timer !== null) clearTimeout(timer)
     timer = null
@@ -44,7 +52,7 @@ export function createNavigation(base: string, onChange: (route: Route) => void)
     event.preventDefault()
     go(parseRoute(base, href.pathname, href.search))
   })
-  return { base, route: () => route, go, note }
+  return { base, route: () => route, go, note, mend }
 }
 
 /** The address of a plain click on a link to this page; null for everything else. */

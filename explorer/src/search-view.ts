@@ -2,7 +2,7 @@
 import { html, nothing, render, type TemplateResult } from 'lit-html'
 import { repeat } from 'lit-html/directives/repeat.js'
 import { verdicts } from '../../collector/records.ts'
-import { hrefOf, type Route, type RouteValues, withValues } from './address.ts'
+import { hrefOf, type Route, type RouteValues, routeOfText, withValues } from './address.ts'
 import { announce } from './announce.ts'
 import type { Problem } from './api.ts'
 import { badge } from './badge.ts'
@@ -25,6 +25,9 @@ export function createSearchView(host: HTMLElement, { api, navigation }: Context
   let list: TraceList | null = null
   let problem: Problem | null = null
   let asking = new AbortController()
+  /** Names of models of the requests listed so far. */
+  const models = new Set<string>()
+  let namesAsked = false
 
   async function load(): Promise<void> {
     asking.abort()
@@ -37,8 +40,28 @@ export function createSearchView(host: HTMLElement, { api, navigation }: Context
     if (answer.status === 'aborted') return
     if (answer.status === 'problem') problem = answer.problem
     else list = answer.value
+    if (list !== null) noteModels(list)
     draw()
+    if (list !== null && route.values.model !== undefined) void askNames(asking.signal)
     if (list !== null) announce(count(list.traces.length, 'request'))
+  }
+
+  function noteModels({ traces }: TraceList): void {
+    for (const { model } of traces) if (models.size < limits.modelNames) models.add(model)
+  }
+
+  /** A list that is filtered by model names no others: the newest requests do. */
+  async function askNames(signal: AbortSignal): Promise<void> {
+    if (namesAsked) return
+    namesAsked = true
+    const query = { limit: limits.tracesPerPage }
+    const answer = await api.get<TraceList>('/v1/traces', query, signal)
+    if (answer.status !== 'success') {
+      namesAsked = false
+      return
+    }
+    noteModels(answer.value)
+    draw()
   }
 
   const submit = (event: Event): void => {
@@ -49,7 +72,11 @@ export function createSearchView(host: HTMLElement, { api, navigation }: Context
     for (const [name, value] of new FormData(form)) {
       if (typeof value === 'string' && value.trim() !== '') values[name] = value.trim()
     }
-    const next: Route = { traceId: null, values: values as RouteValues }
+    if (values.model !== undefined) values.model = wholeModel(values.model, models)
+    const pasted = routeOfText(values.q ?? '')
+    // A choice of verdict or time narrows the list; only who asks for an id wants to be there.
+    const opens = event.type === 'submit' && pasted.traceId !== null
+    const next: Route = opens ? pasted : { traceId: null, values: values as RouteValues }
     if (hrefOf(navigation.base, next) === hrefOf(navigation.base, route)) void load()
     else navigation.go(next)
   }
@@ -58,7 +85,7 @@ export function createSearchView(host: HTMLElement, { api, navigation }: Context
     document.title = 'Traces · ring2 explorer'
     render(
       html`<h1>Traces</h1>
-        ${searchForm(route.values, submit)}
+        ${searchForm(route.values, submit, [...models].sort())}
         ${problem === null ? nothing : problemView(problem, () => void load())}
         ${list === null ? (problem === null ? waitingView('traces') : nothing) : results(list)}`,
       host,
@@ -72,8 +99,12 @@ export function createSearchView(host: HTMLElement, { api, navigation }: Context
     const link = (to: Route | null, text: string) =>
       to === null ? nothing : html`<a href=${hrefOf(navigation.base, to)} data-own>${text}</a>`
     if (traces.length === 0) {
-      return html`<p class="nothing">No stored request fits.
-        ${link(newest, 'Newest')} Requests appear here once the exporter has stored them.</p>`
+      const filtered = Object.keys(others).length > 0
+      return filtered
+        ? html`<p class="nothing">No stored request fits the filters. ${link({ traceId: null, values: {} }, 'Show all requests')}</p>
+            ${modelHint(others.model)}`
+        : html`<p class="nothing">${cursor === undefined ? 'No request is stored yet.' : 'No older request is stored.'}
+            ${link(newest, 'Newest')} Requests appear here once the exporter has stored them.</p>`
     }
     return html`<div class="wide"><table class="traces">
       <caption class="unseen">Stored requests, newest first</caption>
@@ -87,6 +118,17 @@ export function createSearchView(host: HTMLElement, { api, navigation }: Context
     <nav class="pages" aria-label="Pages of traces">${link(newest, '← Newest')} ${link(older, 'Older →')}</nav>`
   }
 
+  /** Models are found by their whole name: those of which this is a part are one click away. */
+  function modelHint(model: string | undefined): TemplateResult | typeof nothing {
+    if (model === undefined) return nothing
+    const like = [...models].filter((name) => name !== model && holds(name, model))
+    if (like.length === 0) return nothing
+    const to = (name: string) =>
+      hrefOf(navigation.base, withValues(route, { model: name, cursor: '' }))
+    return html`<p>Models are found by their whole name. Did you mean
+      ${like.map((name) => html`<a href=${to(name)} data-own>${name}</a> `)}?</p>`
+  }
+
   return {
     show(next) {
       route = next
@@ -94,6 +136,17 @@ export function createSearchView(host: HTMLElement, { api, navigation }: Context
     },
     close: () => asking.abort(),
   }
+}
+
+function holds(name: string, part: string): boolean {
+  return name.toLowerCase().includes(part.toLowerCase())
+}
+
+/** A part of just one known name stands for it; the API finds models by their whole name alone. */
+function wholeModel(text: string, known: ReadonlySet<string>): string {
+  const like = [...known].filter((name) => holds(name, text))
+  const [only] = like
+  return known.has(text) || only === undefined || like.length > 1 ? text : only
 }
 
 function keyOf(one: RequestEntry): string {
@@ -110,14 +163,18 @@ function row(one: RequestEntry, base: string): TemplateResult {
     <td class="name" title=${one.model}>${one.model}</td>
     <td>${badge(one.verdict)}</td>
     <td>${badge(one.completeness)}</td>
-    <td class="number">${one.tokens === null ? '–' : `${one.prompt_tokens ?? '?'} + ${generated}`}</td>
+    <td class="number">${one.tokens === null ? '–' : `${one.prompt_tokens?.toLocaleString('en') ?? '?'} + ${generated.toLocaleString('en')}`}</td>
     <td class="number">${bytesText(one.bytes_stored)}</td>
     <td title=${one.started_at}><time datetime=${one.started_at}>${timeText(one.started_at)}</time></td>
     <td class="number">${durationText(one.started_at, one.ended_at)}</td>
   </tr>`
 }
 
-function searchForm(values: RouteValues, submit: (event: Event) => void): TemplateResult {
+function searchForm(
+  values: RouteValues,
+  submit: (event: Event) => void,
+  models: readonly string[],
+): TemplateResult {
   const option = (value: string, text: string, chosen: string | undefined) =>
     html`<option value=${value} .selected=${value === (chosen ?? '')}>${text}</option>`
   const since = values.since
@@ -129,7 +186,8 @@ function searchForm(values: RouteValues, submit: (event: Event) => void): Templa
     </label>
     <label>Model
       <input type="search" name="model" .value=${values.model ?? ''} spellcheck="false" autocomplete="off"
-        placeholder="Its whole name">
+        placeholder="Name, or a part of it" list="models">
+      <datalist id="models">${models.map((name) => html`<option value=${name}></option>`)}</datalist>
     </label>
     <label>Verdict
       <select name="verdict" @change=${submit}>

@@ -50,6 +50,8 @@ export interface RequestDetails {
   readonly findings: readonly Finding[]
   readonly missing_evidence: readonly string[]
   readonly baseline: string
+  /** When the request ended; fewer now where some were removed since. */
+  readonly tensors_stored: number
 }
 
 export interface TracedRequest extends RequestEntry {

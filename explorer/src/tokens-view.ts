@@ -7,21 +7,22 @@ import { type Route, type RouteValues, withValues } from './address.ts'
 import { announce } from './announce.ts'
 import type { Answer, Problem } from './api.ts'
 import { type ColourMap, cssColour, textColours } from './colour.ts'
-import { tokenText } from './format.ts'
+import { count, tokenText } from './format.ts'
+import { removedOf } from './held.ts'
 import { legendView } from './legend.ts'
 import { limits } from './limits.ts'
 import type { PanelContext } from './panel-context.ts'
 import { problemView, waitingView } from './problem-view.ts'
 import { createScale, rangeOf, type Scale } from './scale.ts'
-import type { Alternatives, Token, TokenPage } from './shapes.ts'
+import type { Alternatives, Token, TokenPage, TracedRequest } from './shapes.ts'
 import { onTheme, theme } from './theme.ts'
 import { tokenDetail, tokenSentence } from './token-detail.ts'
 import { nextToken } from './token-keys.ts'
 import type { View } from './view.ts'
 
 const measures = {
-  entropy: 'Entropy of the choice, nat',
-  surprisal: 'Surprisal of the token, nat',
+  entropy: 'Entropy of the choice (nat)',
+  surprisal: 'Surprisal of the token (nat)',
 } as const
 
 type Measure = keyof typeof measures
@@ -91,7 +92,7 @@ export function createTokensView(host: HTMLElement, context: PanelContext): View
         </fieldset>
         ${range === null ? nothing : legendView(measures[measure], scale, colours, 'not stored or not measured')}
       </div>
-      ${missingNotes(shownPage)}
+      ${missingNotes(shownPage, request)}
       <div class="tokens" role="listbox" aria-label="Tokens" aria-orientation="horizontal"
         @click=${onClick} @keydown=${onKey} @pointerover=${onPoint} @pointerleave=${() => preview(selected)}>
         ${group('Prompt', prompt, paint)} ${group('Generated', answer, paint)}
@@ -105,7 +106,7 @@ export function createTokensView(host: HTMLElement, context: PanelContext): View
     const end = start + all.length
     return html`<nav class="pages" aria-label="Pages of tokens">
       <button type="button" ?disabled=${start === 0} @click=${() => to(start - limits.tokensPerPage)}>← Before</button>
-      <span>Tokens ${start} to ${end - 1} of ${total}</span>
+      <span>Tokens ${start.toLocaleString('en')} to ${(end - 1).toLocaleString('en')} of ${total.toLocaleString('en')}</span>
       <button type="button" ?disabled=${end >= total} @click=${() => to(end)}>After →</button>
     </nav>`
   }
@@ -134,10 +135,12 @@ export function createTokensView(host: HTMLElement, context: PanelContext): View
     preview(position)
   }
 
-  /** The token of the address; there is always one, so that Tab finds the text. */
+  /** The token of the address, else the first with values; there is always one, so that Tab finds the text. */
   function selectNamed(): void {
     const position = positionOf(route.values)
-    select(position !== null && tokenAt(position) !== null ? position : (page?.start ?? 0))
+    const measured = page?.tokens.find(({ entropy, surprisal }) => (entropy ?? surprisal) !== null)
+    const otherwise = measured?.position ?? page?.start ?? 0
+    select(position !== null && tokenAt(position) !== null ? position : otherwise)
   }
 
   function preview(position: number): void {
@@ -221,12 +224,28 @@ function tokenSpan(token: Token, { measure, scale, colours }: Paint): TemplateRe
   const value = token[measure]
   const colour = value === null ? '' : `background: ${cssColour(colours.at(scale.share(value)))}`
   return html`<span role="option" aria-selected="false" tabindex="-1" class=${value === null ? 'missing' : ''}
-    data-position=${token.position} data-value=${value ?? ''} .style=${colour}>${tokenText(token)}</span>`
+    data-position=${token.position} data-value=${value ?? ''} .style=${colour}>${leadingSpace(tokenText(token))}</span>`
 }
 
-function missingNotes({ missing, vocabulary }: TokenPage): TemplateResult | typeof nothing {
-  const notes = [...missing]
-  if (notes.length === 0 && vocabulary === 'unknown') notes.push('texts of tokens are not stored')
+/** A space before a word takes no colour: where the line breaks it would be a sliver at the end of the line. */
+function leadingSpace(text: string): string | TemplateResult {
+  const [, space = '', word = ''] = /^( +)(\S[\s\S]*)$/.exec(text) ?? []
+  return space === '' ? text : html`<span class="space">${space}</span>${word}`
+}
+
+function missingNotes(
+  { missing, vocabulary }: TokenPage,
+  request: TracedRequest,
+): TemplateResult | typeof nothing {
+  const removed = removedOf(request)
+  const notes =
+    removed > 0
+      ? [
+          `${count(removed, 'tensor')} of this request ${removed === 1 ? 'is' : 'are'} no longer stored.`,
+        ]
+      : []
+  if (removed === 0 || request.tensors.length > 0) notes.push(...missing)
+  if (notes.length === 0 && vocabulary === 'unknown') notes.push('Texts of tokens are not stored.')
   if (notes.length === 0) return nothing
   return html`<ul class="notes" aria-label="What is missing">${notes.map((note) => html`<li>${note}</li>`)}</ul>`
 }

@@ -16,15 +16,14 @@ import { createTokenSource, type TokenSource } from './token-source.ts'
 import { createTokensView } from './tokens-view.ts'
 import { verdictView } from './verdict-view.ts'
 import type { Context, View } from './view.ts'
+import { mendValues, type PanelName, panelNames, panelOf } from './wrong-parts.ts'
 
 const panels = {
   tokens: { title: 'Tokens', create: createTokensView },
   norms: { title: 'Norms', create: createNormsView },
   attention: { title: 'Attention', create: createAttentionView },
   commands: { title: 'Commands', create: createCommandsView },
-} as const
-
-type PanelName = keyof typeof panels
+} as const satisfies Record<PanelName, unknown>
 
 export function createTraceView(host: HTMLElement, context: Context): View {
   const { api, navigation } = context
@@ -35,6 +34,8 @@ export function createTraceView(host: HTMLElement, context: Context): View {
   let trace: Trace | null = null
   let problem: Problem | null = null
   let loading = false
+  /** What the address named and is not there. */
+  let wrong: readonly string[] = []
   let panel: { readonly key: string; readonly view: View } | null = null
   let source: { readonly request: TracedRequest; readonly tokens: TokenSource } | null = null
 
@@ -53,6 +54,7 @@ export function createTraceView(host: HTMLElement, context: Context): View {
 
   function draw(): void {
     const request = trace === null ? null : chosen(trace, route)
+    if (request !== null) mend(request)
     document.title = `${(route.traceId ?? '').slice(0, 12)} · ring2 explorer`
     render(
       html`<p class="crumbs"><a href=${hrefOf(navigation.base, { traceId: null, values: {} })} data-own>Traces</a></p>
@@ -66,6 +68,15 @@ export function createTraceView(host: HTMLElement, context: Context): View {
     else drawPanel(request)
   }
 
+  /** Nothing else is passed off as what an address names: the page says so, and the address follows. */
+  function mend(request: TracedRequest): void {
+    const mended = mendValues(route.values, request)
+    if (mended.wrong.length === 0) return
+    wrong = mended.wrong
+    navigation.mend(mended.values)
+    route = navigation.route()
+  }
+
   function dropPanel(): void {
     panel?.view.close()
     panel = null
@@ -73,7 +84,7 @@ export function createTraceView(host: HTMLElement, context: Context): View {
   }
 
   function drawPanel(request: TracedRequest): void {
-    const name = panelName(route)
+    const name = panelOf(route.values)
     const key = JSON.stringify([name, request.request_id, request.producer])
     if (panel?.key !== key) {
       dropPanel()
@@ -91,26 +102,21 @@ export function createTraceView(host: HTMLElement, context: Context): View {
   }
 
   function overview(all: Trace, request: TracedRequest): TemplateResult {
-    return html`${missingRequest(request)} ${requestChoice(all, request)} ${facts(request)} ${verdictView(request)}
+    return html`${wrongParts()} ${requestChoice(all, request)} ${facts(request)} ${verdictView(request)}
       <nav class="tabs" aria-label="Views of the request">
-        ${(Object.keys(panels) as PanelName[]).map((name) => tab(name))}
+        ${panelNames.map((name) => tab(name))}
       </nav>`
   }
 
-  /** An address may name what the trace does not have (any more): another request is not passed off as it. */
-  function missingRequest(request: TracedRequest): TemplateResult | typeof nothing {
-    const { request: wanted, producer } = route.values
-    if (wanted === undefined || request.request_id === wanted) {
-      if (producer === undefined || request.producer === producer) return nothing
-    }
-    return html`<p class="notes" role="status">This trace has no request ${JSON.stringify(wanted ?? '')}
-      ${producer === undefined ? nothing : `of ${producer}`}: another one is shown.</p>`
+  function wrongParts(): TemplateResult | typeof nothing {
+    if (wrong.length === 0) return nothing
+    return html`<div class="notes" role="status">${wrong.map((text) => html`<p>${text}</p>`)}</div>`
   }
 
   function tab(name: PanelName): TemplateResult {
     const { request, producer } = route.values
     const kept = { ...(request ? { request } : {}), ...(producer ? { producer } : {}) }
-    const here = name === panelName(route)
+    const here = name === panelOf(route.values)
     const to: Route = { ...route, values: here ? route.values : { ...kept, tab: name } }
     return html`<a id=${`tab-${name}`} href=${hrefOf(navigation.base, to)} data-own
       aria-current=${here ? 'page' : 'false'}>${panels[name].title}</a>`
@@ -141,6 +147,7 @@ export function createTraceView(host: HTMLElement, context: Context): View {
   return {
     show(next) {
       route = next
+      wrong = []
       if (trace === null && !loading) void load()
       else draw()
     },
@@ -159,12 +166,6 @@ function chosen(trace: Trace, { values }: Route): TracedRequest | null {
   return trace.requests.find(fits) ?? trace.requests[0] ?? null
 }
 
-function panelName({ values }: Route): PanelName {
-  return values.tab !== undefined && Object.hasOwn(panels, values.tab)
-    ? (values.tab as PanelName)
-    : 'tokens'
-}
-
 function facts(request: TracedRequest): TemplateResult {
   const { tokens, prompt_tokens: prompt } = request
   const entries: readonly (readonly [string, string, string?])[] = [
@@ -176,7 +177,9 @@ function facts(request: TracedRequest): TemplateResult {
     ['Engine', request.engine],
     [
       'Tokens',
-      tokens === null ? '–' : `${prompt ?? '?'} prompt + ${tokens - (prompt ?? 0)} generated`,
+      tokens === null ? '–' : tokensText(tokens, prompt),
+      'Tokens that went through the model. The last token of an answer is never fed back, so a ' +
+        'chat program may print one more.',
     ],
     ['Stored', `${count(request.tensors_stored, 'tensor')}, ${bytesText(request.bytes_stored)}`],
     ['Started', timeText(request.started_at), request.started_at],
@@ -189,4 +192,9 @@ function facts(request: TracedRequest): TemplateResult {
         html`<div><dt>${name}</dt><dd title=${title ?? text}>${text}</dd></div>`,
     )}
   </dl>`
+}
+
+function tokensText(tokens: number, prompt: number | null): string {
+  const text = (value: number): string => value.toLocaleString('en')
+  return `${prompt === null ? '?' : text(prompt)} prompt + ${text(tokens - (prompt ?? 0))} generated`
 }

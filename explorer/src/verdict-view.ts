@@ -3,7 +3,8 @@ import { html, nothing, type TemplateResult } from 'lit-html'
 import { findingText } from '../../exporter/finding-text.ts'
 import { badge } from './badge.ts'
 import { count } from './format.ts'
-import type { TracedRequest } from './shapes.ts'
+import { removedOf } from './held.ts'
+import type { RequestDetails, TracedRequest } from './shapes.ts'
 
 export function verdictView(request: TracedRequest): TemplateResult {
   const { details } = request
@@ -14,7 +15,7 @@ export function verdictView(request: TracedRequest): TemplateResult {
     </div>
     <div>
       <h2>Capture ${badge(request.completeness)}</h2>
-      ${details === null ? html`<p>Known when the request has ended.</p>` : capture(details.completeness)}
+      ${details === null ? html`<p>Known when the request has ended.</p>` : capture(request, details.completeness)}
     </div>
   </section>`
 }
@@ -42,16 +43,17 @@ function reasons({ verdict, details }: TracedRequest): TemplateResult | typeof n
     }`
 }
 
-function capture({
-  expected,
-  seen,
-  reasons: why,
-}: {
-  readonly expected: number
-  readonly seen: number
-  readonly reasons: readonly string[]
-}): TemplateResult {
+function capture(
+  request: TracedRequest,
+  { expected, seen, reasons: why }: RequestDetails['completeness'],
+): TemplateResult {
+  const removed = removedOf(request)
   return html`<p>${seen.toLocaleString('en')} of ${count(expected, 'expected tensor')} came.</p>
+    ${
+      removed === 0
+        ? nothing
+        : html`<p>That is as captured: ${removed.toLocaleString('en')} of them ${removed === 1 ? 'is' : 'are'} no longer stored.</p>`
+    }
     ${
       why.length === 0
         ? nothing

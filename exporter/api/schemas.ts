@@ -180,6 +180,9 @@ const details = Type.Object(
       description: 'in words, what was missing to call it ok',
     }),
     baseline: Type.String({ description: 'calibrated or default: the bounds it was judged by' }),
+    tensors_stored: Type.Integer({
+      description: 'when the request ended; fewer are there now where retention removed some',
+    }),
     nonfinite: Type.Object(
       { nan: Type.Integer(), pos_inf: Type.Integer(), neg_inf: Type.Integer() },
       strict,

@@ -81,6 +81,7 @@ function detailsView(text: string | null) {
     findings: (summary.findings ?? []).map(findingView),
     missing_evidence: summary.missingEvidence ?? [],
     baseline: summary.baseline ?? 'default',
+    tensors_stored: summary.tensorsStored,
     nonfinite: { nan: summary.nan, pos_inf: summary.posInf, neg_inf: summary.negInf },
     statistics: { layers: summary.layerSeries, globals: summary.globals },
   }

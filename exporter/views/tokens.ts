@@ -7,7 +7,7 @@ import type { Phase, RequestSummary } from '../../collector/records.ts'
 import type { CatalogSeries } from '../catalog/catalog.ts'
 import { Ring2Error } from '../errors.ts'
 import type { Dtype } from '../tensors/dtypes.ts'
-import { clip, rangesText, unite } from '../tensors/ranges.ts'
+import { clip, unite } from '../tensors/ranges.ts'
 import type { TensorReader } from '../tensors/reader.ts'
 import type { TensorRecord } from '../tensors/records.ts'
 import { GLOBAL_LAYER, type TokenRange } from '../tensors/selection.ts'
@@ -183,16 +183,18 @@ function missingOf(
     unite(tokens.filter(test).map(({ position }) => ({ start: position, end: position + 1 })))
   const noIds = without((token) => token.id === null)
   if (seriesOf(scope, TOKEN_IDS).length === 0) {
-    reasons.push('token ids and texts: the hook token_ids is not stored of this request')
+    reasons.push('Token ids and texts: the hook token_ids of this request is not stored.')
   } else if (redacted) {
-    reasons.push('token ids and texts: the hook token_ids is redacted (capture.redact_hooks)')
+    reasons.push('Token ids and texts: the hook token_ids is redacted (capture.redact_hooks).')
   } else if (noIds.length > 0) {
-    reasons.push(`token ids of the positions ${rangesText(noIds)}: no row of token_ids has them`)
+    reasons.push(`Token ids of ${positionsText(noIds)}: no row of token_ids has them.`)
   }
-  if (vocabulary === null) reasons.push(`texts: ${whyNoTexts(scope)}`)
-  const distributions = 'entropy, surprisal, confidence, margin and alternatives'
+  // Without ids no vocabulary would help.
+  const hasIds = seriesOf(scope, TOKEN_IDS).length > 0 && !redacted
+  if (vocabulary === null && hasIds) reasons.push(`Texts: ${whyNoTexts(scope)}.`)
+  const distributions = 'Entropy, surprisal, confidence, margin and alternatives'
   if (seriesOf(scope, LOGITS).length === 0) {
-    reasons.push(`${distributions}: the hook final_logits is not stored of this request`)
+    reasons.push(`${distributions}: the hook final_logits of this request is not stored.`)
     return reasons
   }
   // The first token of a request is drawn from no distribution.
@@ -202,21 +204,29 @@ function missingOf(
   )
   if (noRow.length > 0) {
     reasons.push(
-      `${distributions} of the positions ${rangesText(noRow)}: no logits of the position before ` +
-        'are stored; most prefills compute those of the last prompt token alone',
+      `${distributions} of ${positionsText(noRow)}: no logits of the position before ` +
+        'are stored; most prefills compute those of the last prompt token alone.',
     )
   }
   const withheld = without(({ position }) => facts.get(position)?.stored === false)
   if (withheld.length > 0) {
-    reasons.push(
-      `alternatives of the positions ${rangesText(withheld)}: the hook final_logits is redacted`,
-    )
+    reasons.push(`Alternatives of ${positionsText(withheld)}: the hook final_logits is redacted.`)
   }
   const unlabelled = without(
     (token) => token.surprisal === null && token.id === null && facts.has(token.position),
   )
   if (unlabelled.length > 0) {
-    reasons.push(`surprisal of the positions ${rangesText(unlabelled)}: their ids are not known`)
+    reasons.push(`Surprisal of ${positionsText(unlabelled)}: their ids are not known.`)
   }
   return reasons
+}
+
+/** As a reader says it: both ends of a range are among what is meant. */
+function positionsText(ranges: readonly TokenRange[]): string {
+  const texts = ranges.map(({ start, end }) =>
+    end - start === 1 ? String(start) : `${start} to ${end - 1}`,
+  )
+  const [only] = ranges
+  const single = ranges.length === 1 && only !== undefined && only.end - only.start === 1
+  return `position${single ? '' : 's'} ${texts.join(', ')}`
 }

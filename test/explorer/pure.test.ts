@@ -1,8 +1,11 @@
 import { describe, expect, test } from 'vitest'
-import { hrefOf, parseRoute } from '../../explorer/src/address.ts'
+import { hrefOf, parseRoute, routeOfText } from '../../explorer/src/address.ts'
 import { cellColours, type Rgb, textColours } from '../../explorer/src/colour.ts'
 import { commandsOf } from '../../explorer/src/commands.ts'
+import { numberText, timeText } from '../../explorer/src/format.ts'
+import { firstHook } from '../../explorer/src/held.ts'
 import { createScale } from '../../explorer/src/scale.ts'
+import { mendValues } from '../../explorer/src/wrong-parts.ts'
 
 /** WCAG 2.2. */
 function luminance(rgb: Rgb): number {
@@ -118,9 +121,99 @@ test('ids in commands are quoted for the language they stand in', () => {
   expect(cli?.text).toContain(`'--request=it'\\''s "$(rm -rf /)" \\ ;--'`)
   expect(cli?.text).not.toContain('--layer')
   expect(cli?.text).toContain("'--store=/my store'")
-  expect(python?.text).toContain(`request_id=${JSON.stringify(id)})`)
+  expect(python?.text).toContain(`request_id=${JSON.stringify(id)},`)
+  expect(python?.text).toContain('producer="chat-1")')
   expect(python?.text).toContain('token=os.environ["RING2_API_TOKEN"]')
   expect(duckdb?.text).toContain(`request_id = 'it''s "$(rm -rf /)" \\ ;--'`)
   expect(duckdb?.text).toContain(`trace_id = '${'b'.repeat(32)}'`)
   expect(curl?.text).toContain('/tensors/final_logits/global?request_id=it%27s+%22%24%28rm')
+})
+
+test('a whole trace id in any case opens its trace, and a part of one is searched for', () => {
+  const id = '0AF7651916CD43DD8448EB211C80319C'
+  expect(routeOfText(id)).toEqual({ traceId: id.toLowerCase(), values: {} })
+  expect(routeOfText(id.slice(1))).toEqual({ traceId: null, values: { q: id.slice(1) } })
+})
+
+test('views open on resid_pre, else on the first floats that are there', () => {
+  const held = (hook: string, dtype: string, bytes = 8) => ({
+    ...{ hook, dtype, bytes },
+    ...{ layer: 0, token_start: 0, token_end: 2, rows: 1 },
+  })
+  const first = (...tensors: ReturnType<typeof held>[]) =>
+    firstHook(
+      { tensors },
+      tensors.map(({ hook }) => hook),
+    )
+  const ids = held('token_ids', 'int64')
+  expect(first(ids, held('pattern', 'float32'), held('resid_pre', 'bfloat16'))).toBe('resid_pre')
+  expect(first(ids, held('pattern', 'float32'))).toBe('pattern')
+  expect(first(held('resid_pre', 'float32', 0), ids)).toBe('token_ids')
+  expect(first(held('resid_pre', 'float32', 0))).toBe('resid_pre')
+  expect(first()).toBeUndefined()
+})
+
+test('numbers have separators of thousands, and times the name of their zone', () => {
+  expect([25102.4, 999.96, 0.1234, 1e-5, 0].map((one) => numberText(one))).toEqual([
+    '25,102',
+    '1,000',
+    '0.123',
+    '1.00e-5',
+    '0',
+  ])
+  expect(numberText(1234.5678, 5)).toBe('1,234.6')
+  expect(timeText('2026-11-22T21:37:08.123Z')).toMatch(/^2026-11-2[123] \d\d:\d\d:08 \S+$/)
+})
+
+test('what an address names and is not there is said part by part, and left out', () => {
+  const tensor = { dtype: 'float32', token_start: 0, token_end: 9, rows: 1, bytes: 8 }
+  const request = {
+    request_id: 'chat-1',
+    producer: 'chat',
+    tokens: 9,
+    tensors: [
+      { ...tensor, hook: 'resid_pre', layer: 3 },
+      { ...tensor, hook: 'pattern', layer: 5 },
+    ],
+  }
+  const right = {
+    tab: 'norms',
+    hook: 'resid_pre',
+    layer: '3',
+    token: '8',
+    view: '0:4',
+    cell: 'max',
+  }
+  expect(mendValues(right, request)).toEqual({ values: right, wrong: [] })
+  expect(mendValues({ tab: 'nonsense', colour: 'surprisal' }, request)).toEqual({
+    values: { colour: 'surprisal' },
+    wrong: ['There is no view "nonsense".'],
+  })
+  const wrong = {
+    tab: 'norms',
+    hook: 'pattern',
+    layer: '5',
+    token: '9',
+    view: '0:x',
+    scale: 'root',
+  }
+  expect(mendValues(wrong, request)).toEqual({
+    values: { tab: 'norms' },
+    wrong: [
+      'The stored hidden states have no hook "pattern".',
+      'The stored hidden states have no layer "5".',
+      'The request has no token "9".',
+      'Not understood: scale "root".',
+      'Not understood: view "0:x".',
+    ],
+  })
+  expect(mendValues({ hook: 'resid_pre', layer: '5', request: 'gone' }, request)).toEqual({
+    values: { hook: 'resid_pre', request: 'chat-1', producer: 'chat' },
+    wrong: [
+      'This trace has no request "gone": another one is shown.',
+      'resid_pre has no layer "5".',
+    ],
+  })
+  // Before a request has ended it may have any number of tokens.
+  expect(mendValues({ token: '900' }, { ...request, tokens: null }).wrong).toEqual([])
 })

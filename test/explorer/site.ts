@@ -123,7 +123,7 @@ interface Named {
 }
 
 /** Rows of one prefill and of the steps after it, as a producer sends them. */
-function rowsOf({
+export function rowsOf({
   traceId,
   requestId,
   key,
@@ -187,7 +187,7 @@ function rowsOf({
   })
 }
 
-function ended(
+export function ended(
   { traceId, requestId, key, model = chatModel }: Named,
   change: Partial<RequestSummary> = {},
 ) {
@@ -262,6 +262,7 @@ function fill(store: ReturnType<typeof openFixture>): void {
   )
   store.flush(kept, [
     ended(broken, {
+      tensorsStored: kept.length,
       verdict: 'collapsed',
       findings: [
         {

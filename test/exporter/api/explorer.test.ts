@@ -147,8 +147,8 @@ test('tokens have ids, phases, and the distribution they were drawn from', async
     { position: 4, id: 0, phase: 'decode', entropy: 0.12346, surprisal: 0.75, confidence: 0.9 },
   ])
   expect(body.missing).toEqual([
-    expect.stringMatching(/^texts: /),
-    expect.stringMatching(/^entropy, .* of the positions 1:2: no logits/),
+    expect.stringMatching(/^Texts: /),
+    expect.stringMatching(/^Entropy, .* of position 1: no logits/),
   ])
 })
 
@@ -175,8 +175,8 @@ test('what is not stored is null, with the reason', async () => {
     margin: null,
     has_alternatives: false,
   })
-  expect(body.missing.join('\n')).toMatch(/token_ids is not stored/)
-  expect(body.missing.join('\n')).toMatch(/final_logits is not stored/)
+  expect(body.missing.join('\n')).toMatch(/token_ids of this request is not stored/)
+  expect(body.missing.join('\n')).toMatch(/final_logits of this request is not stored/)
 })
 
 test('a token whose row of ids is missing between others is null, with the reason', async () => {
@@ -187,7 +187,7 @@ test('a token whose row of ids is missing between others is null, with the reaso
     const { tokens, missing } = answer.json()
     const third = tokens.find((one: { position: number }) => one.position === 3)
     expect(third).toMatchObject({ id: null, text: null, surprisal: null, entropy: 0.8324 })
-    expect(missing).toContain('token ids of the positions 3:4: no row of token_ids has them')
+    expect(missing).toContain('Token ids of position 3: no row of token_ids has them.')
   }
   const answer = await get(app, `${base}/tokens/3/alternatives?${scope}`)
   expect(answer.statusCode).toBe(200)
@@ -201,8 +201,10 @@ test('ids of a redacted hook are null, and the reason says so', async () => {
   const body = (await get(app, `${base}/tokens?${scope}`)).json()
   expect(body.tokens.map((one: { id: number | null }) => one.id)).toEqual(Array(5).fill(null))
   expect(body.missing).toContain(
-    'token ids and texts: the hook token_ids is redacted (capture.redact_hooks)',
+    'Token ids and texts: the hook token_ids is redacted (capture.redact_hooks).',
   )
+  // A vocabulary would not help: nothing advises to send one.
+  expect(body.missing.join('\n')).not.toMatch(/vocabulary|tokenizer/)
   // What the distribution was is no id.
   expect(body.tokens[3]).toMatchObject({ entropy: 0.8324, surprisal: null })
 })
@@ -238,7 +240,7 @@ test('tokens and alternatives have texts once the whole vocabulary is stored', a
   store.flush([], [{ ...ended, model: known }])
   flushVocabulary(store, [1])
   const before = await get(app, `${base}/tokens?${scope}`)
-  expect(before.json().missing).toContain('texts: not every part of the vocabulary is stored here')
+  expect(before.json().missing).toContain('Texts: not every part of the vocabulary is stored here.')
   flushVocabulary(store, [0, 1])
   const { etag } = before.headers
   const after = await get(app, `${base}/tokens?${scope}`, { 'if-none-match': etag })
