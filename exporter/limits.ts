@@ -44,6 +44,13 @@ export const parquetLimits = {
   fileRowsMax: 65_536,
 } as const
 
+/** Memory of rows that wait for a flush: some 200 bytes for each. */
+export const pendingLimits = {
+  rowsAtFirst: 1024,
+  /** Room for so many is kept for the next rows; more is given back. */
+  rowsKept: 65_536,
+} as const
+
 /** Codecs of stored rows (docs/codecs.md). */
 export const codecLimits = {
   /** Elements that share a scale; smaller blocks hold the bound more locally and cost more. */

@@ -160,17 +160,21 @@ export function createTensorDescriber() {
   let current: OpenSeries | null = null
   let startedAt = Number.NaN
 
-  function add(row: TensorPlace): void {
+  /**
+   * @param rows how many rows of one series the place stands for: its bytes are theirs together, its
+   *   tokens and its time reach from the first to the last of them.
+   */
+  function add(row: TensorPlace, rows = 1): void {
     const continues = current !== null && sameSeries(current, row)
     if (current !== null && continues) {
-      extend(current, row)
+      extend(current, row, rows)
     } else {
-      current = startSeries(row, index)
+      current = startSeries(row, index, rows)
       series.push(current)
     }
     // A row tells nothing new of its request unless it is the first of a series, or earlier.
     if (!continues || row.captured_at < startedAt) startedAt = noteRequest(requests, row)
-    index += 1
+    index += rows
   }
 
   function finish(file: FileFacts): FileDescription {
@@ -252,6 +256,11 @@ export function placeOf(row: TensorRow): TensorPlace {
 
 /** File order: one series is one range of rows, one request's series lie together. */
 export function compareRows(left: TensorRow, right: TensorRow): number {
+  return compareSeries(left, right) || left.step - right.step || left.tokenStart - right.tokenStart
+}
+
+/** The order of two rows' series; 0 for rows of one series, which their steps put in order. */
+export function compareSeries(left: TensorRow, right: TensorRow): number {
   return (
     compareText(left.request.traceId, right.request.traceId) ||
     compareText(left.request.requestId, right.request.requestId) ||
@@ -260,9 +269,7 @@ export function compareRows(left: TensorRow, right: TensorRow): number {
     left.ranks.tp - right.ranks.tp ||
     left.ranks.pp - right.ranks.pp ||
     left.ranks.dp - right.ranks.dp ||
-    left.ranks.ep - right.ranks.ep ||
-    left.step - right.step ||
-    left.tokenStart - right.tokenStart
+    left.ranks.ep - right.ranks.ep
   )
 }
 
@@ -286,14 +293,14 @@ function sameSeries(series: SeriesRange, row: TensorPlace): boolean {
   )
 }
 
-function extend(series: OpenSeries, row: TensorPlace): void {
-  series.row_end += 1
+function extend(series: OpenSeries, row: TensorPlace, rows: number): void {
+  series.row_end += rows
   series.token_start = Math.min(series.token_start, row.token_start)
   series.token_end = Math.max(series.token_end, row.token_end)
   series.bytes += row.data_bytes
 }
 
-function startSeries(row: TensorPlace, index: number): OpenSeries {
+function startSeries(row: TensorPlace, index: number, rows: number): OpenSeries {
   return {
     trace_id: row.trace_id,
     request_id: row.request_id,
@@ -306,7 +313,7 @@ function startSeries(row: TensorPlace, index: number): OpenSeries {
     ep_rank: row.ep_rank,
     dtype: row.dtype,
     row_start: index,
-    row_end: index + 1,
+    row_end: index + rows,
     token_start: row.token_start,
     token_end: row.token_end,
     bytes: row.data_bytes,

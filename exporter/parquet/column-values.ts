@@ -46,6 +46,8 @@ export type ColumnValues = DictionaryValues | NumberValues | TextValues
 /** Takes the rows of a row group in order, some at a time, and then tells their values. */
 export interface ColumnGather<Row> {
   add(rows: readonly Row[], start: number, end: number): void
+  /** The value of one row for all of the rows [start, end). */
+  repeat(row: Row, start: number, end: number): void
   finish(): GatheredColumn
 }
 
@@ -83,18 +85,24 @@ function gatherLists<Row>(
 ): ColumnGather<Row> {
   const lengths = new Uint32Array(count)
   const flat: number[] = []
+
+  function take(index: number, row: Row): void {
+    const list = value(row)
+    if (typeof list !== 'object' || list === null) throw unfit(name, 'a list', list)
+    lengths[index] = list.length
+    for (let axis = 0; axis < list.length; axis += 1) {
+      const size = list[axis]
+      if (!Number.isInteger(size)) throw unfit(name, 'integers', size)
+      flat.push(size as number)
+    }
+  }
+
   return {
     add(rows, start, end) {
-      for (let index = start; index < end; index += 1) {
-        const list = value(rows[index] as Row)
-        if (typeof list !== 'object' || list === null) throw unfit(name, 'a list', list)
-        lengths[index] = list.length
-        for (let axis = 0; axis < list.length; axis += 1) {
-          const size = list[axis]
-          if (!Number.isInteger(size)) throw unfit(name, 'integers', size)
-          flat.push(size as number)
-        }
-      }
+      for (let index = start; index < end; index += 1) take(index, rows[index] as Row)
+    },
+    repeat(row, start, end) {
+      for (let index = start; index < end; index += 1) take(index, row)
     },
     finish() {
       const values = Float64Array.from(flat)
@@ -128,13 +136,53 @@ function gatherNumbers<Row>(
         if (defined !== undefined) defined[index] = 1
       }
     },
-    finish() {
-      const common = { kind: 'numbers', values, count, nulls } as const
-      const numbers = nulls === 0 || defined === undefined ? common : { ...common, defined }
-      const elements = dictionary ? withDictionary(numbers, RUN_ROWS_MIN) : numbers
-      return { elements, lengths: null }
+    repeat(row, start, end) {
+      const one = value(row)
+      if (one === null && defined !== undefined) {
+        nulls += end - start
+        return
+      }
+      if (typeof one !== 'number' || (whole && !Number.isInteger(one))) {
+        throw unfit(name, whole ? 'an integer' : 'a number', one)
+      }
+      values.fill(one, start, end)
+      defined?.fill(1, start, end)
     },
+    finish: () => finishNumbers(values, defined, nulls, dictionary),
   }
+}
+
+function finishNumbers(
+  values: Float64Array,
+  defined: Uint8Array | undefined,
+  nulls: number,
+  dictionary: boolean,
+): GatheredColumn {
+  const common = { kind: 'numbers', values, count: values.length, nulls } as const
+  const numbers = nulls === 0 || defined === undefined ? common : { ...common, defined }
+  const elements = dictionary ? withDictionary(numbers, RUN_ROWS_MIN) : numbers
+  return { elements, lengths: null }
+}
+
+/**
+ * Numbers that lie in memory already.
+ *
+ * @param defined 1 where there is a value; null where there always is one.
+ */
+export function packedNumbers<Row>(
+  { name, type }: Column<Row>,
+  values: Float64Array,
+  defined: Uint8Array | null,
+): GatheredColumn {
+  const whole = type !== 'double'
+  let nulls = 0
+  for (let index = 0; index < values.length; index += 1) {
+    if (defined !== null && defined[index] === 0) nulls += 1
+    else if (whole && !Number.isInteger(values[index])) {
+      throw unfit(name, 'an integer', values[index])
+    }
+  }
+  return finishNumbers(values, defined ?? undefined, nulls, whole)
 }
 
 /** The same values as codes where that is shorter. */
@@ -204,6 +252,18 @@ function gatherTexts<Row>(
         if (defined !== undefined) defined[index] = 1
         take(index, one)
       }
+    },
+    repeat(row, start, end) {
+      const one = value(row)
+      if (one === null && defined !== undefined) {
+        nulls += end - start
+        return
+      }
+      if (typeof one !== 'string') throw unfit(name, 'text', one)
+      defined?.fill(1, start, end)
+      take(start, one)
+      if (plain !== null) plain.fill(one, start, end)
+      else codes.fill(code, start, end)
     },
     finish() {
       const some = nulls === 0 || defined === undefined ? {} : { defined }

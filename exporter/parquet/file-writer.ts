@@ -19,10 +19,10 @@ import { writeMetadata } from 'hyparquet-writer/src/metadata.js'
 import { schemaPathResolver } from 'hyparquet-writer/src/schema.js'
 import { parquetLimits } from '../limits.ts'
 import { type WrittenChunk, writeColumnChunk } from './column-chunks.ts'
-import { gatherColumn } from './column-values.ts'
 import { createGatherWriter, type GatherWriter } from './gather-writer.ts'
 import { writeColumnIndex, writeOffsetIndex } from './page-index.ts'
 import { writePayloadChunk } from './payload-pages.ts'
+import { objectSource, type RowObjects, type RowRange, type RowSource } from './row-source.ts'
 import { type Column, type PayloadColumn, schemaElements } from './schema.ts'
 
 export const PARTIAL_SUFFIX = '.partial'
@@ -30,16 +30,19 @@ export const PARTIAL_SUFFIX = '.partial'
 /** `PAR1` */
 const MAGIC = 0x31524150
 
-export interface ParquetFileOptions<Row> {
+interface FileOptions<Row> {
   readonly path: string
   readonly columns: readonly Column<Row>[]
   readonly payload: PayloadColumn<Row> | null
-  readonly rows: readonly Row[]
   readonly metadata: Readonly<Record<string, string>>
   /** Waits until the disk has the bytes, for stores that must survive a power cut. */
   readonly fsync: boolean
-  /** False for readers that take entries of a dictionary for texts; files are then larger. */
-  readonly numberDictionaries?: boolean
+}
+
+export interface ParquetFileOptions<Row> extends FileOptions<Row>, RowObjects<Row> {}
+
+export interface ParquetSourceOptions<Row> extends FileOptions<Row> {
+  readonly source: RowSource
 }
 
 /** What is known of a file once it is written; named as the catalogue names it. */
@@ -51,6 +54,11 @@ export interface WrittenFile {
 
 /** Writes the file. Throws what the system or the encoder throws. */
 export function writeParquetFile<Row>(options: ParquetFileOptions<Row>): WrittenFile {
+  return writeParquetSource({ ...options, source: objectSource(options) })
+}
+
+/** The same of rows that need not be objects. */
+export function writeParquetSource<Row>(options: ParquetSourceOptions<Row>): WrittenFile {
   const partial = options.path + PARTIAL_SUFFIX
   const fd = openSync(partial, 'w', 0o640)
   let written: WrittenFile
@@ -67,15 +75,15 @@ export function writeParquetFile<Row>(options: ParquetFileOptions<Row>): Written
   return written
 }
 
-function writeAll<Row>(fd: number, options: ParquetFileOptions<Row>): WrittenFile {
-  const { columns, payload, rows, metadata } = options
+function writeAll<Row>(fd: number, options: ParquetSourceOptions<Row>): WrittenFile {
+  const { columns, payload, source, metadata } = options
   const writer = createGatherWriter(fd)
   writer.appendUint32(MAGIC)
-  const groups = [...rowGroups(rows, payload)]
+  const groups = [...rowGroups(source)]
   const payloads =
     payload === null
       ? []
-      : groups.map((group) => writePayloadChunk(writer, payload.name, group.map(payload.value)))
+      : groups.map((group) => writePayloadChunk(writer, payload.name, source, group))
   const tail_start = writer.offset
   const schema = schemaElements(columns, payload)
   const write = groupWriter(writer, schema, options)
@@ -86,8 +94,8 @@ function writeAll<Row>(fd: number, options: ParquetFileOptions<Row>): WrittenFil
     version: 1,
     created_by: 'ring2-exporter version 0.1.0',
     schema,
-    num_rows: BigInt(rows.length),
-    row_groups: chunks.map((group, index) => rowGroup(group, groups[index]?.length ?? 0)),
+    num_rows: BigInt(source.count),
+    row_groups: chunks.map((group, index) => rowGroup(group, rowsOf(groups[index]))),
     key_value_metadata: Object.entries(metadata).map(([key, value]) => ({ key, value })),
     metadata_length: 0,
   }
@@ -97,34 +105,33 @@ function writeAll<Row>(fd: number, options: ParquetFileOptions<Row>): WrittenFil
   return { bytes: writer.offset, tail_start }
 }
 
-type WriteGroup<Row> = (rows: readonly Row[], payload: WrittenChunk | null) => WrittenChunk[]
+type WriteGroup = (rows: RowRange, payload: WrittenChunk | null) => WrittenChunk[]
+
+function rowsOf(range: RowRange | undefined): number {
+  return range === undefined ? 0 : range.end - range.start
+}
 
 /** Writes all columns of a row group but the payload, and returns the chunks of all. */
 function groupWriter<Row>(
   writer: GatherWriter,
   schema: SchemaElement[],
-  { columns, numberDictionaries = true }: ParquetFileOptions<Row>,
-): WriteGroup<Row> {
+  { columns, source }: ParquetSourceOptions<Row>,
+): WriteGroup {
   const scratch = new ByteWriter(parquetLimits.gatherChunkBytes)
   const leafOf = leafResolver(schema)
   return (rows, payload) => {
     const payloadBytes = Number(payload?.chunk.meta_data?.total_compressed_size ?? 0n)
-    const gathers = columns.map((column) => gatherColumn(column, rows.length, numberDictionaries))
-    // Some rows at a time for all columns, while they are in the cache.
-    for (let start = 0; start < rows.length; start += parquetLimits.gatherRows) {
-      const end = Math.min(rows.length, start + parquetLimits.gatherRows)
-      for (const gather of gathers) gather.add(rows, start, end)
-    }
+    const values = source.gather(rows.start, rows.end)
     const written = columns.map((column, index) => {
       const path = leafOf(column.name).map(({ element }) => element)
-      const [leaf, gathered] = [path.at(-1), gathers[index]?.finish()]
+      const [leaf, gathered] = [path.at(-1), values[index]]
       if (leaf === undefined || gathered === undefined) {
         throw new Error(`column ${column.name} is not in the schema`)
       }
       return writeColumnChunk(writer, column, gathered, {
         path: path.slice(1).map(({ name }) => name),
         leaf,
-        pageRows: pageRows(rows.length, payloadBytes),
+        pageRows: pageRows(rowsOf(rows), payloadBytes),
         scratch,
       })
     })
@@ -150,24 +157,20 @@ function writeIndexes(writer: GatherWriter, chunks: readonly WrittenChunk[]): vo
   writeBlooms(writer, filtered)
 }
 
-function* rowGroups<Row>(
-  rows: readonly Row[],
-  payload: PayloadColumn<Row> | null,
-): Generator<readonly Row[]> {
+function* rowGroups(source: RowSource): Generator<RowRange> {
   let start = 0
   let bytes = 0
-  for (let index = 0; index < rows.length; index += 1) {
-    const size = payload?.value(rows[index] as Row).byteLength ?? 0
-    const count = index - start
+  for (let end = 0; end < source.count; end += 1) {
+    const size = source.payloadBytes(end)
     const over = bytes + size > parquetLimits.rowGroupBytesMax
-    if (count > 0 && (over || count >= parquetLimits.rowGroupRowsMax)) {
-      yield rows.slice(start, index)
-      start = index
+    if (end > start && (over || end - start >= parquetLimits.rowGroupRowsMax)) {
+      yield { start, end }
+      start = end
       bytes = 0
     }
     bytes += size
   }
-  if (start < rows.length) yield rows.slice(start)
+  if (start < source.count) yield { start, end: source.count }
 }
 
 /** The path from the root to the one leaf of a column. */

@@ -12,6 +12,7 @@ import type { WrittenChunk } from './column-chunks.ts'
 import type { GatherWriter } from './gather-writer.ts'
 import { encodings, writeDataPageHeader } from './page-headers.ts'
 import type { PageLocation } from './page-index.ts'
+import type { RowRange, RowSource } from './row-source.ts'
 
 /** Sizes of a page are 32-bit in the format. */
 const PAGE_BYTES_MAX = 2 ** 31 - 2 ** 16
@@ -21,16 +22,15 @@ const LENGTH_PREFIX_BYTES = 4
 export function writePayloadChunk(
   writer: GatherWriter,
   name: string,
-  payloads: readonly Uint8Array[],
+  source: RowSource,
+  rows: RowRange,
 ): WrittenChunk {
   const chunkStart = writer.offset
   const pages: PageLocation[] = []
-  let firstRow = 0
-  for (const page of splitIntoPages(payloads)) {
+  for (const page of splitIntoPages(source, rows)) {
     const offset = writer.offset
-    writePage(writer, page)
-    pages.push({ offset, bytes: writer.offset - offset, firstRow })
-    firstRow += page.length
+    writePage(writer, source, page)
+    pages.push({ offset, bytes: writer.offset - offset, firstRow: page.start - rows.start })
   }
   const bytes = BigInt(writer.offset - chunkStart)
   const chunk: ColumnChunk = {
@@ -39,7 +39,7 @@ export function writePayloadChunk(
       encodings: ['PLAIN', 'RLE'],
       path_in_schema: [name],
       codec: 'UNCOMPRESSED',
-      num_values: BigInt(payloads.length),
+      num_values: BigInt(rows.end - rows.start),
       total_compressed_size: bytes,
       total_uncompressed_size: bytes,
       data_page_offset: BigInt(chunkStart),
@@ -49,25 +49,27 @@ export function writePayloadChunk(
   return { chunk, pages, bounds: null, bloomFilter: null }
 }
 
-function* splitIntoPages(payloads: readonly Uint8Array[]): Generator<readonly Uint8Array[]> {
-  let page: Uint8Array[] = []
-  let bytes = 0
-  for (const payload of payloads) {
-    const size = payload.byteLength + LENGTH_PREFIX_BYTES
-    if (page.length > 0 && bytes + size > parquetLimits.dataPageBytes) {
-      yield page
-      page = []
-      bytes = 0
-    }
-    page.push(payload)
-    bytes += size
-  }
-  if (page.length > 0) yield page
+interface Page extends RowRange {
+  /** With the length before each value. */
+  readonly bytes: number
 }
 
-function writePage(writer: GatherWriter, payloads: readonly Uint8Array[]): void {
+function* splitIntoPages(source: RowSource, rows: RowRange): Generator<Page> {
+  let { start } = rows
   let bytes = 0
-  for (const payload of payloads) bytes += payload.byteLength + LENGTH_PREFIX_BYTES
+  for (let end = rows.start; end < rows.end; end += 1) {
+    const size = source.payloadBytes(end) + LENGTH_PREFIX_BYTES
+    if (end > start && bytes + size > parquetLimits.dataPageBytes) {
+      yield { start, end, bytes }
+      start = end
+      bytes = 0
+    }
+    bytes += size
+  }
+  if (start < rows.end) yield { start, end: rows.end, bytes }
+}
+
+function writePage(writer: GatherWriter, source: RowSource, { start, end, bytes }: Page): void {
   if (bytes > PAGE_BYTES_MAX) {
     throw new Ring2Error('RING2_E_STORE', {
       expected: `one tensor of at most ${PAGE_BYTES_MAX} bytes`,
@@ -75,8 +77,9 @@ function writePage(writer: GatherWriter, payloads: readonly Uint8Array[]): void 
       action: 'Capture fewer tokens per step; a Parquet page cannot hold more.',
     })
   }
-  writeDataPageHeader(writer, bytes, payloads.length, encodings.plain)
-  for (const payload of payloads) {
+  writeDataPageHeader(writer, bytes, end - start, encodings.plain)
+  for (let row = start; row < end; row += 1) {
+    const payload = source.payload(row)
     writer.appendUint32(payload.byteLength)
     writer.appendReference(payload)
   }

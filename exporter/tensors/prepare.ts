@@ -6,18 +6,15 @@
  */
 
 import { join } from 'node:path'
-import type { ProducerInfo, RequestSummary, TensorRow } from '../../collector/records.ts'
+import type { ProducerInfo, RequestSummary } from '../../collector/records.ts'
 import {
   aliasEntry,
-  compareRows,
-  createTensorDescriber,
   describeContexts,
   describeRequests,
   type FileDescription,
-  placeOf,
 } from '../catalog/description.ts'
 import { parquetLimits } from '../limits.ts'
-import { writeParquetFile } from '../parquet/file-writer.ts'
+import { writeParquetFile, writeParquetSource } from '../parquet/file-writer.ts'
 import {
   contextColumns,
   requestColumns,
@@ -26,6 +23,8 @@ import {
   tensorPayload,
 } from '../parquet/schema.ts'
 import { type Dataset, fileKey, partition, producerSlug } from '../store/keys.ts'
+import type { PendingRows } from './pending-rows.ts'
+import type { RowTable } from './row-table.ts'
 import { makeFolder, removePrepared, spoolName, syncPath, writeDescription } from './spool.ts'
 import {
   describeVocabularies,
@@ -34,12 +33,10 @@ import {
   vocabularyEntry,
 } from './vocabularies.ts'
 
-const MICROS_PER_HOUR = 3_600_000_000
-
 export interface PendingFiles {
   readonly spool: string
   readonly producer: ProducerInfo
-  readonly rows: readonly TensorRow[]
+  readonly rows: PendingRows
   readonly summaries: readonly RequestSummary[]
   /** Requests that belong to another trace than their rows say. */
   readonly moved: readonly RequestSummary[]
@@ -73,21 +70,18 @@ export function writePending(pending: PendingFiles): Map<string, FileDescription
 
 function writeTensorFiles(pending: PendingFiles, files: Map<string, FileDescription>): void {
   const { producer, fsync } = pending
-  for (const [folder, group] of groupRows(pending.rows)) {
-    group.sort(compareRows)
-    for (const rows of splitByBytes(group)) {
+  for (const [folder, table] of pending.rows.tables()) {
+    for (const source of splitByBytes(table)) {
       writeOne(pending, folder, files, (key, path) => {
-        const written = writeParquetFile({
+        const written = writeParquetSource({
           path,
           columns: tensorColumns,
           payload: tensorPayload,
-          rows,
+          source,
           metadata: metadata(producer),
           fsync,
         })
-        const describer = createTensorDescriber()
-        for (const row of rows) describer.add(placeOf(row))
-        return describer.finish({ key, ...written })
+        return source.describe().finish({ key, ...written })
       })
     }
   }
@@ -176,28 +170,6 @@ function removeAttempt(spool: string, names: Iterable<string>): void {
   }
 }
 
-function groupRows(rows: readonly TensorRow[]): Map<string, TensorRow[]> {
-  const groups = new Map<string, TensorRow[]>()
-  let model = ''
-  let hourStart = Number.POSITIVE_INFINITY
-  let group: TensorRow[] = []
-  for (const row of rows) {
-    // Neighbours mostly share model and hour, so their folder is not looked for again.
-    const sinceHour = row.capturedAtMicros - hourStart
-    if (sinceHour >= 0 && sinceHour < MICROS_PER_HOUR && row.model.name === model) {
-      group.push(row)
-      continue
-    }
-    model = row.model.name
-    hourStart = Math.floor(row.capturedAtMicros / MICROS_PER_HOUR) * MICROS_PER_HOUR
-    const folder = partition('tensors', model, row.capturedAtMicros)
-    group = groups.get(folder) ?? []
-    group.push(row)
-    groups.set(folder, group)
-  }
-  return groups
-}
-
 function groupSummaries(
   dataset: Dataset,
   summaries: readonly RequestSummary[],
@@ -207,20 +179,20 @@ function groupSummaries(
   )
 }
 
-function* splitByBytes(rows: readonly TensorRow[]): Generator<readonly TensorRow[]> {
+function* splitByBytes(table: RowTable): Generator<RowTable> {
   let start = 0
   let bytes = 0
-  for (let index = 0; index < rows.length; index += 1) {
-    const size = rows[index]?.data.byteLength ?? 0
+  for (let index = 0; index < table.count; index += 1) {
+    const size = table.payloadBytes(index)
     const full = bytes + size > parquetLimits.fileBytesMax
     if (index > start && (full || index - start >= parquetLimits.fileRowsMax)) {
-      yield rows.slice(start, index)
+      yield table.slice(start, index)
       start = index
       bytes = 0
     }
     bytes += size
   }
-  yield start === 0 ? rows : rows.slice(start)
+  yield start === 0 ? table : table.slice(start, table.count)
 }
 
 function metadata(producer: ProducerInfo): Record<string, string> {

@@ -34,6 +34,7 @@ import {
 } from '../errors.ts'
 import { uploadLimits } from '../limits.ts'
 import type { StoreLocation } from '../store/location.ts'
+import { createPendingRows } from './pending-rows.ts'
 import { writePending } from './prepare.ts'
 import {
   discardPrepared,
@@ -71,25 +72,22 @@ export function createTensorSink(options: TensorSinkOptions): ClosableTensorSink
   const nextUlid = options.nextUlid ?? monotonicFactory()
   const encode = createRowEncoder(planCodecs(options.codecs ?? []))
   const descriptions = new Map<string, FileDescription>()
-  let rows: TensorRow[] = []
-  let rowBytes = 0
+  const rows = createPendingRows()
   let summaries: RequestSummary[] = []
   let moved: RequestSummary[] = []
   let vocabularies: PendingVocabulary[] = []
   let catalog: Catalog | null = null
 
   function append(row: TensorRow): void {
-    const encoded = encode(row)
-    rows.push(encoded)
-    rowBytes += encoded.data.byteLength
+    rows.add(encode(row))
   }
 
   function prepare(producer: ProducerInfo): Outcome<readonly string[]> {
-    const waiting = rows.length + summaries.length + moved.length + vocabularies.length
+    const waiting = rows.rows() + summaries.length + moved.length + vocabularies.length
     if (waiting === 0) return success([])
     // Files hold more than payloads; a guess that is too large only waits a little earlier.
     const coming =
-      rowBytes + waiting * uploadLimits.rowOverheadBytes + uploadLimits.fileOverheadBytes
+      rows.bytes() + waiting * uploadLimits.rowOverheadBytes + uploadLimits.fileOverheadBytes
     const full = queueFull(location, coming, queueBytesMax)
     if (full !== null) return retryable(full)
     const outcome = attempt('write into the spool', location.spool, () =>
@@ -101,8 +99,7 @@ export function createTensorSink(options: TensorSinkOptions): ClosableTensorSink
     )
     if (outcome.status !== 'success') return outcome
     for (const [name, description] of outcome.value) descriptions.set(name, description)
-    rows = []
-    rowBytes = 0
+    rows.clear()
     summaries = []
     moved = []
     vocabularies = []
@@ -151,8 +148,8 @@ export function createTensorSink(options: TensorSinkOptions): ClosableTensorSink
     moved: (summary) => void moved.push(summary),
     vocabulary: (part, producer, atMicros) => void vocabularies.push({ part, producer, atMicros }),
     pending: () => ({
-      rows: rows.length,
-      bytes: rowBytes,
+      rows: rows.rows(),
+      bytes: rows.bytes(),
       summaries: summaries.length + moved.length,
     }),
     prepare,
