@@ -224,6 +224,13 @@ function appendNumbers(
 ): void {
   const width = type === 'int32' ? 4 : 8
   page.ensure((end - start) * width)
+  if (type === 'double' && defined === undefined && values instanceof Float64Array) {
+    // In memory as in the file: every machine this runs on is little-endian.
+    page.appendBytes(
+      new Uint8Array(values.buffer, values.byteOffset + start * width, (end - start) * width),
+    )
+    return
+  }
   const { view } = page
   let at = page.index
   for (let index = start; index < end; index += 1) {
