@@ -18,6 +18,7 @@ import type { CatalogFile, CatalogSeries, CatalogVocabularyPart, WholeRequest } 
 
 const INDEX_VERSION = 1
 const HASH_CHARACTERS = 16
+const INDEX_SUFFIX = '.json'
 
 export interface EncodedIndex {
   /** One for each trace that the request is known by. */
@@ -44,14 +45,14 @@ export function encodeIndex(whole: WholeRequest): EncodedIndex {
   })
   const { trace_id: traceId, request_id: requestId, producer } = whole.request
   const request = hash(JSON.stringify([producer, requestId]))
-  const name = `${slug(producer)}-${request}-${hash(text)}.json`
+  const name = `${slug(producer)}-${request}-${hash(text)}${INDEX_SUFFIX}`
   const traces = new Set([traceId, ...whole.aliases.map((alias) => alias.trace_id)])
   const keys = [...traces].map((trace) => indexPrefix(trace) + name)
   return { keys, bytes: new TextEncoder().encode(text) }
 }
 
-function hash(text: string): string {
-  return createHash('sha256').update(text, 'utf8').digest('hex').slice(0, HASH_CHARACTERS)
+function hash(content: string | Uint8Array): string {
+  return createHash('sha256').update(content).digest('hex').slice(0, HASH_CHARACTERS)
 }
 
 /** What all series of a request share is left out. */
@@ -63,8 +64,14 @@ function seriesFields(one: CatalogSeries, file: number) {
   ]
 }
 
-/** @throws Ring2Error RING2_E_STORE naming the object when it is damaged. */
+/**
+ * @throws Ring2Error RING2_E_STORE naming the object when it is damaged: no index, of a trace that it
+ *   is not filed under, or of other bytes than its key tells.
+ */
 export function decodeIndex(key: string, bytes: Uint8Array): WholeRequest {
+  const told = key.slice(0, -INDEX_SUFFIX.length).slice(-HASH_CHARACTERS)
+  const held = hash(bytes)
+  if (held !== told) throw damagedIndex(key, `content of the hash ${held}`)
   try {
     return checked(key, JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(bytes)))
   } catch (error) {

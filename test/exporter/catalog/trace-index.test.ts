@@ -213,6 +213,8 @@ test('a damaged index is named and passed over, and the rebuild mends it', async
     before.toString().replace('"rows":', '"rows":"x","was":'),
     before.toString().replaceAll('tensors/', '../tensors/'),
     before.toString().replaceAll(traceA, traceB),
+    // Valid in every field, and not what was written.
+    before.toString().replace('[0,0,1,', '[0,1,1,'),
   ]
   for (const content of wrong) {
     writeFileSync(join(root, damaged), content)
