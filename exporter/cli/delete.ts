@@ -14,7 +14,7 @@ import { openDeletion } from '../retention/open.ts'
 import { parseTraceId } from '../tensors/selection.ts'
 import { type ConfigOptions, configFrom, withConfig } from './config-option.ts'
 import { exitCodes, print, printJson, tell } from './outcome.ts'
-import { bytesText } from './table.ts'
+import { bytesText, counted } from './table.ts'
 
 interface DeleteOptions extends ConfigOptions {
   readonly request?: string
@@ -79,12 +79,12 @@ async function confirmed(
 
 function previewText({ requests, files }: DeletionPreview): string {
   const lines = requests.map((one) => `${one.trace_id}  ${one.request_id}`)
-  return [...lines, `in up to ${files} ${files === 1 ? 'file' : 'files'}`].join('\n')
+  return [...lines, `in up to ${counted(files, 'file')}`].join('\n')
 }
 
 function reportText(report: DeletionReport): string {
   const { requests, tensors, bytes, files_removed, files_rewritten } = report
-  const what = `${requests} requests, ${tensors} tensors (${bytesText(bytes)})`
-  const files = `${files_removed} files, of which ${files_rewritten} were written again for others`
+  const what = `${counted(requests, 'request')}, ${counted(tensors, 'tensor')} (${bytesText(bytes)})`
+  const files = `${counted(files_removed, 'file')}, of which ${files_rewritten} written again for others`
   return `deleted ${what}: ${files}${report.resumed ? '; it had been begun before' : ''}`
 }

@@ -11,6 +11,7 @@ import { storeLocation } from '../tensors/open.ts'
 import { parseTraceId } from '../tensors/selection.ts'
 import { type ConfigOptions, configFrom, withConfig } from './config-option.ts'
 import { exitCodes, print, printJson, tell } from './outcome.ts'
+import { counted } from './table.ts'
 
 interface Options extends ConfigOptions {
   readonly model: string
@@ -40,14 +41,15 @@ export function importCommand(command: Command): void {
       ).choices(streamCodecs),
     )
     .option('--json', 'print one JSON document')
-    .action(async (file: string, options: Options) => {
-      process.exitCode = await run(file, options)
+    .action(async (file: string, options: Options, own: Command) => {
+      process.exitCode = await run(file, options, own)
     })
 }
 
-async function run(file: string, options: Options): Promise<number> {
+async function run(file: string, options: Options, command: Command): Promise<number> {
   const traceId = options.trace === undefined ? null : parseTraceId(options.trace)
   const { config } = configFrom(options)
+  const modelGiven = command.getOptionValueSource('model') === 'cli'
   const report = importStream(config, {
     file,
     model: options.model,
@@ -60,6 +62,7 @@ async function run(file: string, options: Options): Promise<number> {
   if (options.json === true) printJson({ ...report, files_waiting: waiting })
   else show(file, report)
   warn(report, waiting)
+  if (report.already_imported) warnIgnored(report, options, modelGiven)
   if (waiting > 0) return exitCodes.failed
   return report.torn_bytes + report.damaged_packets > 0 ? exitCodes.incomplete : exitCodes.done
 }
@@ -81,16 +84,35 @@ async function upload(config: Config): Promise<number> {
 
 function show(file: string, report: ImportReport): void {
   const done = report.already_imported ? 'is in the store already' : 'imported'
-  print(`${file} ${done}: ${report.packets} packets (${report.codec}), ${report.bytes} bytes`)
-  print(`trace ${report.trace_id}  request ${report.request_id}`)
+  print(
+    `${file} ${done}: ${counted(report.packets, 'packet')} (${report.codec}), ${report.bytes} bytes`,
+  )
+  print(`trace ${report.trace_id}  request ${report.request_id}  model ${report.model}`)
   for (const { module, hook, packets, entries, width } of report.modules) {
-    print(`  ${hook}  ${packets} packets  [${entries}, ${width}]  module ${JSON.stringify(module)}`)
+    print(
+      `  ${hook}  ${counted(packets, 'packet')}  [${entries}, ${width}]  module ${JSON.stringify(module)}`,
+    )
   }
+  if (report.token_ids > 0) print(`  token_ids  1 row  [${report.token_ids}]  from --tokens`)
 }
 
 function warn(report: ImportReport, waiting: number): void {
-  if (report.torn_bytes > 0) tell(`torn tail: ${report.torn_bytes} bytes are no whole packet`)
-  if (report.padding_bytes > 0) tell(`${report.padding_bytes} bytes of NUL at the end`)
-  if (report.damaged_packets > 0) tell(`${report.damaged_packets} packets could not be read`)
-  if (waiting > 0) tell(`${waiting} files wait for the bucket`)
+  if (report.torn_bytes > 0)
+    tell(`torn tail: ${counted(report.torn_bytes, 'byte')} of no whole packet`)
+  if (report.padding_bytes > 0) tell(`${counted(report.padding_bytes, 'byte')} of NUL at the end`)
+  if (report.damaged_packets > 0)
+    tell(`${counted(report.damaged_packets, 'packet')} could not be read`)
+  if (waiting > 0) tell(`${counted(waiting, 'file')} still to go into the bucket`)
+}
+
+/** What was asked for of a capture that the store has; the store keeps what it has. */
+function warnIgnored(report: ImportReport, options: Options, modelGiven: boolean): void {
+  const ignored = [
+    ...(modelGiven && options.model !== report.model ? [`--model ${options.model}`] : []),
+    ...(options.tokens === undefined ? [] : [`--tokens ${options.tokens}`]),
+  ]
+  if (ignored.length === 0) return
+  const remove = `ring2-exporter delete ${report.trace_id} --request ${report.request_id}`
+  tell(`stored before, and left as it is: ${ignored.join(' and ')} not applied`)
+  tell(`to import it anew, run \`${remove}\` first`)
 }

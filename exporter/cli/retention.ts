@@ -11,7 +11,7 @@ import { retentionPass } from '../retention/retention.ts'
 import { readRules } from '../retention/rules.ts'
 import { type ConfigOptions, configFrom, withConfig } from './config-option.ts'
 import { exitCodes, print, printJson } from './outcome.ts'
-import { bytesText, styles, table } from './table.ts'
+import { bytesText, counted, styles, table } from './table.ts'
 
 interface RetentionOptions extends ConfigOptions {
   readonly dryRun?: boolean
@@ -56,7 +56,7 @@ async function run(options: RetentionOptions): Promise<number> {
   if (options.json === true) printJson({ dry_run: dryRun, files, bytes, requests, removed })
   else {
     if (files > 0) print(asTable(removed))
-    print(`${dryRun ? 'would remove' : 'removed'} ${files} files, ${bytesText(bytes)}`)
+    print(`${dryRun ? 'would remove' : 'removed'} ${counted(files, 'file')}, ${bytesText(bytes)}`)
   }
   return exitCodes.done
 }

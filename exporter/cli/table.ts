@@ -72,3 +72,8 @@ export function sparkline(values: readonly (number | null)[]): string {
     })
     .join('')
 }
+
+/** `1 file`, `2 files`. */
+export function counted(count: number, noun: string): string {
+  return `${count} ${noun}${count === 1 ? '' : 's'}`
+}
