@@ -58,7 +58,10 @@ function checkSize(header: ContainerFacts, facts: PayloadFacts): void {
     throw damaged(`elements of ${bytes} bytes`, `${header.elementBytes}`)
   }
   const total = header.elements * bytes
-  if (total !== facts.data_bytes || total > codecBounds.bytesMax) {
+  if (total > codecBounds.bytesMax) {
+    throw damaged(`at most ${codecBounds.bytesMax} bytes of elements`, `${total}`)
+  }
+  if (total !== facts.data_bytes) {
     throw damaged(`${facts.data_bytes} bytes of elements`, `${total}`)
   }
 }

@@ -56,6 +56,8 @@ export interface PatternView {
 export interface PatternSources {
   readonly reader: TensorReader
   readonly cache: ViewCache
+  /** Bytes of heads read at once for their mean. */
+  readonly headGroupBytesMax: number
 }
 
 /** What is stored of the layer: its heads, and the longest row of keys. */
@@ -156,7 +158,7 @@ async function patternFacts(
 
 /** The pattern of a head, or the mean over heads, of the queries [read]; NaN rows where none is. */
 async function headMatrix(
-  { reader, cache }: PatternSources,
+  { reader, cache, headGroupBytesMax }: PatternSources,
   scope: ViewScope,
   { layer, head }: PatternQuery,
   facts: PatternFacts,
@@ -167,7 +169,9 @@ async function headMatrix(
     const queries = read.end - read.start
     const matrix = new Float32Array(queries * facts.keys).fill(Number.NaN)
     const placed = new Set<number>()
-    for (const heads of near.length === 0 ? [] : headGroups(head, facts, queries)) {
+    for (const heads of near.length === 0
+      ? []
+      : headGroups(head, facts, queries, headGroupBytesMax)) {
       const opened = await reader.open(tensorQuery(scope, HOOK, layer, read, heads))
       const [count = 0, rows = 0, keys = 0] = opened.plan.shape
       const sums = new Float32Array(rows * keys)
@@ -197,10 +201,11 @@ function headGroups(
   head: number | 'mean',
   facts: PatternFacts,
   queries: number,
+  bytesMax: number,
 ): readonly (readonly number[])[] {
   if (head !== 'mean') return [[head]]
   const headBytes = Math.max(1, queries * facts.keys * facts.elementBytes)
-  const size = Math.max(1, Math.floor(viewLimits.headGroupBytesMax / headBytes))
+  const size = Math.max(1, Math.floor(bytesMax / headBytes))
   const groups: number[][] = []
   for (let first = 0; first < facts.heads; first += size) {
     const count = Math.min(size, facts.heads - first)

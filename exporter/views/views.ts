@@ -5,6 +5,7 @@
 
 import type { Catalog } from '../catalog/catalog.ts'
 import type { CatalogRequest } from '../catalog/list.ts'
+import { viewLimits } from '../limits.ts'
 import type { TensorReader } from '../tensors/reader.ts'
 import { type AlternativesView, alternativesView } from './alternatives.ts'
 import { createViewCache } from './cache.ts'
@@ -44,12 +45,15 @@ export interface ViewsOptions {
   readonly reader: TensorReader
   /** Left out: texts are not known. */
   readonly vocabularies?: VocabularySource
+  /** Bytes of heads read at once for their mean; the default is that of `viewLimits`. */
+  readonly headGroupBytesMax?: number
 }
 
 export function createViews(options: ViewsOptions): Views {
   const { catalog, reader, vocabularies } = options
   const cache = createViewCache()
-  const sources = { reader, cache }
+  const headGroupBytesMax = options.headGroupBytesMax ?? viewLimits.headGroupBytesMax
+  const sources = { reader, cache, headGroupBytesMax }
 
   async function vocabularyOf(name: string | null): Promise<Vocabulary | null> {
     if (name === null || vocabularies === undefined) return null

@@ -213,9 +213,35 @@ describe('a payload that is no codec’s', () => {
     for (let plane = 0; plane < 4; plane += 1) {
       new DataView(lying.buffer).setUint32(24 + plane * 12 + 8, 1024, true)
     }
-    expect(() => decodePayload('bytes-zstd-1', lying, facts)).toThrow(/RING2_E_CHECKSUM/)
+    // The frames are not even unpacked beyond the size: that is what zlib refuses.
+    const tooLarge = expect.objectContaining({ code: 'ERR_BUFFER_TOO_LARGE' })
+    const refused = expect.objectContaining({ code: 'RING2_E_CHECKSUM', cause: tooLarge })
+    expect(() => decodePayload('bytes-zstd-1', lying, facts)).toThrow(refused)
     expect(() => decodePayload('bytes-zstd-1', encoded.data, facts)).toThrow(/RING2_E_CHECKSUM/)
     expect(() => decodePayload('bytes-zstd-9', encoded.data, facts)).toThrow(/RING2_E_STORE/)
+  })
+})
+
+describe('a payload that contradicts the bounds', () => {
+  it('may not go on behind its last plane', () => {
+    for (const codec of ['lossless', 'absmax']) {
+      const encoded = encode(codec, rowOf('float32', activations(576 * 2), 576))
+      const longer = Buffer.concat([encoded.data, Uint8Array.of(0)])
+      expect(() => decode({ ...encoded, data: longer })).toThrow(
+        /the end in an encoded.*1 more byte/,
+      )
+    }
+  })
+
+  it('is refused by its header where row and header agree on more than may be made', () => {
+    const encoded = encode('lossless', rowOf('float32', activations(576 * 2), 576))
+    const header = encoded.data.slice()
+    const elements = 2 ** 28 + 1
+    new DataView(header.buffer).setUint32(8, elements, true)
+    const facts = { dtype: 'float32', data_bytes: elements * 4 }
+    expect(() => decodePayload('bytes-zstd-1', header, facts)).toThrow(
+      /RING2_E_CHECKSUM.*Expected at most 1073741824 bytes of elements/,
+    )
   })
 })
 

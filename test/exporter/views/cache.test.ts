@@ -65,7 +65,8 @@ test('a pattern that is too large for memory says how many queries to ask for', 
     [summary()],
   )
   const scope = openScope(fixture.catalog, { traceId: traceA, requestId: null, producer: null })
-  const view = patternView({ reader: fixture.reader(), cache: createViewCache() }, scope, {
+  const sources = { reader: fixture.reader(), cache: createViewCache(), headGroupBytesMax: 1 }
+  const view = patternView(sources, scope, {
     ...{ layer: 0, head: 0, keys: null, size: 2 },
     queries: { start: 0, end: 4 },
   })
