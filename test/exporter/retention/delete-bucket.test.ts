@@ -3,6 +3,7 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync } from 'node:f
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, beforeEach, describe, expect, test, vi } from 'vitest'
+import { rebuildCatalog } from '../../../exporter/catalog/rebuild.ts'
 import { Ring2Error } from '../../../exporter/errors.ts'
 import type { DeletionContext } from '../../../exporter/retention/context.ts'
 import { deleteTrace } from '../../../exporter/retention/delete-trace.ts'
@@ -167,6 +168,43 @@ describe('Deleting from a bucket', () => {
     expect(await objectsWith(bucket, traceB)).toEqual([])
     await deleter.find(traceB)
     expect(deleter.catalog.requests(traceB)).toEqual([])
+  })
+
+  test('by the id of a caller removes what others stored under the id of the rows', async () => {
+    const bucket = await openBucket()
+    const writer = openExporter(bucket, temporaryFolder())
+    writer.flush([row()], [summary()])
+    const late = request({ traceId: traceB, storedTraceId: traceA })
+    writer.sink.moved(summary({ request: late }))
+    writer.flush([])
+    expect(await writer.upload()).toBe(0)
+    const second = openExporter(bucket, temporaryFolder())
+    const own = { producer: otherProducer }
+    second.flush(
+      [row({ ...own, shape: [1, 14], data: secret.slice() })],
+      [summary(own)],
+      otherProducer,
+    )
+    expect(await second.upload()).toBe(0)
+    const deleter = openExporter(bucket, temporaryFolder())
+    expect(await deleteTrace(contextOf(deleter, bucket), traceB, null)).toMatchObject({
+      tensors: 2,
+    })
+    for (const text of [secretText, traceA, traceB]) {
+      expect(await objectsWith(bucket, text)).toEqual([])
+    }
+  })
+
+  test('is not undone by what was read before a rebuild of another catalogue', async () => {
+    const bucket = await openBucket()
+    const writer = openExporter(bucket, temporaryFolder())
+    await storeBoth(writer)
+    const other = openExporter(bucket, temporaryFolder())
+    await other.find(traceB)
+    expect(other.catalog.indexes.knownOfTrace(traceB)).toMatchObject([{ imported: true }])
+    await rebuildCatalog(other.store, other.location.catalog)
+    expect(other.catalog.indexes.knownOfTrace(traceB)).toEqual([])
+    expect(await floatsOfB(other)).toEqual([9, 8, 7, 6])
   })
 
   test('is refused while a file of the trace waits for its upload', async () => {
