@@ -47,8 +47,9 @@ export function generateConfigDoc(): string {
 function row(key: ConfigKey): string[] {
   const { schema } = key
   const initial = schema.default === undefined ? 'unset' : `\`${defaultText(schema.default)}\``
-  const accepts =
-    schema.type === 'array' && schema.items?.enum ? 'hook names, or `all`' : acceptedText(schema)
+  const accepts = schema.items?.enum?.includes('resid_pre')
+    ? 'a list of hook names, or `all`'
+    : acceptedText(schema).replace(/, where .*/, '')
   const secret = key.secret ? ' A secret.' : ''
   const meaning = `${schema.description}${secret}`
   return [`\`${key.path}\``, initial, accepts, meaning, `\`${key.variable}\``]

@@ -12,10 +12,12 @@ import { configDescription, configSchema, configTitle } from './schema.ts'
 export interface KeySchema {
   readonly type: 'string' | 'integer' | 'number' | 'boolean' | 'array'
   readonly description: string
+  /** What a text that matches `pattern` is, in words. */
   readonly title?: string
   readonly default?: unknown
   readonly enum?: readonly string[]
-  readonly items?: { readonly enum?: readonly string[] }
+  /** `title` of an entry says what it accepts, where its values are too many to list or a pattern. */
+  readonly items?: { readonly enum?: readonly string[]; readonly title?: string }
   readonly minimum?: number
   readonly maximum?: number
   readonly minItems?: number
@@ -79,9 +81,7 @@ export function publishedSchema(): Record<string, unknown> {
         type: ['object', 'null'],
         additionalProperties: false,
         properties: Object.fromEntries(
-          configKeys
-            .filter((key) => key.section === section)
-            .map((key) => [key.name, { title: key.path, ...key.schema }]),
+          configKeys.filter((key) => key.section === section).map((key) => [key.name, titled(key)]),
         ),
       },
     ]),
@@ -96,15 +96,23 @@ export function publishedSchema(): Record<string, unknown> {
   }
 }
 
+/** Editors show a key by its path; what a text is, in words, is for errors. */
+function titled({ path, schema }: ConfigKey) {
+  const { title: _, ...rest } = schema
+  return { title: path, ...rest }
+}
+
 /** What a key accepts, in words. */
 export function acceptedText(schema: KeySchema): string {
   if (schema.enum !== undefined) return `one of ${schema.enum.join(', ')}`
   if (schema.type === 'array') {
+    if (schema.items?.title !== undefined) return `a list of ${schema.items.title}`
     const accepted = schema.items?.enum
     return accepted === undefined ? 'a list of texts' : `a list of: ${accepted.join(', ')}`
   }
   if (schema.type === 'boolean') return 'true or false'
   if (schema.type === 'string') {
+    if (schema.title !== undefined) return schema.title
     return schema.pattern === undefined ? 'a text' : `a text that matches ${schema.pattern}`
   }
   const kind = schema.type === 'integer' ? 'a whole number' : 'a number'

@@ -8,7 +8,7 @@
 import { Ajv2020 } from 'ajv/dist/2020.js'
 import { Ring2Error } from '../../collector/errors.ts'
 import { acceptedText, type ConfigKey, configKeys, configSections } from './keys.ts'
-import { type Sourced, shown } from './read-file.ts'
+import { messageOf, type Sourced, shown } from './read-file.ts'
 
 export type Environment = Readonly<Record<string, string | undefined>>
 
@@ -40,7 +40,8 @@ export function readEnvironment(environment: Environment): Map<string, Sourced> 
 export function checkValue(key: ConfigKey, value: unknown, source: string): void {
   const validate = validators.get(key.path)
   if (validate?.(value) === true) return
-  const fault = validate?.errors?.[0]?.message ?? 'not valid'
+  const [error] = validate?.errors ?? []
+  const fault = error === undefined ? 'not valid' : messageOf(error)
   throw new Ring2Error('RING2_E_CONFIG', {
     expected: `${acceptedText(key.schema)} as ${key.path} from ${source}`,
     actual: `${key.secret ? 'another value' : shown(value)} (${fault})`,

@@ -10,7 +10,14 @@ import { Ajv2020, type ErrorObject } from 'ajv/dist/2020.js'
 import { type Document, LineCounter, parseDocument } from 'yaml'
 import { Ring2Error } from '../../collector/errors.ts'
 import { errorText } from '../errors.ts'
-import { acceptedText, configKeys, configSections, findKey, publishedSchema } from './keys.ts'
+import {
+  acceptedText,
+  type ConfigKey,
+  configKeys,
+  configSections,
+  findKey,
+  publishedSchema,
+} from './keys.ts'
 import { configLimits } from './limits.ts'
 
 /** A value and where it came from, in words: `ring2.yaml:12`, `RING2_STORE_URL`, … */
@@ -144,9 +151,21 @@ function faultOf(
   }
   const actual = key.secret ? 'another value' : shown(valueAt(content, path))
   return {
-    expected: `${acceptedText(key.schema)} as ${where}`,
-    actual: `${actual} (${error.message ?? 'not valid'})`,
+    expected: `${acceptedText(key.schema)} as ${where}${path.length === 2 ? listAdvice(key, valueAt(content, path)) : ''}`,
+    actual: `${actual} (${messageOf(error)})`,
   }
+}
+
+/** The validator's words, but for what `expected` says better: lists of values, and patterns. */
+export function messageOf({ keyword, message }: ErrorObject): string {
+  if (keyword === 'enum') return 'none of these'
+  return keyword === 'pattern' ? 'of another form' : (message ?? 'not valid')
+}
+
+/** How a value is written that stands alone where a list belongs. */
+function listAdvice(key: ConfigKey, value: unknown): string {
+  const scalar = typeof value === 'string' || typeof value === 'number'
+  return key.schema.type === 'array' && scalar ? `; write [${value}]` : ''
 }
 
 /** An unknown key, with those that there are. */

@@ -73,6 +73,9 @@ const store = section('Tensor store', 'Where full tensors are kept.', {
   codecs: Type.Array(
     Type.Unsafe<string>({
       type: 'string',
+      title:
+        `HOOK=CODEC, where HOOK is one of all, ${hooks.map(({ name }) => name).join(', ')} ` +
+        `and CODEC one of ${codecNames.join(', ')}`,
       enum: ['all', ...hooks.map((hook) => hook.name)].flatMap((hook) =>
         codecNames.map((codec) => `${hook}=${codec}`),
       ),
@@ -153,16 +156,19 @@ const retention = section(
   {
     max_age: Type.Optional(
       text('Files whose rows are all older are removed: hours, days or weeks, such as `30d`.', {
+        title: 'an age such as 12h, 30d or 8w',
         pattern: `^${AGE}$`,
       }),
     ),
     max_bytes: Type.Optional(
       text('Beyond these bytes of files the oldest tensors are removed: such as `500GiB`.', {
+        title: 'a size such as 500GiB',
         pattern: `^${SIZE}$`,
       }),
     ),
     models: Type.Array(
       text('`MODEL=AGE`, `MODEL=SIZE`, `MODEL=AGE SIZE` or `MODEL=keep`.', {
+        title: 'MODEL=AGE, MODEL=SIZE, MODEL=AGE SIZE or MODEL=keep, such as org/*=7d 50GiB',
         pattern: `^[^=].*=(keep|${AGE}|${SIZE}|${AGE} ${SIZE})$`,
       }),
       {
