@@ -7,6 +7,7 @@
 import type { Command } from 'commander'
 import { nativeFacts, planActions } from '../../collector/index.ts'
 import { readBaselines } from '../baselines.ts'
+import { unknownVariables } from '../config/unknown-variables.ts'
 import { type LoadedConfig, maskSecrets, printConfig } from '../config.ts'
 import { decideOtlp } from '../telemetry/otlp-decision.ts'
 import { storeLocation } from '../tensors/open.ts'
@@ -43,5 +44,8 @@ function check(loaded: LoadedConfig, asJson: boolean): ExitCode {
   const { version, isa } = nativeFacts()
   tell(`valid; native library ${version}, ${isa} kernels`)
   tell(reason)
+  for (const { variable, nearest } of unknownVariables(process.env)) {
+    tell(`nothing reads the variable ${variable}; ${nearest} is the one most like it`)
+  }
   return exitCodes.done
 }

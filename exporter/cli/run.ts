@@ -1,5 +1,6 @@
 /** `ring2-exporter run`: the service, until SIGTERM or SIGINT. */
 import type { Command } from 'commander'
+import { unknownVariables } from '../config/unknown-variables.ts'
 import { createLogger } from '../logging.ts'
 import { type ConfigOptions, configFrom, withConfig } from './config-option.ts'
 import { exitCodes } from './outcome.ts'
@@ -19,6 +20,9 @@ async function run(options: ConfigOptions): Promise<number> {
   process.once('SIGINT', () => ended.resolve('SIGINT'))
   const { config } = configFrom(options)
   const logger = createLogger(config.log)
+  for (const unknown of unknownVariables(process.env)) {
+    logger.warn(unknown, 'nothing reads this environment variable')
+  }
   // Loaded here alone: the other commands need neither the server nor telemetry, and start sooner.
   const { startService } = await import('../service.ts')
   const service = await startService({ config, logger, onDefect: () => ended.resolve('a defect') })

@@ -23,7 +23,8 @@ telemetry:
 \`\`\`
 
 In a variable, a list is written with commas (\`resid_pre,pattern\`) and an empty one as \`none\`;
-an empty variable counts as unset. Relative paths begin at the working directory, \`~\` is the
+an empty variable counts as unset. An unknown variable that begins like those of a section is an
+error; of any other \`RING2_\` variable that nothing reads, \`run\` and \`check\` warn. Relative paths begin at the working directory, \`~\` is the
 home directory, and \`~/.cache\` is \`XDG_CACHE_HOME\` where that is set.
 
 The variables of OpenTelemetry mean what its specification says: \`OTEL_EXPORTER_OTLP_ENDPOINT\`,

@@ -2,7 +2,8 @@
  * Reads configuration values from `RING2_…` environment variables.
  *
  * An empty variable counts as unset. A variable that begins with a section's name but is no key is
- * an error, because it is most likely misspelt; other `RING2_…` variables are not configuration.
+ * an error, because it is most likely misspelt; of other `RING2_…` variables,
+ * those that nothing reads are warned of (unknown-variables.ts).
  */
 
 import { Ajv2020 } from 'ajv/dist/2020.js'

@@ -5,6 +5,7 @@ import { Ajv2020 } from 'ajv/dist/2020.js'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { Ring2Error } from '../../../collector/errors.ts'
 import { configKeys, publishedSchema } from '../../../exporter/config/keys.ts'
+import { unknownVariables } from '../../../exporter/config/unknown-variables.ts'
 import {
   isLoopback,
   type LoadedConfig,
@@ -95,6 +96,36 @@ describe('defaults', () => {
   it('takes an empty file, and sections without keys', () => {
     expect(loadConfig({ file: fileOf(''), environment }).config.api.port).toBe(9464)
     expect(loadConfig({ file: fileOf('api:\nlog:\n'), environment }).config.log.level).toBe('info')
+  })
+})
+
+describe('unknown variables', () => {
+  it('are named beside the one most like them; those of our other programs are known', () => {
+    const given = {
+      RING2_LIBARY: '/lib.so',
+      RING2_SOTRE_URL: '/data',
+      RING2_LIBRARY: '/lib.so',
+      RING2_STACK_DIR: '/stack',
+      RING2_TEST_CALLS: '1',
+      RING2_EMPTY: '',
+      OTHER_LIBARY: '1',
+    }
+    expect(unknownVariables({ ...environment, ...given })).toEqual([
+      { variable: 'RING2_LIBARY', nearest: 'RING2_LIBRARY' },
+      { variable: 'RING2_SOTRE_URL', nearest: 'RING2_STORE_URL' },
+    ])
+  })
+})
+
+describe('what a value should look like', () => {
+  it.each([
+    ['store:\n  codecs: [resid_pre=zip]\n', /a list of HOOK=CODEC, where HOOK .*\(none of these\)/],
+    ['retention:\n  max_age: month\n', /an age such as 12h, 30d or 8w .*\(of another form\)/],
+    ['retention:\n  models: [a]\n', /MODEL=keep, such as org\/\*=7d 50GiB as retention.models/],
+    ['capture:\n  redact_hooks: token_ids\n', /redact_hooks in .*; write \[token_ids\]/],
+  ])('is said of %j', (content, said) => {
+    const file = fileOf(content)
+    expect(() => loadConfig({ file, environment })).toThrow(said)
   })
 })
 
