@@ -80,7 +80,8 @@ export function createCommandsView(host: HTMLElement, context: PanelContext): Vi
 
 function redactedView(hook: string): TemplateResult {
   return html`<p class="nothing"><code>${hook}</code> is redacted: its elements were left out when it was
-    captured (<code>capture.redact_hooks</code>), so no command can fetch them. Its shape and statistics are stored.</p>`
+    captured (<code>capture.redact_hooks</code>), so no command can fetch them.
+    Its shape and statistics are stored.</p>`
 }
 
 /** Each word in a piece of its own: a line may break between words, and not after a hyphen. */

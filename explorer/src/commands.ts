@@ -61,8 +61,10 @@ export function pythonText({
     `${authorized ? 'import os\n' : ''}import ring2`,
     '',
     `trace = ring2.open(${JSON.stringify(origin)}${token}).trace(${JSON.stringify(traceId)})`,
-    `tensor = trace.tensor(${JSON.stringify(hook)}, ${where}request_id=${JSON.stringify(requestId)},`,
-    `                      producer=${JSON.stringify(producer)})`,
+    'tensor = trace.tensor(',
+    `    ${JSON.stringify(hook)}, ${where}request_id=${JSON.stringify(requestId)},`,
+    `    producer=${JSON.stringify(producer)},`,
+    ')',
     'values = tensor.numpy()',
   ].join('\n')
 }

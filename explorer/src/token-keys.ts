@@ -26,18 +26,23 @@ function targetOf(
   return undefined
 }
 
+/** Where a token is read: of one that is broken over lines the widest part, not the space or line end left behind. */
+function mainBox(element: HTMLElement): DOMRect | undefined {
+  return [...element.getClientRects()].sort((one, other) => other.width - one.width)[0]
+}
+
 /** Of the nearest line in the given direction, the token closest to the current one's place. */
 function onNextLine(
   ordered: readonly HTMLElement[],
   current: HTMLElement,
 ): HTMLElement | undefined {
-  const [own] = current.getClientRects()
+  const own = mainBox(current)
   if (own === undefined) return undefined
   let line: number | null = null
   let best: HTMLElement | undefined
   let distance = Number.POSITIVE_INFINITY
   for (const element of ordered) {
-    const [box] = element.getClientRects()
+    const box = mainBox(element)
     if (box === undefined || Math.abs(box.top - own.top) < own.height / 2) continue
     line ??= box.top
     if (Math.abs(box.top - line) >= own.height / 2) break

@@ -141,6 +141,33 @@ test('a part of a model name finds, and a list that filters made empty says so',
   await eventually(() => rows.count()).toBe(3)
 })
 
+test('a space before a word has no colour, and a line of a command does not end after a hyphen', async () => {
+  await page.goto(`${site.url}/t/${chatTrace}`)
+  const space = page.locator(`[data-position="${chat.prompt + 1}"] .space`)
+  expect(await space.textContent()).toBe(' ')
+  const grounds = await page.evaluate<string[]>(
+    `['.tokens', '[data-position="${chat.prompt + 1}"] .space'].map((one) =>
+      getComputedStyle(document.querySelector(one)).backgroundColor)`,
+  )
+  expect(grounds[0]).toBe(grounds[1])
+  const { page: narrow } = await openPage(browser, site.url)
+  await narrow.goto(`${site.url}/t/${chatTrace}?tab=commands`)
+  await eventually(() => narrow.locator('.commands').textContent()).toContain('--store=')
+  for (let width = 360; width < 1360; width += 50) {
+    await narrow.setViewportSize({ width, height: 720 })
+    const tops = await narrow.evaluate<number[]>(`(() => {
+      const word = [...document.querySelectorAll('.word')].find((one) => one.textContent.startsWith('--store='))
+      const range = document.createRange()
+      return [0, 1, 2].map((at) => {
+        range.setStart(word.firstChild, at)
+        range.setEnd(word.firstChild, at + 1)
+        return range.getBoundingClientRect().top
+      })
+    })()`)
+    expect([width, new Set(tops).size]).toEqual([width, 1])
+  }
+})
+
 test('a redacted hook has no commands, and its absence advises nothing about tokenizers', async () => {
   const { page: shown } = await openPage(browser, other.url)
   await shown.goto(`${other.url}/t/${redactedTrace}?tab=commands&hook=token_ids`)
