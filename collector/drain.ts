@@ -137,11 +137,8 @@ export function openDrain(options: DrainOptions): SegmentDrain {
   function body(index: number): Uint8Array {
     const { buffer, byteOffset } = consumer.payload
     // Cheaper than `subarray`, which asks for the constructor of each view.
-    return new Uint8Array(
-      buffer,
-      byteOffset + slices.payloadOffset(index),
-      slices.payloadBytes(index),
-    )
+    const start = byteOffset + slices.payloadOffset(index)
+    return new Uint8Array(buffer, start, slices.payloadBytes(index))
   }
 
   function malformed(kind: string, reason: string): void {
