@@ -225,7 +225,8 @@ export const httpLimits = {
   /** Spans that a Collector sends at once, as sent and unpacked. */
   tapBodyBytesMax: 16 * MIB,
   requestMillisMax: 120_000,
-  parameterCharactersMax: 512,
+  /** As long as the longest request id. */
+  parameterCharactersMax: 1024,
 } as const
 
 /** An orderly stop: how long each part of it may take. */

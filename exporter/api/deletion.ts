@@ -8,10 +8,10 @@
 import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
 import { Type } from 'typebox'
 import { isLoopback } from '../config.ts'
-import { Ring2Error } from '../errors.ts'
 import { httpLimits } from '../limits.ts'
 import type { DeletionReport } from '../retention/delete-trace.ts'
 import { parseTraceId } from '../tensors/selection.ts'
+import { foreignName } from './host-name.ts'
 import { answers, traceParameters } from './schemas.ts'
 
 export type DeleteTrace = (traceId: string, requestId: string | null) => Promise<DeletionReport>
@@ -58,16 +58,9 @@ export function deletionRoutes(
       response: answers(reportSchema),
     }
     app.delete('/v1/traces/:trace_id', { schema }, async (request) => {
-      if (token === null && !isLoopback(request.hostname)) throw foreignName(request.hostname)
+      if (token === null && !isLoopback(request.hostname)) throw foreignName(request)
       const traceId = parseTraceId(request.params.trace_id)
       return await deleteTrace(traceId, request.query.request_id ?? null)
     })
   }
-}
-
-function foreignName(name: string): Ring2Error {
-  return new Ring2Error('RING2_E_UNAUTHORIZED', {
-    expected: 'api.token to be set, or localhost as the name that the API is reached by',
-    actual: JSON.stringify(name.slice(0, 80)),
-  })
 }

@@ -47,6 +47,8 @@ export interface ServerDependencies {
   readonly token: string | null
   /** Memory of tensors being sent; default: `answerLimits.bytesInFlightMax`. */
   readonly answerBytesInFlightMax?: number
+  /** When a client is dropped that takes nothing; default: `answerLimits.stalledMillisMax`. */
+  readonly stalledMillisMax?: number
   /** Folder of the built explorer; left out or empty, a plain page says what builds it. */
   readonly explorer?: string
   /** Where the tensors are, as commands that are copied from the explorer name it. */

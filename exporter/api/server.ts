@@ -20,6 +20,7 @@ import type { ServerDependencies } from './dependencies.ts'
 import { explorerRoutes } from './explorer.ts'
 import { explorerPageRoutes } from './explorer-page.ts'
 import { findTraces } from './find-trace.ts'
+import { guardHost } from './host-name.ts'
 import { knownError, notFound, sendProblem } from './problem.ts'
 import { healthRoutes, systemRoutes } from './system.ts'
 import { tapOff, tapRoutes } from './tap.ts'
@@ -43,7 +44,8 @@ export async function buildServer(dependencies: ServerDependencies): Promise<Fas
   await app.register(healthRoutes(dependencies))
   await app.register(explorerPageRoutes(dependencies))
   await app.register(async (guarded) => {
-    if (dependencies.token !== null) await guard(guarded, dependencies.token)
+    if (dependencies.token === null) guardHost(guarded, dependencies.baseUrl)
+    else await guard(guarded, dependencies.token)
     if (dependencies.findTrace !== undefined) findTraces(guarded, dependencies.findTrace)
     await guarded.register(traceRoutes(dependencies))
     await guarded.register(tensorRoutes(dependencies))
@@ -128,6 +130,8 @@ async function guard(app: FastifyInstance, token: string): Promise<void> {
   await app.register(bearerAuth, {
     keys: new Set([token]),
     addHook: false,
+    // The name of the scheme in any case, as RFC 9110 (11.1) has it.
+    specCompliance: 'rfc6749',
     verifyErrorLogLevel: 'debug',
   })
   const verify = app.verifyBearerAuth

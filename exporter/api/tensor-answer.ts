@@ -20,12 +20,18 @@ import { sendProblem } from './problem.ts'
 
 type Parts = AsyncGenerator<Uint8Array, void, undefined>
 
+export interface AnswerBounds {
+  readonly budget: AnswerBudget
+  /** After how long a client is dropped that takes nothing. */
+  readonly stalledMillisMax: number
+}
+
 export async function sendTensor(
   request: FastifyRequest,
   reply: FastifyReply,
   opened: OpenedTensor,
   format: TensorFormat,
-  budget: AnswerBudget,
+  { budget, stalledMillisMax }: AnswerBounds,
 ): Promise<FastifyReply> {
   const tag = `"${opened.fingerprint}-${format}"`
   setTensorHeaders(reply, opened, format, tag)
@@ -38,10 +44,12 @@ export async function sendTensor(
   try {
     const answer = await answerOf(opened, format, gone.signal)
     const condition = [headers['if-range']].flat()[0]
-    const range = parseByteRange(headers.range, condition, tag, answer.size)
+    // A range is of what GET sends (RFC 9110, 14.2).
+    const asked = method === 'HEAD' ? undefined : headers.range
+    const range = parseByteRange(asked, condition, tag, answer.size)
     if (range === 'unsatisfiable') {
       release()
-      return sendUnsatisfiable(reply, String(headers.range), answer.size)
+      return sendUnsatisfiable(reply, String(asked), answer.size)
     }
     const { start, end } = setRange(reply, range, answer.size)
     reply.type(contentTypes[format]).header('content-length', end - start)
@@ -51,7 +59,10 @@ export async function sendTensor(
       return reply.send(Readable.from([]))
     }
     parts = answer.stream(start, end)
-    return reply.send(await streamOf(reply, parts, end - start, release))
+    const stream = await streamOf(parts, end - start, release)
+    // A client that takes nothing must not hold its share of memory for ever.
+    reply.raw.setTimeout(stalledMillisMax, () => reply.raw.destroy())
+    return reply.send(stream)
   } catch (error) {
     await parts?.return()
     release()
@@ -62,12 +73,7 @@ export async function sendTensor(
 }
 
 /** Waits for what is to be checked before the status is sent. */
-async function streamOf(
-  reply: FastifyReply,
-  parts: Parts,
-  bytes: number,
-  release: () => void,
-): Promise<Readable> {
+async function streamOf(parts: Parts, bytes: number, release: () => void): Promise<Readable> {
   const first: Uint8Array[] = []
   let ready = 0
   while (ready < Math.min(bytes, answerLimits.checkedFirstBytes)) {
@@ -79,8 +85,6 @@ async function streamOf(
   // One part is in the stream and one in the socket; the next is read when the client has taken it.
   const stream = Readable.from(joined(first, parts), { objectMode: false, highWaterMark: 1 })
   stream.once('close', release)
-  // A client that takes nothing must not hold its share of memory for ever.
-  reply.raw.setTimeout(answerLimits.stalledMillisMax, () => reply.raw.destroy())
   return stream
 }
 

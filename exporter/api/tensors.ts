@@ -34,9 +34,12 @@ import { tensorRowView } from './views.ts'
 
 export function tensorRoutes(dependencies: ServerDependencies): FastifyPluginAsyncTypebox {
   const { catalog, reader } = dependencies
-  const budget = createAnswerBudget(
-    dependencies.answerBytesInFlightMax ?? answerLimits.bytesInFlightMax,
-  )
+  const bounds = {
+    budget: createAnswerBudget(
+      dependencies.answerBytesInFlightMax ?? answerLimits.bytesInFlightMax,
+    ),
+    stalledMillisMax: dependencies.stalledMillisMax ?? answerLimits.stalledMillisMax,
+  }
   return async (app) => {
     const listSchema = {
       summary: 'Rows of a trace, with shapes and statistics',
@@ -80,7 +83,7 @@ export function tensorRoutes(dependencies: ServerDependencies): FastifyPluginAsy
         heads: orNull(query.heads, parseHeads),
       })
       if (query.require === 'complete') requireComplete(opened)
-      return sendTensor(request, reply, opened, query.format ?? 'npy', budget)
+      return sendTensor(request, reply, opened, query.format ?? 'npy', bounds)
     })
   }
 }

@@ -133,3 +133,28 @@ test('a defect is 500 with a code, and its stack stays inside', async () => {
   expect([answer.statusCode, answer.json().code]).toEqual([500, 'RING2_E_INTERNAL_EXPORTER'])
   expect(answer.body).not.toContain('.ts:')
 })
+
+test('the scheme of the token is taken in any case', async () => {
+  const { app } = await openServer({ token: 'secret' })
+  for (const scheme of ['Bearer', 'bearer', 'BEARER']) {
+    const answer = await get(app, '/v1/rings', { authorization: `${scheme} secret` })
+    expect(answer.statusCode).toBe(200)
+  }
+  const wrong = await get(app, '/v1/rings', { authorization: 'bearer wrong' })
+  expect(wrong.statusCode).toBe(401)
+})
+
+test('without a token, data is for those who reach this machine by its own name', async () => {
+  const { app } = await openServer()
+  for (const host of ['evil.example', 'evil.example:9464', '127.0.0.1.evil.example']) {
+    for (const url of ['/v1/rings', '/metrics', tensorUrl]) {
+      const answer = await get(app, url, { host })
+      expect(answer.statusCode).toBe(401)
+      expect(answer.json()).toMatchObject({ code: 'RING2_E_UNAUTHORIZED' })
+    }
+    expect((await get(app, '/healthz', { host })).statusCode).toBe(200)
+  }
+  for (const host of ['127.0.0.1:9464', 'localhost', '[::1]:9464', 'tensors.example']) {
+    expect((await get(app, '/v1/rings', { host })).statusCode).toBe(200)
+  }
+})

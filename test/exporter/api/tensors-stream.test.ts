@@ -202,6 +202,22 @@ test('beyond the memory for answers, one more is told to come again; then it is 
   await vi.waitFor(async () => expect((await get(app, bigUrl)).statusCode).toBe(200), 20_000)
 })
 
+test('a client that takes nothing for too long is dropped, and its memory is free again', async () => {
+  const { app } = await openBig({ answerBytesInFlightMax: 10 * MIB, stalledMillisMax: 300 })
+  const url = await listen(app)
+  const stalled = await ask(url + bigUrl)
+  stalled.on('error', () => undefined).pause()
+  expect((await get(app, bigUrl)).statusCode).toBe(503)
+  await vi.waitFor(async () => expect((await get(app, bigUrl)).statusCode).toBe(200), 20_000)
+})
+
+test('HEAD takes no memory from the answers that are sent', async () => {
+  const { app } = await openBig({ answerBytesInFlightMax: 10 * MIB })
+  for (const method of ['HEAD', 'HEAD', 'GET'] as const) {
+    expect((await app.inject({ method, url: bigUrl })).statusCode).toBe(200)
+  }
+})
+
 test('HEAD tells type and size of every format and reads no payload', async () => {
   const { app, store } = await openBig()
   const before = store.counts.bytes

@@ -133,6 +133,16 @@ test('a range of bytes is answered 206, one beyond the end 416, nonsense whole',
   expect((await range('bytes=0-9', { 'if-range': '"old"' })).statusCode).toBe(200)
 })
 
+test('HEAD tells of the whole answer, whatever range is asked of it', async () => {
+  const { app } = await openServer()
+  const whole = await get(app, tensorUrl)
+  for (const range of ['bytes=0-9', 'bytes=999999-']) {
+    const head = await app.inject({ method: 'HEAD', url: tensorUrl, headers: { range } })
+    expect(head.statusCode).toBe(200)
+    expect(head.headers['content-length']).toBe(String(whole.rawPayload.length))
+  }
+})
+
 test('a tensor with gaps says so, and require=complete turns it into 409', async () => {
   const { app, store } = await openServer()
   const hole = request({ traceId: 'd'.repeat(32) })
@@ -171,6 +181,14 @@ test('several requests of a trace are asked for by id, whatever characters it ha
   expect(decodeURIComponent(String(one.headers['x-ring2-request-id']))).toBe(id)
   const nobody = await get(app, `${tensorUrl}?request_id=..%2F..%2Fetc%2Fpasswd`)
   expect([nobody.statusCode, nobody.json().code]).toEqual([404, 'RING2_E_TENSOR_UNKNOWN'])
+})
+
+test('the longest request id can be asked for', async () => {
+  const { app, store } = await openServer()
+  const id = 'i'.repeat(1024)
+  store.flush([row({ request: request({ requestId: id }), shape: [1, 2], data: floats(8, 9) })])
+  const one = await get(app, `${tensorUrl}?request_id=${id}`)
+  expect(npyFloats(one.rawPayload)).toEqual([8, 9])
 })
 
 test('two models under one request are both listed, and a producer chooses one', async () => {
@@ -216,7 +234,7 @@ test('what is wrong with a question is named with its code', async () => {
     [`${tensorUrl}?format=feather`, 400, 'RING2_E_QUERY'],
     [`${tensorUrl}?require=everything`, 400, 'RING2_E_QUERY'],
     [`${tensorUrl}?head=0`, 400, 'RING2_E_QUERY'],
-    [`${tensorUrl}?request_id=${'x'.repeat(600)}`, 400, 'RING2_E_QUERY'],
+    [`${tensorUrl}?request_id=${'x'.repeat(1100)}`, 400, 'RING2_E_QUERY'],
   ] as const) {
     const answer = await get(app, url)
     expect([url, answer.statusCode, answer.json().code]).toEqual([url, status, code])
@@ -232,11 +250,11 @@ test.each([
     'no parameters but request_id, producer, tokens, heads, rank, format, require',
     '"head"',
   ],
-  ['request_id=x{600}', 'request_id of at most 512 characters', '600 characters'],
+  ['request_id=x{1100}', 'request_id of at most 1024 characters', '1100 characters'],
   ['tokens=0:1&tokens=1:2', 'tokens once', '2 times'],
 ])('with %s it says what was expected and what came', async (query, expected, actual) => {
   const { app } = await openServer()
-  const asked = query.replace('x{600}', 'x'.repeat(600))
+  const asked = query.replace('x{1100}', 'x'.repeat(1100))
   const answer = await get(app, `${tensorUrl}?${asked}`)
   expect(answer.statusCode).toBe(400)
   expect(answer.json()).toMatchObject({ code: 'RING2_E_QUERY', expected, actual })
