@@ -30,6 +30,6 @@ export function findTraces(app: FastifyInstance, find: TraceFinder['find']): voi
 /** Null where the route has none, or none that can be one: its handler says so. */
 function traceIdOf({ params }: FastifyRequest): string | null {
   if (typeof params !== 'object' || params === null || !('trace_id' in params)) return null
-  const text = String(params.trace_id)
+  const text = String(params.trace_id).toLowerCase()
   return /^[0-9a-f]{32}$/.test(text) ? text : null
 }

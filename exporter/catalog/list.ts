@@ -70,11 +70,12 @@ export function listQuery(filter: ListFilter): ListQuery {
   }
   if (filter.bad === true) conditions.push("r.verdict NOT IN ('ok', 'unknown')")
   if (filter.search !== undefined) {
-    // By comparing texts and not by LIKE: no character of an id means anything but itself.
-    conditions.push(`(substr(r.trace_id, 1, length(?)) = ? OR instr(r.request_id, ?) > 0
+    // By comparing texts and not by LIKE: no character of an id means anything but itself. A trace id
+    // may be asked for in upper case.
+    conditions.push(`(substr(r.trace_id, 1, length(?)) = lower(?) OR instr(r.request_id, ?) > 0
       OR EXISTS (SELECT 1 FROM aliases a WHERE a.stored_trace_id = r.trace_id
         AND a.request_id = r.request_id AND a.producer = r.producer
-        AND substr(a.trace_id, 1, length(?)) = ?))`)
+        AND substr(a.trace_id, 1, length(?)) = lower(?)))`)
     values.push(...Array.from({ length: 5 }, () => filter.search ?? ''))
   }
   if (filter.cursor !== undefined) {

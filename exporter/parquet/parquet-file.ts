@@ -109,7 +109,7 @@ function parseFooter(key: string, tail: Tail): FileMetaData {
   try {
     return parquetMetadata(tail.bytes.buffer)
   } catch (error) {
-    throw damaged(key, 'a Parquet footer', errorText(error))
+    throw damaged(key, 'a whole Parquet footer', `a damaged one (${errorText(error)})`)
   }
 }
 

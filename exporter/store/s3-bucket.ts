@@ -80,12 +80,16 @@ const ENDPOINT_ADVICE = 'Check the endpoint of the store URL; files wait in the 
 const NETWORK_ADVICE = 'Check the network to the endpoint; files wait in the queue meanwhile.'
 const BUSY_ADVICE = 'The server is overloaded; files wait in the queue, and are sent more slowly.'
 
+/** HTTP 403 without a body, as a HEAD gets it: the server's code is not in it. */
+const FORBIDDEN = 'Forbidden'
+
 const adviceByName: Readonly<Record<string, string>> = {
   SignatureDoesNotMatch: `The secret key is wrong. ${CREDENTIALS_ADVICE}`,
   InvalidAccessKeyId: `The access key is not known there. ${CREDENTIALS_ADVICE}`,
   CredentialsProviderError: `No credentials were found. ${CREDENTIALS_ADVICE}`,
   ExpiredToken: `The session has expired. ${CREDENTIALS_ADVICE}`,
   RequestTimeTooSkewed: 'Set the clock of this machine right.',
+  [FORBIDDEN]: `The key or its permissions may be wrong, the answer does not say. ${CREDENTIALS_ADVICE}`,
   AccessDenied: 'Give the credentials permission to list, read, write and delete in the bucket.',
   NoSuchBucket: 'Create the bucket or mend its name in the store URL.',
   BadDigest: 'Bytes were changed on their way or on disk: check memory, disk and network.',
@@ -99,8 +103,10 @@ const adviceByName: Readonly<Record<string, string>> = {
 
 export function bucketError(bucket: Bucket, doing: string, cause: unknown): Ring2Error {
   if (cause instanceof Ring2Error) return cause
-  const name = nameOf(cause)
   const status = httpStatus(cause)
+  const code = nameOf(cause)
+  const unnamed = code === 'Unknown' || code === 'UnknownError' || code === '403'
+  const name = status === 403 && unnamed ? FORBIDDEN : code
   const http = status === null ? '' : `, HTTP ${status}`
   const advice = adviceByName[name] ?? (status === 403 ? adviceByName.AccessDenied : undefined)
   return new Ring2Error('RING2_E_STORE', {

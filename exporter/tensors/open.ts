@@ -1,5 +1,5 @@
 /** The store of a configuration, opened for reading: catalogue, files and the reader over them. */
-import { existsSync, readdirSync } from 'node:fs'
+import { existsSync, readdirSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import { type Catalog, knownFileOf, openCatalogOf } from '../catalog/catalog.ts'
 import { createTraceFinder } from '../catalog/trace-finder.ts'
@@ -56,6 +56,15 @@ export async function openTrace(
   }
 }
 
+function notThere({ target }: StoreLocation): string {
+  if (target.kind !== 'directory') return 'no such file'
+  const stats = statSync(target.root, { throwIfNoEntry: false })
+  if (stats === undefined) return `no such folder as ${target.root}`
+  return stats.isDirectory()
+    ? 'no such file'
+    : `${target.root} is a file, not the folder of a store`
+}
+
 /** @throws Ring2Error RING2_E_STORE when there is no catalogue at that place. */
 export async function openTensors(config: Config): Promise<OpenedTensors> {
   const { bucket: _, ...opened } = await open(config, false)
@@ -68,7 +77,7 @@ async function open(config: Config, found: boolean) {
   if (!existsSync(location.catalog) && !(isBucket && found)) {
     throw new Ring2Error('RING2_E_STORE', {
       expected: `a catalogue at ${location.catalog}`,
-      actual: 'no such file',
+      actual: notThere(location),
       action:
         'Name the store with --store or store.url; `ring2-exporter catalog rebuild` makes the catalogue of a store that has none.',
     })

@@ -51,11 +51,12 @@ const TOKENS = /^(\d{1,9})?:(\d{1,9})?$/
 const HEADS_MAX = 4096
 const TOKEN_MAX = 2 ** 31 - 1
 
-/** 32 lower-case hexadecimal digits, not all zero. */
+/** 32 hexadecimal digits, not all zero; in lower case, as they are stored. */
 export function parseTraceId(value: string): string {
-  if (TRACE_ID.test(value) && !/^0+$/.test(value)) return value
+  const lower = value.toLowerCase()
+  if (TRACE_ID.test(lower) && !/^0+$/.test(lower)) return lower
   throw new Ring2Error('RING2_E_TRACE_ID', {
-    expected: '32 lower-case hexadecimal digits, not all zero',
+    expected: '32 hexadecimal digits, not all zero',
     actual: quote(value),
   })
 }

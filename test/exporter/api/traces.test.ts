@@ -112,7 +112,7 @@ test('trace ids with path, glob or other characters are refused by name', async 
     '..%2F..%2Fetc%2Fpasswd',
     '*',
     `${traceA}*`,
-    traceA.toUpperCase(),
+    `${traceA.slice(0, 31).toUpperCase()}G`,
     '0'.repeat(32),
     '%00',
     "'; DROP TABLE requests; --",
@@ -124,6 +124,14 @@ test('trace ids with path, glob or other characters are refused by name', async 
       expect([id, answer.statusCode, answer.json().code]).toEqual([id, 400, 'RING2_E_TRACE_ID'])
     }
   }
+})
+
+test('a trace id is taken in upper case too, in a path and in a search', async () => {
+  const { app } = await openServer()
+  const trace = (await get(app, `/v1/traces/${traceA}`)).json()
+  expect((await get(app, `/v1/traces/${traceA.toUpperCase()}`)).json()).toEqual(trace)
+  const found = (await get(app, `/v1/traces?q=${traceA.slice(0, 9).toUpperCase()}`)).json()
+  expect(found.traces).toMatchObject([{ trace_id: traceA }])
 })
 
 test('unknown traces are 404 and wrong parameters are 400, each with its code', async () => {

@@ -10,12 +10,12 @@ import {
   parseTraceId,
 } from '../../../exporter/tensors/selection.ts'
 
-test('a trace id is 32 lower-case hexadecimal digits and nothing else', () => {
+test('a trace id is 32 hexadecimal digits, in lower case, and nothing else', () => {
+  expect(parseTraceId('0AF7651916CD43DD8448EB211C80319C')).toBe('0af7651916cd43dd8448eb211c80319c')
   expect(parseTraceId('0af7651916cd43dd8448eb211c80319c')).toBe('0af7651916cd43dd8448eb211c80319c')
   for (const bad of [
     '',
     '0'.repeat(32),
-    '0AF7651916CD43DD8448EB211C80319C',
     '0af7651916cd43dd8448eb211c80319',
     '../../../../../../etc/passwd',
     '0af7651916cd43dd8448eb211c8031*c',
