@@ -99,9 +99,11 @@ const requestFields = {
   prompt_tokens: nullable(Type.Integer()),
   steps: nullable(Type.Integer()),
   verdict: Type.String({ description: verdicts.join(', ') }),
-  completeness: Type.String({ description: 'complete, incomplete or unknown' }),
+  completeness: Type.String({
+    description: 'of the capture, when the request ended: complete, incomplete or unknown',
+  }),
   tensors_stored: Type.Integer(),
-  bytes_stored: Type.Integer(),
+  bytes_stored: Type.Integer({ description: 'of the decoded elements' }),
 }
 
 export const traceListSchema = Type.Object(

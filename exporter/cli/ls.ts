@@ -23,7 +23,9 @@ interface LsOptions extends ConfigOptions {
 
 export function lsCommand(command: Command): void {
   withConfig(command)
-    .description('list the requests kept: trace id, model, tokens, verdict, bytes')
+    .description(
+      'list the requests kept: trace id, model, tokens, verdict, bytes (of the decoded elements)',
+    )
     .argument('[trace_id]', 'only this trace: its requests, and the hooks and layers each has')
     .option('--since <time>', 'a duration such as 1h, or a time such as 2026-01-31T12:00:00Z')
     .option('--model <name>', 'only requests of this model')
