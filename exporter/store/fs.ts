@@ -2,8 +2,19 @@
  * The store in a directory: an object is a file at `{root}/{key}`.
  */
 
-import type { Dirent } from 'node:fs'
-import { copyFile, link, mkdir, open, opendir, rename, rm, stat, writeFile } from 'node:fs/promises'
+import type { Stats } from 'node:fs'
+import {
+  copyFile,
+  link,
+  lstat,
+  mkdir,
+  open,
+  opendir,
+  rename,
+  rm,
+  stat,
+  writeFile,
+} from 'node:fs/promises'
 import { dirname, join, relative } from 'node:path'
 import type { Outcome } from '../../collector/records.ts'
 import { failure, Ring2Error, retryable, storeError, success, systemCode } from '../errors.ts'
@@ -168,12 +179,16 @@ async function* listFiles(
   }
 }
 
-/** Entries of a folder, none when there is no folder. Throws RING2_E_STORE. */
+/**
+ * Entries of a folder, none when there is no folder. Links are passed over: they may lead in a circle,
+ * or to what is not the store's. The folder itself may be one. Throws RING2_E_STORE.
+ */
 export async function readFolder(path: string): Promise<{ name: string; isDirectory: boolean }[]> {
   try {
     const entries: { name: string; isDirectory: boolean }[] = []
     for await (const entry of await opendir(path)) {
-      entries.push({ name: entry.name, isDirectory: await isFolder(path, entry) })
+      if (entry.isSymbolicLink()) continue
+      entries.push({ name: entry.name, isDirectory: entry.isDirectory() })
     }
     return entries
   } catch (error) {
@@ -182,19 +197,31 @@ export async function readFolder(path: string): Promise<{ name: string; isDirect
   }
 }
 
-async function isFolder(path: string, entry: Dirent): Promise<boolean> {
-  if (!entry.isSymbolicLink()) return entry.isDirectory()
-  // A link may lead to another file system that holds part of the store, or nowhere.
-  const target = await stat(join(path, entry.name)).catch(() => null)
-  return target?.isDirectory() ?? false
-}
-
-/** One that is not there counts as removed. */
+/** One that is not there counts as removed. What a link leads to would stay: that is refused. */
 export async function removeFile(path: string): Promise<Outcome<void>> {
   try {
+    const linked = (await lstatOr(path))?.isSymbolicLink() === true && (await sizeOf(path)) !== null
+    if (linked) return failure(linkRefused(path))
     await rm(path, { force: true })
     return success(undefined)
   } catch (error) {
     return retryable(storeError('remove', path, error))
   }
+}
+
+async function lstatOr(path: string): Promise<Stats | null> {
+  try {
+    return await lstat(path)
+  } catch (error) {
+    if (systemCode(error) === 'ENOENT') return null
+    throw error
+  }
+}
+
+function linkRefused(path: string): Ring2Error {
+  return new Ring2Error('RING2_E_STORE', {
+    expected: `a file of the store to remove at ${path}`,
+    actual: 'a symbolic link, whose target would stay',
+    action: 'Move the target to the place of the link, or remove both by hand.',
+  })
 }

@@ -67,7 +67,7 @@ export async function uploadFile(
   try {
     handle = await open(path, 'r')
   } catch (error) {
-    return retryable(storeError('read', path, error))
+    return failure(storeError('read', path, error))
   }
   try {
     const http = signal === undefined ? {} : { abortSignal: signal }
@@ -76,9 +76,10 @@ export async function uploadFile(
       ? await putWhole(bucket, file)
       : await putParts(bucket, file)
   } catch (error) {
-    if (error instanceof Ring2Error) return retryable(error)
+    // A file that cannot be read is tried again and holds up no other.
+    if (error instanceof Ring2Error) return failure(error)
     if (systemCode(error) !== null && httpStatus(error) === null && isLocal(error)) {
-      return retryable(storeError('read', path, error))
+      return failure(storeError('read', path, error))
     }
     return outcomeOf(bucket, `upload ${key} to`, error)
   } finally {

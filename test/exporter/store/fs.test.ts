@@ -1,5 +1,5 @@
-import { mkdirSync, symlinkSync, writeFileSync } from 'node:fs'
-import { join } from 'node:path'
+import { existsSync, mkdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
+import { dirname, join } from 'node:path'
 import { expect, test } from 'vitest'
 import { createDirectoryStore } from '../../../exporter/store/fs.ts'
 import type { ObjectStore, StoredObject } from '../../../exporter/store/object-store.ts'
@@ -51,4 +51,33 @@ test('a put that the disk refuses leaves nothing behind', async () => {
   const outcome = await store.put(key, '/etc/hostname')
   expect(outcome.status).toBe('retryable')
   expect(outcome.status === 'retryable' && outcome.error.message).toMatch(/ENOTDIR|EEXIST/)
+})
+
+test('links are not followed when the store is listed, and none is taken for a file', async () => {
+  const root = temporaryFolder()
+  const store = createDirectoryStore(root)
+  const elsewhere = temporaryFolder()
+  writeFileSync(join(elsewhere, 'kept'), 'content')
+  const folder = dirname(join(root, key))
+  mkdirSync(folder, { recursive: true })
+  symlinkSync(root, join(folder, 'round'))
+  symlinkSync(join(elsewhere, 'kept'), join(root, key))
+  expect(await listed(store, 'tensors/')).toEqual([])
+  const outcome = await store.delete(key)
+  expect(outcome.status === 'failure' && outcome.error.message).toMatch(/RING2_E_STORE.*symbolic/)
+  expect(await store.size(key)).toBe(7)
+  rmSync(join(elsewhere, 'kept'))
+  expect((await store.delete(key)).status).toBe('success')
+  expect(existsSync(join(root, key))).toBe(false)
+})
+
+test('a folder of files may itself lie elsewhere', async () => {
+  const root = temporaryFolder()
+  const elsewhere = temporaryFolder()
+  symlinkSync(elsewhere, join(root, 'tensors'))
+  const store = createDirectoryStore(root)
+  const source = join(temporaryFolder(), 'file')
+  writeFileSync(source, 'abc')
+  expect((await store.put(key, source)).status).toBe('success')
+  expect(await listed(store, 'tensors/')).toEqual([{ key, bytes: 3 }])
 })
