@@ -71,8 +71,20 @@ export function readDescription(path: string): FileDescription | null {
     return JSON.parse(readFileSync(path + DESCRIPTION_SUFFIX, 'utf8'))
   } catch (error) {
     if (systemCode(error) === 'ENOENT') return null
-    throw error
+    throw error instanceof SyntaxError ? cutDescription(path, error) : error
   }
+}
+
+/** As a power cut leaves it where `store.fsync` is off. */
+function cutDescription(path: string, cause: SyntaxError): Ring2Error {
+  return new Ring2Error('RING2_E_STORE', {
+    expected: `a whole description of a prepared file in ${path}${DESCRIPTION_SUFFIX}`,
+    actual: cause.message,
+    action:
+      'Move the file beside it to its place in the store (its name, with "/" for ","), remove the ' +
+      'description, start the exporter and run `ring2-exporter catalog rebuild`.',
+    cause,
+  })
 }
 
 /** Name of the file that an entry of the spool describes; null when it is no description. */
@@ -85,7 +97,7 @@ export function hasDescription(path: string): boolean {
   try {
     return readDescription(path) !== null
   } catch (error) {
-    if (error instanceof SyntaxError) return false
+    if (error instanceof Ring2Error) return false
     throw error
   }
 }

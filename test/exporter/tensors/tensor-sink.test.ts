@@ -1,9 +1,18 @@
-import { existsSync, mkdirSync, readdirSync, symlinkSync, writeFileSync } from 'node:fs'
-import { join } from 'node:path'
+import {
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  renameSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs'
+import { basename, dirname, join } from 'node:path'
 import { expect, test } from 'vitest'
 import type { Outcome } from '../../../collector/records.ts'
 import { openCatalog } from '../../../exporter/catalog/catalog.ts'
 import { Ring2Error } from '../../../exporter/errors.ts'
+import { keyOfFlatName } from '../../../exporter/store/keys.ts'
 import { locateStore } from '../../../exporter/store/location.ts'
 import { createTensorSink } from '../../../exporter/tensors/tensor-sink.ts'
 import { model, producer, request, row, summary, traceA } from './rows.ts'
@@ -155,6 +164,26 @@ test('a prepared file that is gone is an error that names it', () => {
   const outcome = open(root).sink.publish(files)
   expect(outcome.status).toBe('failure')
   expect(outcome.status === 'failure' && outcome.error).toMatchObject({ code: 'RING2_E_STORE' })
+})
+
+test('a description that a power cut has emptied is named, and mended as the error says', () => {
+  const root = temporaryFolder()
+  const { sink, location } = open(root)
+  sink.append(row())
+  const files = value(sink.prepare(producer))
+  const path = join(location.spool, files[0] ?? '')
+  writeFileSync(`${path}.json`, '')
+  const outcome = open(root).sink.publish(files)
+  expect(outcome.status === 'failure' && outcome.error).toMatchObject({
+    code: 'RING2_E_STORE',
+    expected: expect.stringContaining(`${path}.json`),
+  })
+  const place = join(root, keyOfFlatName(basename(path)))
+  mkdirSync(dirname(place), { recursive: true })
+  renameSync(path, place)
+  rmSync(`${path}.json`)
+  value(open(root).sink.publish(files))
+  expect(parquetFiles(root)).toHaveLength(1)
 })
 
 test('a name that is not one of the spool is refused', () => {
