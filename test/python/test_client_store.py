@@ -272,3 +272,12 @@ def _slow(data: bytes) -> int:
         for _ in range(8):
             crc = (crc >> 1) ^ (0x82F63B78 if crc & 1 else 0)
     return crc ^ 0xFFFFFFFF
+
+
+def test_rows_and_tensors_come_in_the_order_of_a_running_exporter_whatever_the_files(store):
+    store("tensors", row(values(1, 3), start=1, step=1), row(values(1, 3), layer=1))
+    store("tensors", row(values(1, 3)), row(values(1, 3), hook="ln1"))
+    trace = open_trace(store)
+    assert [(one["hook"], one["layer"], one["step"]) for one in trace.tensors()] == [
+        ("ln1", 0, 0), ("resid_pre", 0, 0), ("resid_pre", 0, 1), ("resid_pre", 1, 0)]
+    assert [tensor.name for tensor in trace] == ["ln1.0", "resid_pre.0", "resid_pre.1"]

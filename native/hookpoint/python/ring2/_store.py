@@ -86,7 +86,7 @@ class StoreSource:
                 "captured_at": row["captured_at"].isoformat().replace("+00:00", "Z"),
                 "statistics": {name: row.get(name) for name in _STATISTICS},
             }
-            for row in _distinct(found)
+            for row in sorted(_distinct(found), key=_order)
         ]
 
     def tensor(
@@ -235,6 +235,11 @@ def _key(row: dict[str, Any]) -> tuple:
                                         "token_start", "step"))
 
 
+def _order(row: dict[str, Any]) -> tuple:
+    """The exporter's order: by request, hook, layer and ranks, and then as steps came."""
+    return tuple(row[name] for name in ("request_id", "hook", "layer", *_RANKS, "producer", "step"))
+
+
 def _distinct(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Delivered again, stored once: of rows with one key the first counts."""
     return list({_key(row): row for row in reversed(rows)}.values())[::-1]
@@ -243,7 +248,7 @@ def _distinct(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def _held(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Hooks × layers × ranks, each with its tokens and bytes."""
     held: dict[tuple, dict[str, Any]] = {}
-    for row in _distinct(rows):
+    for row in sorted(_distinct(rows), key=_order):
         names = ("hook", "layer", *_RANKS, "dtype")
         entry = held.setdefault(
             tuple(row[name] for name in names),
