@@ -5,7 +5,8 @@
  * Invariants: a file leaves the queue only after the bucket has confirmed it; what a crash leaves
  * in the queue is uploaded after the next start; an error never drops a file, it only waits longer
  * (doubling, with jitter, up to a bound). One file that the bucket refuses does not hold up the
- * others. A file that was removed while it was uploaded is removed from the bucket, too. The queue's own bound is the sink's.
+ * others. A file that was removed while it was uploaded is removed from the bucket, too. The queue's
+ * own bound is the sink's.
  */
 
 import { existsSync } from 'node:fs'
