@@ -15,6 +15,7 @@ import { compareSeries } from '../catalog/description.ts'
 import { pendingLimits } from '../limits.ts'
 import { type Column, tensorColumns } from '../parquet/schema.ts'
 import { partition } from '../store/keys.ts'
+import type { PackedColumn, PackedRows, RowKind } from './packed-rows.ts'
 import { createRowTable, type RowTable } from './row-table.ts'
 
 const MICROS_PER_HOUR = 3_600_000_000
@@ -28,37 +29,6 @@ function isPacked({ name, type }: Column<TensorRow>): boolean {
 
 /** Columns of numbers that each row has its own of. */
 const packedColumns = tensorColumns.filter(isPacked)
-
-/** What all rows of a kind have. */
-export interface RowKind {
-  /** The first row, without its payload: everything but its numbers holds for the others. */
-  readonly row: TensorRow
-  /** Folder of its files in the store. */
-  readonly folder: string
-  readonly hourStart: number
-  rows: number
-}
-
-/** One number of every row; `defined` where a number may be missing. */
-export interface PackedColumn {
-  readonly column: Column<TensorRow>
-  values: Float64Array
-  defined: Uint8Array | null
-}
-
-/** All rows in the order in which they came. */
-export interface PackedRows {
-  count: number
-  readonly columns: readonly PackedColumn[]
-  readonly kinds: RowKind[]
-  /** Index of the row's kind. */
-  kindOf: Uint32Array
-  /** The memory that payloads lie in, and where. */
-  readonly sources: ArrayBufferLike[]
-  sourceOf: Uint32Array
-  offset: Float64Array
-  bytes: Float64Array
-}
 
 export interface PendingRows {
   rows(): number

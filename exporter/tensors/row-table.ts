@@ -8,7 +8,7 @@ import { createTensorDescriber, placeOf } from '../catalog/description.ts'
 import { type GatheredColumn, gatherColumn, packedNumbers } from '../parquet/column-values.ts'
 import type { RowSource } from '../parquet/row-source.ts'
 import { type Column, tensorColumns } from '../parquet/schema.ts'
-import type { PackedColumn, PackedRows, RowKind } from './pending-rows.ts'
+import type { PackedColumn, PackedRows, RowKind } from './packed-rows.ts'
 
 export interface RowTable extends RowSource {
   /** Rows [start, end) as a table of their own. */
