@@ -16,11 +16,17 @@ export interface OpenedTensors {
   readonly reader: TensorReader
 }
 
+/** False too for what is no folder: a file in the way is told by the first flush, which waits. */
+function hasEntries(path: string): boolean {
+  const found = statSync(path, { throwIfNoEntry: false })
+  return found?.isDirectory() === true && readdirSync(path).length > 0
+}
+
 /** The error for a catalogue that names no file beside a directory that has some; else null. */
 export function catalogDoubt({ target, catalog: path }: StoreLocation, catalog: Catalog) {
   if (target.kind !== 'directory' || !catalog.isEmpty()) return null
-  const folder = datasets.map((name) => join(target.root, name)).find((path) => existsSync(path))
-  if (folder === undefined || readdirSync(folder).length === 0) return null
+  const folder = datasets.map((name) => join(target.root, name)).find(hasEntries)
+  if (folder === undefined) return null
   return new Ring2Error('RING2_E_STORE', {
     expected: `the files of ${folder} in the catalogue ${path}`,
     actual: 'it names no file',

@@ -90,7 +90,7 @@ test('a request sent once more links to the span that was sent before', async ()
   expect(span.plain).toMatchObject({
     'ring2.trace.origin': 'tap',
     // The tensors are found by this one at once.
-    'ring2.tensors.url': `http://tensors.example/v1/traces/${storedTraceId}`,
+    'ring2.tensors.url': `http://tensors.example/t/${storedTraceId}`,
   })
 })
 
