@@ -1,10 +1,9 @@
 /** Deletion and retention in a bucket that several exporters write, on a real S3 server. */
-import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync } from 'node:fs'
+import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, beforeEach, describe, expect, test, vi } from 'vitest'
 import { rebuildCatalog } from '../../../exporter/catalog/rebuild.ts'
-import { Ring2Error } from '../../../exporter/errors.ts'
 import type { DeletionContext } from '../../../exporter/retention/context.ts'
 import { deleteTrace } from '../../../exporter/retention/delete-trace.ts'
 import { retentionPass } from '../../../exporter/retention/retention.ts'
@@ -26,6 +25,7 @@ import {
 } from '../tensors/rows.ts'
 import { asFloats, query } from '../tensors/store-fixture.ts'
 import { temporaryFolder } from '../tensors/temporary-folder.ts'
+import { errorOf, filesWith } from './findings.ts'
 
 vi.setConfig({ testTimeout: 120_000 })
 
@@ -94,22 +94,6 @@ async function objectsWith(
   return found
 }
 
-function stateFilesWith(root: string, text: string): string[] {
-  return readdirSync(root, { recursive: true, encoding: 'utf8' }).filter((entry) => {
-    const path = join(root, entry)
-    return statSync(path).isFile() && readFileSync(path).includes(text)
-  })
-}
-
-async function errorOf(act: Promise<unknown>): Promise<Ring2Error> {
-  const error = await act.then(
-    () => null,
-    (thrown: unknown) => thrown,
-  )
-  if (error instanceof Ring2Error) return error
-  throw new Error(`no coded error: ${String(error)}`)
-}
-
 async function floatsOfB(exporter: Opened): Promise<number[]> {
   await exporter.find(traceB)
   const opened = await exporter.reader().open(query({ traceId: traceB }))
@@ -128,7 +112,7 @@ describe('Deleting from a bucket', () => {
     expect(report).toMatchObject({ requests: 1, tensors: 1, files_removed: 2, files_rewritten: 2 })
     for (const text of [secretText, traceA]) {
       expect(await objectsWith(bucket, text)).toEqual([])
-      expect(stateFilesWith(state, text)).toEqual([])
+      expect(filesWith(state, text)).toEqual([])
     }
     expect(await floatsOfB(other)).toEqual([9, 8, 7, 6])
     const third = openExporter(bucket, temporaryFolder())

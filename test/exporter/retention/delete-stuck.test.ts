@@ -5,7 +5,6 @@ import { syncBuiltinESMExports } from 'node:module'
 import { dirname, join } from 'node:path'
 import { expect, test, vi } from 'vitest'
 import type { Catalog } from '../../../exporter/catalog/catalog.ts'
-import { Ring2Error } from '../../../exporter/errors.ts'
 import { createLogger } from '../../../exporter/logging.ts'
 import { startRetention } from '../../../exporter/retention/background.ts'
 import type { DeletionContext } from '../../../exporter/retention/context.ts'
@@ -25,6 +24,7 @@ import { watchDisk } from '../store/disk-model.ts'
 import { model, otherModel, request, row, summary, traceA, traceB } from '../tensors/rows.ts'
 import { openFixture } from '../tensors/store-fixture.ts'
 import { temporaryFolder } from '../tensors/temporary-folder.ts'
+import { errorOf, filesWith } from './findings.ts'
 
 const traceC = 'ccccccccccccccccccccccccccccccc3'
 const requestB = request({ traceId: traceB, requestId: 'request-2' })
@@ -34,22 +34,6 @@ type Fixture = ReturnType<typeof openFixture>
 
 function contextOf({ location, catalog, store }: Fixture): DeletionContext {
   return { location, catalog, store, bucket: null, fsync: false, settleMillis: 0 }
-}
-
-function filesWith(folder: string, text: string): string[] {
-  return readdirSync(folder, { recursive: true, encoding: 'utf8' }).filter((entry) => {
-    const path = join(folder, entry)
-    return statSync(path).isFile() && readFileSync(path).includes(text)
-  })
-}
-
-async function errorOf(act: Promise<unknown>): Promise<Ring2Error> {
-  const error = await act.then(
-    () => null,
-    (thrown: unknown) => thrown,
-  )
-  if (error instanceof Ring2Error) return error
-  throw new Error(`no coded error: ${String(error)}`)
 }
 
 /** Traces with files of their own, of which the one that lists the first is damaged. */
