@@ -1,7 +1,7 @@
 /**
- * Three projects: `unit` mirrors the sources and runs in parallel; `pipeline` starts real processes,
- * a model and a browser among them, and `stack` the real Collector, Jaeger, Prometheus and Alertmanager. These two run
- * one file at a time so that the processes do not starve each other.
+ * Four projects: `unit` mirrors the sources and runs in parallel; `pipeline` starts real processes,
+ * a model and a browser among them, `engines` real inference servers, and `stack` the real Collector, Jaeger,
+ * Prometheus and Alertmanager. These three run one file at a time so that the processes do not starve each other.
  */
 import { defineConfig } from 'vitest/config'
 
@@ -21,7 +21,7 @@ export default defineConfig({
         test: {
           name: 'unit',
           include: ['test/**/*.test.ts'],
-          exclude: ['test/pipeline/**', 'test/explorer/**', 'test/stack/**'],
+          exclude: ['test/pipeline/**', 'test/explorer/**', 'test/engines/**', 'test/stack/**'],
           sequence: { groupOrder: 0 },
         },
       },
@@ -38,11 +38,22 @@ export default defineConfig({
       {
         extends: true,
         test: {
+          name: 'engines',
+          include: ['test/engines/**/*.test.ts'],
+          testTimeout: 240_000,
+          hookTimeout: 240_000,
+          maxWorkers: 1,
+          sequence: { groupOrder: 2 },
+        },
+      },
+      {
+        extends: true,
+        test: {
           name: 'stack',
           include: ['test/stack/**/*.test.ts'],
           testTimeout: 120_000,
           maxWorkers: 1,
-          sequence: { groupOrder: 2 },
+          sequence: { groupOrder: 3 },
         },
       },
     ],
