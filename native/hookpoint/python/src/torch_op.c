@@ -1,29 +1,27 @@
 /* The PyTorch operator `ring2::capture`, in plain C over libtorch's C shim.
  *
- * What it is: one operator that copies a tensor into a Ring² segment, and the few calls that Python
- * uses to say which producer and which step. It needs no torch headers and no torch symbols at link
- * or load time: the shim's functions are looked up in the libtorch_cpu that the process has already
- * loaded, so one shared object serves every torch version and also loads without torch.
+ * What it is: one operator that copies a tensor into a Ring² segment. It needs no torch headers and
+ * no torch symbols at link or load time: the shim's functions are looked up in the libtorch_cpu that
+ * the process has already loaded, so one shared object serves every torch version and also loads
+ * without torch.
  *
  * What it is not: it opens no segment, writes no STEP and decides nothing about requests; that is
- * Python's work over ring2.h.
+ * Python's work over ring2.h. Which producer and which step a capture belongs to: torch_slots.c.
  *
  * Invariants: the operator never reports an error to torch and never blocks unless the producer
  * chose to; every tensor handle it is given is deleted; a tensor it cannot copy is counted in the
- * segment (RING2_LOSS_UNSUPPORTED). The step is per thread, so forwards in two threads do not mix.
+ * segment (RING2_LOSS_UNSUPPORTED).
  */
 #include <dlfcn.h>
 #include <pthread.h>
-#include <sched.h>
-#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "ring2.h"
+#include "torch_slots.h"
 
-#define SLOTS_MAX 64          /* producers of one process that capture at the same time */
 #define DISPATCH_KEYS_MAX 8   /* libraries registered below */
 #define ERROR_BYTES 256
 
@@ -62,79 +60,12 @@ static struct {
   uint32_t bytes;
 } dtypes[10];
 
-/* ------------------------------------------------------------------ producers
- * A slot is read by any thread inside the operator and emptied by `ring2_torch_remove`, which waits
- * until no operator is inside: a segment is never unmapped under a copy. */
-
-static struct {
-  _Atomic(ring2_producer *) producer;
-  atomic_int users;
-} slots[SLOTS_MAX];
-
-/* Step + 1 of the forward that this thread runs for each slot; 0: not in a step. */
-static _Thread_local int64_t thread_steps[SLOTS_MAX];
-
 static pthread_mutex_t registration = PTHREAD_MUTEX_INITIALIZER;
 static char registration_error[ERROR_BYTES];
 static bool registered;
 
-static ring2_producer *slot_enter(int64_t slot) {
-  if (slot < 0 || slot >= SLOTS_MAX) return NULL;
-  atomic_fetch_add(&slots[slot].users, 1);
-  ring2_producer *producer = atomic_load(&slots[slot].producer);
-  if (producer == NULL) atomic_fetch_sub(&slots[slot].users, 1);
-  return producer;
-}
-
-static void slot_leave(int64_t slot) { atomic_fetch_sub(&slots[slot].users, 1); }
-
 RING2_API const char *ring2_torch_error(void);
 RING2_API int ring2_torch_register(const char *libtorch_cpu);
-RING2_API int32_t ring2_torch_add(ring2_producer *producer);
-RING2_API void ring2_torch_remove(int32_t slot);
-RING2_API void ring2_torch_forget_all(void);
-RING2_API void ring2_torch_set_step(int32_t slot, int64_t step);
-RING2_API int ring2_torch_wants(int32_t slot, uint32_t hook, int32_t layer);
-
-/* Takes a producer into a slot. Returns the slot, or -1 when all are taken. */
-int32_t ring2_torch_add(ring2_producer *producer) {
-  for (int32_t slot = 0; slot < SLOTS_MAX; slot++) {
-    ring2_producer *expected = NULL;
-    if (atomic_compare_exchange_strong(&slots[slot].producer, &expected, producer)) return slot;
-  }
-  return -1;
-}
-
-/* Empties a slot; returns when no operator uses its producer any more. */
-void ring2_torch_remove(int32_t slot) {
-  if (slot < 0 || slot >= SLOTS_MAX) return;
-  atomic_store(&slots[slot].producer, NULL);
-  while (atomic_load(&slots[slot].users) > 0) sched_yield();
-}
-
-/* In a forked child: the segments belong to the parent, so every slot is emptied without waiting
- * (the threads that were inside do not exist here). */
-void ring2_torch_forget_all(void) {
-  for (int32_t slot = 0; slot < SLOTS_MAX; slot++) {
-    atomic_store(&slots[slot].producer, NULL);
-    atomic_store(&slots[slot].users, 0);
-  }
-}
-
-/* The step that this thread's next captures belong to; -1: none, captures are ignored. */
-void ring2_torch_set_step(int32_t slot, int64_t step) {
-  if (slot >= 0 && slot < SLOTS_MAX) thread_steps[slot] = step + 1;
-}
-
-/* 1 when this thread is in a step and the exporter wants the tensor: ask before computing one. */
-int ring2_torch_wants(int32_t slot, uint32_t hook, int32_t layer) {
-  if (slot < 0 || slot >= SLOTS_MAX || thread_steps[slot] == 0) return 0;
-  ring2_producer *producer = slot_enter(slot);
-  if (producer == NULL) return 0;
-  int wanted = ring2_wants(producer, hook, layer);
-  slot_leave(slot);
-  return wanted == 1;
-}
 
 /* ------------------------------------------------------------------ the operator */
 
@@ -202,12 +133,12 @@ static void capture_kernel(stack_word *stack, uint64_t arguments, uint64_t outpu
   int64_t slot = (int64_t)stack[2];
   uint32_t hook = (uint32_t)stack[3];
   int32_t layer = (int32_t)(int64_t)stack[4];
-  int64_t step = slot >= 0 && slot < SLOTS_MAX ? thread_steps[slot] : 0;
-  if (step > 0) {
-    ring2_producer *producer = slot_enter(slot);
+  int64_t step = ring2_slot_step(slot);
+  if (step >= 0) {
+    ring2_producer *producer = ring2_slot_enter(slot);
     if (producer != NULL) {
-      if (ring2_wants(producer, hook, layer) == 1) copy_tensor(producer, x, hook, layer, step - 1);
-      slot_leave(slot);
+      if (ring2_wants(producer, hook, layer) == 1) copy_tensor(producer, x, hook, layer, step);
+      ring2_slot_leave(slot);
     }
   }
   shim.delete_tensor(token);
