@@ -99,7 +99,7 @@ def main() -> None:
         {
             "name": "fixed cost per tensor, C", "unit": "ns",
             "ours": statistics.median(c), "peers": {}, "ratios": [],
-            "spread": {"min": min(c), "max": max(c), "rounds": len(c)}, "budget": 1000,
+            "spread": {"min": min(c), "max": max(c), "rounds": len(c)}, "budget": 300,
         },
         {
             "name": "fixed cost per tensor, PyTorch eager", "unit": "ns",
@@ -110,7 +110,7 @@ def main() -> None:
                 "min": min(ratios), "max": max(ratios), "pairs": len(ratios),
             }],
             "spread": {"min": min(extra), "max": max(extra), "rounds": len(extra)},
-            "budget": 10_000,
+            "budget": 3000,
         },
     ]
     print(json.dumps({"results": results}))

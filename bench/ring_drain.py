@@ -7,6 +7,8 @@ from ctypes import c_char_p, c_uint32, c_uint64, c_void_p
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 SLICES_MAX = 4096
 SLICE_BYTES_MAX = 1024  # a slice is smaller; its fields are not read here
+HOOKS_MAX = 32
+LAYERS_MAX = 256
 
 
 class _Result(ctypes.Structure):
@@ -32,6 +34,9 @@ class Drain:
             c_void_p, c_void_p, c_uint64, c_uint64, ctypes.POINTER(_Result)
         ]
         self._library.ring2_release.argtypes = [c_void_p, c_uint64]
+        self._library.ring2_consumer_want.argtypes = [
+            c_void_p, c_uint32, ctypes.c_int32, ctypes.c_int
+        ]
         self._library.ring2_consumer_close.argtypes = [c_void_p, ctypes.c_int]
         self._handle = c_void_p()
         opened = self._library.ring2_consumer_open(path.encode(), ctypes.byref(self._handle))
@@ -52,6 +57,12 @@ class Drain:
             if result.slices == 0:
                 return total
             total += result.slices
+
+    def want_nothing(self) -> None:
+        """Tells the producer that nobody wants any tensor."""
+        for hook in range(HOOKS_MAX):
+            for layer in range(LAYERS_MAX):
+                self._library.ring2_consumer_want(self._handle, hook, layer, 0)
 
     def close(self) -> None:
         """After the producer has gone: takes what is left and removes the segment."""

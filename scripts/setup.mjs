@@ -205,6 +205,32 @@ function findPython() {
   )
 }
 
+/** Packages that a benchmark measures against, in a folder of their own beside the environment. */
+export function ensurePeers(environment) {
+  const folder = join(root, 'build', 'peers')
+  const python = environment.RING2_PYTHON
+  const uv = join(root, '.venv', 'bin', 'uv')
+  const install = existsSync(uv) ? [uv, 'pip', 'install'] : [python, '-m', 'pip', 'install']
+  const target = [...(existsSync(uv) ? ['--python', python] : []), '--target', folder]
+  once(
+    'peers',
+    hashOf(text('requirements-peers.txt')),
+    () => existsSync(folder),
+    () => {
+      say('installing the packages of requirements-peers.txt …')
+      run(install[0], [
+        ...install.slice(1),
+        '-q',
+        '--no-deps',
+        ...target,
+        '-r',
+        'requirements-peers.txt',
+      ])
+    },
+  )
+  return { PYTHONPATH: [folder, process.env.PYTHONPATH].filter(Boolean).join(delimiter) }
+}
+
 /** Weights are converted once and shared by every checkout of this user. */
 export function ensureModel(environment) {
   const given = process.env.RING2_MODEL_DIR
