@@ -53,6 +53,7 @@ _FUNCTIONS = {
     "ring2_torch_remove": (None, [c_int32]),
     "ring2_torch_forget_all": (None, []),
     "ring2_torch_set_step": (None, [c_int32, c_int64]),
+    "ring2_torch_set_batch": (None, [c_int32, c_int64]),
     "ring2_torch_wants": (c_int, [c_int32, c_uint32, c_int32]),
 }
 

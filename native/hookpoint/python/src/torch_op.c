@@ -20,6 +20,7 @@
 #include <string.h>
 
 #include "ring2.h"
+#include "torch_shape.h"
 #include "torch_slots.h"
 
 #define DISPATCH_KEYS_MAX 8   /* libraries registered below */
@@ -110,7 +111,7 @@ static bool describe(tensor_handle handle, ring2_tensor *out, const void **data)
   return true;
 }
 
-static void copy_tensor(ring2_producer *producer, tensor_handle handle, uint32_t hook,
+static void copy_tensor(ring2_producer *producer, tensor_handle handle, int64_t slot, uint32_t hook,
                         int32_t layer, int64_t step) {
   ring2_tensor tensor;
   memset(&tensor, 0, sizeof tensor);
@@ -119,6 +120,7 @@ static void copy_tensor(ring2_producer *producer, tensor_handle handle, uint32_t
   tensor.step = step;
   const void *data = NULL;
   bool supported = describe(handle, &tensor, &data);
+  if (supported) ring2_fit_batch(&tensor, ring2_slot_batch(slot));
   /* Losses for want of room are counted by the producer itself; an error is not, so it is here. */
   if (supported && ring2_write_tensor(producer, &tensor, data) >= 0) return;
   ring2_count_loss(producer, RING2_LOSS_UNSUPPORTED, 1, lost_bytes(handle));
@@ -137,7 +139,7 @@ static void capture_kernel(stack_word *stack, uint64_t arguments, uint64_t outpu
   if (step >= 0) {
     ring2_producer *producer = ring2_slot_enter(slot);
     if (producer != NULL) {
-      if (ring2_wants(producer, hook, layer) == 1) copy_tensor(producer, x, hook, layer, step);
+      if (ring2_wants(producer, hook, layer) == 1) copy_tensor(producer, x, slot, hook, layer, step);
       ring2_slot_leave(slot);
     }
   }

@@ -23,6 +23,9 @@ static struct {
 /* Step + 1 of the forward that this thread runs for each slot; 0: not in a step. */
 static _Thread_local int64_t thread_steps[SLOTS_MAX];
 
+/* Rows of that step's batch; 0: its rows are packed. */
+static _Thread_local int64_t thread_batches[SLOTS_MAX];
+
 ring2_producer *ring2_slot_enter(int64_t slot) {
   if (slot < 0 || slot >= SLOTS_MAX) return NULL;
   atomic_fetch_add(&slots[slot].users, 1);
@@ -37,10 +40,15 @@ int64_t ring2_slot_step(int64_t slot) {
   return slot >= 0 && slot < SLOTS_MAX ? thread_steps[slot] - 1 : -1;
 }
 
+int64_t ring2_slot_batch(int64_t slot) {
+  return slot >= 0 && slot < SLOTS_MAX ? thread_batches[slot] : 0;
+}
+
 RING2_API int32_t ring2_torch_add(ring2_producer *producer);
 RING2_API void ring2_torch_remove(int32_t slot);
 RING2_API void ring2_torch_forget_all(void);
 RING2_API void ring2_torch_set_step(int32_t slot, int64_t step);
+RING2_API void ring2_torch_set_batch(int32_t slot, int64_t batch);
 RING2_API int ring2_torch_wants(int32_t slot, uint32_t hook, int32_t layer);
 
 /* Takes a producer into a slot. Returns the slot, or -1 when all are taken. */
@@ -71,6 +79,11 @@ void ring2_torch_forget_all(void) {
 /* The step that this thread's next captures belong to; -1: none, captures are ignored. */
 void ring2_torch_set_step(int32_t slot, int64_t step) {
   if (slot >= 0 && slot < SLOTS_MAX) thread_steps[slot] = step + 1;
+}
+
+/* Rows of the batch of this thread's steps from now on; 0: packed, tensors have no batch axis. */
+void ring2_torch_set_batch(int32_t slot, int64_t batch) {
+  if (slot >= 0 && slot < SLOTS_MAX) thread_batches[slot] = batch;
 }
 
 /* 1 when this thread is in a step and the exporter wants the tensor: ask before computing one. */

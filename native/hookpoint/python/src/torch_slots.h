@@ -11,4 +11,7 @@ void ring2_slot_leave(int64_t slot);
 /* The step that this thread runs for the slot; -1 when it is in none. */
 int64_t ring2_slot_step(int64_t slot);
 
+/* Rows of that step's batch; 0 when its rows are packed. */
+int64_t ring2_slot_batch(int64_t slot);
+
 #endif
