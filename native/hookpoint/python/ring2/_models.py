@@ -1,93 +1,111 @@
-"""Where the hooks of the catalogue are in a stock Hugging Face causal language model.
+"""From a model to its sites: where each hook of the catalogue is, and the model's own description.
 
-One table of families; a model type that is not in it is not guessed at. Each site names a module
-and says whether its input or its output is the tensor, and how to view it in the catalogue's axes.
+The sites of a layer are in the order in which a forward pass reaches them. A hook that a model does
+not have has no site: positions of rotary models, the router of a dense layer, the activation of
+experts that are one fused product.
 """
 
 import os
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
+from . import _families
 from ._errors import Ring2Error
-
-INPUT = "input"
-OUTPUT = "output"
-WEIGHTS = "weights"  # attention probabilities, by the attention function or the module's output
-
-View = Callable[[Any], Any]
-
-
-class Family(NamedTuple):
-    """Attribute names of a model type, from the module that holds the blocks."""
-
-    layers: str
-    final_norm: str
-    attention: str
-    fused: str | None = None  # one projection for q, k and v
-    head_norms: bool = False  # q_norm and k_norm on [batch, tokens, heads, head_dim]
+from ._families import Parts, child, mlp_of
+from ._sites import (
+    INPUT,
+    OUTPUT,
+    SCORES,
+    WEIGHTS,
+    Site,
+    Structure,
+    View,
+    as_float32,
+    as_int32,
+    heads,
+    part_heads,
+)
 
 
-FAMILIES = {
-    "llama": Family("layers", "norm", "self_attn"),
-    "mistral": Family("layers", "norm", "self_attn"),
-    "qwen2": Family("layers", "norm", "self_attn"),
-    "qwen3": Family("layers", "norm", "self_attn", head_norms=True),
-    "gpt2": Family("h", "ln_f", "attn", fused="c_attn"),
-}
-
-
-class Site(NamedTuple):
-    """One place to capture: a module, its side, and the view in the catalogue's axes."""
-
-    hook: str
-    layer: int  # -1 for a global hook
-    module: Any
-    side: str
-    view: View | None = None
-
-
-class Structure(NamedTuple):
-    """A model as ring2 sees it."""
-
-    sites: tuple[Site, ...]
-    layer_count: int
-    info: dict[str, object]
-    captures_token_ids: bool
-
-
-def _heads(head_dim: int) -> View:
-    def view(tensor: Any) -> Any:
-        if tensor.ndim == 4:
-            return tensor
-        return tensor.view(*tensor.shape[:-1], -1, head_dim)
-
-    return view
-
-
-def _part_heads(part: int, width: int, head_dim: int) -> View:
-    def view(tensor: Any) -> Any:
-        piece = tensor[..., part * width : (part + 1) * width]
-        return piece.view(*piece.shape[:-1], -1, head_dim)
-
-    return view
-
-
-def _projection_sites(family: Family, attention: Any, layer: int) -> list[Site]:
-    view = _heads(attention.head_dim)
-    if family.fused is not None:
-        module = getattr(attention, family.fused)
+def _projection_sites(parts: Parts, attention: Any, layer: int) -> list[Site]:
+    layout, view = parts.layout, heads(attention.head_dim)
+    if len(layout.projections) == 1:
+        module = child(attention, layout.projections[0])
         width = attention.num_heads * attention.head_dim
         return [
-            Site(hook, layer, module, OUTPUT, _part_heads(part, width, attention.head_dim))
+            Site(hook, layer, module, OUTPUT, part_heads(part, width, attention.head_dim))
             for part, hook in enumerate(("q", "k", "v"))
         ]
-    queries = attention.q_norm if family.head_norms else attention.q_proj
-    keys = attention.k_norm if family.head_norms else attention.k_proj
+    modules = [child(attention, name) for name in layout.projections]
+    for index, name in enumerate(layout.head_norms):
+        modules[index] = child(attention, name) or modules[index]
     return [
-        Site("q", layer, queries, OUTPUT, view),
-        Site("k", layer, keys, OUTPUT, view),
-        Site("v", layer, attention.v_proj, OUTPUT, view),
+        Site(hook, layer, module, OUTPUT, view)
+        for hook, module in zip(("q", "k", "v"), modules, strict=True)
     ]
+
+
+def _attention_sites(parts: Parts, block: Any, layer: int) -> list[Site]:
+    layout = parts.layout
+    norm, attention = child(block, layout.attention_norm), child(block, layout.attention)
+    output = child(attention, layout.attention_output)
+    return [
+        Site("resid_pre", layer, block, INPUT),
+        Site("ln1", layer, norm, OUTPUT),
+        *_projection_sites(parts, attention, layer),
+        Site("pattern", layer, attention, WEIGHTS),
+        Site("z", layer, output, INPUT, heads(attention.head_dim)),
+        Site("attn_out", layer, attention, OUTPUT),
+    ]
+
+
+def _router_sites(mlp: Any, layer: int) -> list[Site]:
+    """Of a sparse MLP: the router's logits, and the choice as the experts are given it."""
+    router, experts = child(mlp, "gate"), child(mlp, "experts")
+    if router is None or experts is None:
+        return []
+    sites = [Site("router_logits", layer, router, OUTPUT)]
+    # Experts that are a list of modules have no call of their own: the choice is made in the block.
+    if not hasattr(experts, "__len__"):
+        sites.append(Site("topk_ids", layer, experts, INPUT, as_int32, 1, "top_k_index"))
+        sites.append(Site("topk_weights", layer, experts, INPUT, as_float32, 2, "top_k_weights"))
+    return sites
+
+
+def _mlp_sites(parts: Parts, block: Any, layer: int) -> list[Site]:
+    layout = parts.layout
+    norm, mlp = child(block, layout.mlp_norm), mlp_of(layout, block)
+    sites = [
+        Site("resid_mid", layer, norm, INPUT),
+        Site("ln2", layer, norm, OUTPUT),
+        Site("mlp_in", layer, mlp, INPUT),
+        *_router_sites(mlp, layer),
+    ]
+    down = child(mlp, layout.mlp_output)
+    if down is not None:
+        sites.append(Site("mlp_post", layer, down, INPUT))
+    sites.append(Site("mlp_out", layer, mlp, OUTPUT))
+    return sites
+
+
+def _head(model: Any) -> Any:
+    """The module that makes logits, of the outermost module that has one; else None."""
+    for module in model.modules():
+        embeddings = getattr(module, "get_output_embeddings", None)
+        try:
+            head = embeddings() if embeddings is not None else None
+        except (AttributeError, NotImplementedError):
+            head = None
+        if head is not None:
+            return head
+    return None
+
+
+def _entrances(model: Any, parts: Parts) -> tuple[Any, ...]:
+    """The attached module and, below it, the language model that generation would call."""
+    for module in model.modules():
+        if module is not parts.base and parts.base in module.children():
+            return (model,) if module is model else (model, module)
+    return (model,)
 
 
 def _model_name(config: Any, model: Any) -> str:
@@ -95,62 +113,64 @@ def _model_name(config: Any, model: Any) -> str:
     return os.path.basename(os.path.normpath(name)) if os.path.isdir(name) else name
 
 
-def describe(model: Any, hooks_layers: int) -> dict[str, object]:
+def _number(config: Any, *names: str) -> int:
+    """The first of these fields that says a number; 0 when none does."""
+    values = (getattr(config, name, None) for name in names)
+    return next((value for value in values if isinstance(value, int) and value > 0), 0)
+
+
+def describe(model: Any, hooks_layers: int, config: Any = None) -> dict[str, object]:
     """The MODEL record's body without its hooks; 0 for what the model does not say."""
-    config = getattr(model, "config", None)
-    heads = getattr(config, "num_attention_heads", 0) or 0
+    if config is None:
+        config = getattr(model, "config", None)
+    count = _number(config, "num_attention_heads")
+    hidden = _number(config, "hidden_size")
+    experts = _number(config, "num_experts", "num_local_experts", "n_routed_experts")
     parameter = next(model.parameters(), None)
     return {
         "name": _model_name(config, model),
         "revision": getattr(config, "_commit_hash", None) or "",
         "engine": "transformers" if getattr(config, "model_type", None) else "torch",
         "dtype": str(parameter.dtype).removeprefix("torch.") if parameter is not None else "",
-        "layers": getattr(config, "num_hidden_layers", None) or hooks_layers,
-        "heads": heads,
-        "kv_heads": getattr(config, "num_key_value_heads", None) or heads,
-        "hidden": getattr(config, "hidden_size", 0) or 0,
-        "vocabulary": getattr(config, "vocab_size", 0) or 0,
+        "layers": _number(config, "num_hidden_layers") or hooks_layers,
+        "heads": count,
+        "kv_heads": _number(config, "num_key_value_heads") or count,
+        "head_dim": _number(config, "head_dim") or (hidden // count if count else 0),
+        "hidden": hidden,
+        "vocabulary": _number(config, "vocab_size"),
+        "experts": experts,
+        "top_k": _number(config, "num_experts_per_tok") if experts else 0,
     }
 
 
-def _unknown(model: Any, model_type: object) -> Ring2Error:
-    return Ring2Error(
-        "RING2_E_MODEL",
-        f"expected a Hugging Face causal language model of type {', '.join(FAMILIES)}, or a module "
-        f"with ring2.HookPoint modules inside; got {type(model).__name__} (model_type "
-        f"{model_type!r}). Put ring2.HookPoint modules into the model, or report its class.",
-    )
-
-
 def hugging_face(model: Any) -> Structure | None:
-    """The structure of a known Hugging Face model; None when it is none."""
-    family = FAMILIES.get(getattr(getattr(model, "config", None), "model_type", None))
-    if family is None:
+    """The structure of a Hugging Face model of a known layout; None when it is none."""
+    parts = _families.find_parts(model)
+    if parts is None:
         return None
-    base = getattr(model, getattr(model, "base_model_prefix", ""), model)
-    blocks = getattr(base, family.layers, None)
-    final_norm = getattr(base, family.final_norm, None)
-    if blocks is None or final_norm is None or not len(blocks):
-        return None
-    sites = []
-    for layer, block in enumerate(blocks):
-        attention = getattr(block, family.attention)
-        sites.append(Site("resid_pre", layer, block, INPUT))
-        sites.append(Site("pattern", layer, attention, WEIGHTS))
-        sites.extend(_projection_sites(family, attention, layer))
+    layout, base = parts.layout, parts.base
+    sites = [Site("embed", -1, child(base, layout.embed), OUTPUT)]
+    if layout.positions is not None:
+        sites.append(Site("pos_embed", -1, child(base, layout.positions), OUTPUT))
+    for layer, block in enumerate(parts.blocks):
+        sites.extend(_attention_sites(parts, block, layer))
+        sites.extend(_mlp_sites(parts, block, layer))
+    final_norm = child(base, layout.final_norm)
     sites.append(Site("resid_final", -1, final_norm, INPUT))
     sites.append(Site("final_ln", -1, final_norm, OUTPUT))
-    head = model.get_output_embeddings()
+    head = _head(model)
     if head is not None:
         sites.append(Site("final_logits", -1, head, OUTPUT))
-    return Structure(tuple(sites), len(blocks), describe(model, len(blocks)), True)
+    count = len(parts.blocks)
+    info = describe(model, count, parts.config)
+    return Structure(tuple(sites), count, info, True, _entrances(model, parts))
 
 
 def find_structure(model: Any, points: list[Any]) -> Structure:
     """The structure of ``model`` with its HookPoints, which win over a site of the same name."""
     known = hugging_face(model)
     if known is None and not points:
-        raise _unknown(model, getattr(getattr(model, "config", None), "model_type", None))
+        raise _families.unknown(model)
     own = [Site(point.hook_name, point.layer, point, OUTPUT) for point in points]
     places = [(site.hook, site.layer) for site in own]
     repeated = {place for place in places if places.count(place) > 1}
@@ -162,6 +182,12 @@ def find_structure(model: Any, points: list[Any]) -> Structure:
         )
     if known is None:
         count = max((site.layer for site in own), default=-1) + 1
-        return Structure(tuple(own), count, describe(model, count), False)
+        return Structure(tuple(own), count, describe(model, count), False, (model,))
     rest = tuple(site for site in known.sites if (site.hook, site.layer) not in places)
     return known._replace(sites=(*own, *rest))
+
+
+__all__ = [
+    "INPUT", "OUTPUT", "SCORES", "WEIGHTS", "Site", "Structure", "View", "describe",
+    "find_structure", "hugging_face",
+]

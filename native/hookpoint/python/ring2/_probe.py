@@ -115,9 +115,11 @@ class Probe:
             module._tap = tap
             self._undo.append(lambda: setattr(module, "_tap", None))
         elif site.side == _models.INPUT:
-            self._on(module.register_forward_pre_hook(input_hook(tap), with_kwargs=True))
+            self._on(module.register_forward_pre_hook(
+                input_hook(tap, site.part, site.argument), with_kwargs=True
+            ))
         elif site.side == _models.OUTPUT:
-            self._on(module.register_forward_hook(output_hook(tap)))
+            self._on(module.register_forward_hook(output_hook(tap, site.part)))
         elif kernel == "eager":
             self._on(module.register_forward_hook(self._taps.weights_hook(site.layer, tap)))
         else:

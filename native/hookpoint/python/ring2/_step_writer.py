@@ -131,6 +131,8 @@ class StepWriter:
         if step < 0:
             return
         self.current.forward = forward
+        batched = forward.layout == _native.LAYOUT_BATCHED
+        self._native.ring2_torch_set_batch(self._producer.slot, forward.batch if batched else 0)
         self._native.ring2_torch_set_step(self._producer.slot, step)
         if self.capture_token_ids is not None and forward.token_ids is not None:
             self.capture_token_ids(forward.token_ids)

@@ -135,15 +135,19 @@ def _token_buffer() -> Any:
     return torch.zeros(1, dtype=torch.uint8)
 
 
-def input_hook(tap: Tap) -> Callable[..., None]:
+def input_hook(tap: Tap, part: int, argument: str) -> Callable[..., None]:
+    """Taps the positional argument ``part``, or the one passed as ``argument``."""
+
     def hook(_module: Any, args: tuple, kwargs: dict[str, Any]) -> None:
-        tap(args[0] if args else kwargs.get("hidden_states"))
+        tap(args[part] if len(args) > part else kwargs.get(argument))
 
     return hook
 
 
-def output_hook(tap: Tap) -> Callable[..., None]:
+def output_hook(tap: Tap, part: int) -> Callable[..., None]:
+    """Taps the output, or its ``part`` when it is a tuple."""
+
     def hook(_module: Any, _args: tuple, output: Any) -> None:
-        tap(output[0] if isinstance(output, tuple) else output)
+        tap(output[part] if isinstance(output, tuple) else output)
 
     return hook

@@ -1,0 +1,79 @@
+"""What a place to capture is: a module, one of its sides, and the view in the catalogue's axes.
+
+Types and views only; which modules of a model they are is known by _families.py and _models.py.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+INPUT = "input"
+OUTPUT = "output"
+SCORES = "scores"  # attention scores before softmax, by the attention function
+WEIGHTS = "weights"  # attention probabilities, by the attention function or the module's output
+
+View = Callable[[Any], Any]
+
+
+class Site(NamedTuple):
+    """One place to capture.
+
+    ``part`` is the index among positional arguments, or in an output that is a tuple;
+    ``argument`` the name of an input that is passed by name.
+    """
+
+    hook: str
+    layer: int  # -1 for a global hook
+    module: Any
+    side: str
+    view: View | None = None
+    part: int = 0
+    argument: str = "hidden_states"
+
+
+class Structure(NamedTuple):
+    """A model as ring2 sees it.
+
+    ``entrances`` are the modules whose call is a forward pass of the model: the one that was
+    attached and, in a wrapper, the language model inside.
+    """
+
+    sites: tuple[Site, ...]
+    layer_count: int
+    info: dict[str, object]
+    captures_token_ids: bool
+    entrances: tuple[Any, ...] = ()
+
+
+def heads(head_dim: int) -> View:
+    """[…, heads · head_dim] as […, heads, head_dim]; four axes are left as they are."""
+
+    def view(tensor: Any) -> Any:
+        if tensor.ndim == 4:
+            return tensor
+        return tensor.view(*tensor.shape[:-1], -1, head_dim)
+
+    return view
+
+
+def part_heads(part: int, width: int, head_dim: int) -> View:
+    """One of the parts that a fused projection has side by side, as […, heads, head_dim]."""
+
+    def view(tensor: Any) -> Any:
+        piece = tensor[..., part * width : (part + 1) * width]
+        return piece.view(*piece.shape[:-1], -1, head_dim)
+
+    return view
+
+
+def as_int32(tensor: Any) -> Any:
+    """Numbers of experts in the catalogue's dtype; they are below 2^31."""
+    import torch
+
+    return tensor.to(torch.int32)
+
+
+def as_float32(tensor: Any) -> Any:
+    """Weights in the catalogue's dtype; exact, as it is at least as wide as the model's."""
+    import torch
+
+    return tensor.to(torch.float32)
