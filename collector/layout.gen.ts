@@ -15,6 +15,7 @@ export const constants = {
   sliceContiguous: 1,
   sliceUnattributed: 2,
   sliceHasCrc: 4,
+  sliceExtra: 8,
   actionDrop: 0,
   actionStats: 1,
   actionTensor: 2,
@@ -26,6 +27,11 @@ export const constants = {
   kindProfile: 6,
   kindGap: 7,
   kindVocabulary: 8,
+  stepExtra: 1,
+  controlSampledOnly: 1,
+  controlPrefill: 2,
+  controlAllRequests: 4294967296,
+  controlSequenceCreated: 2,
   phasePrefill: 0,
   phaseDecode: 1,
   groupOutliers: 1,
@@ -159,6 +165,19 @@ export const stepHeader = {
   rowCount: 8,
   columns: 12,
   layout: 16,
+  flags: 17,
+  controlSequence: 20,
+} as const
+
+/** Byte offsets of `ring2_control`. */
+export const control = {
+  bytes: 1048,
+  sequence: 0,
+  flags: 4,
+  requestShare: 8,
+  decodeEvery: 16,
+  nothing: 20,
+  wanted: 24,
 } as const
 
 /** Byte offsets of `ring2_step_row`. */

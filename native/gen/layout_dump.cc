@@ -48,6 +48,7 @@ int main() {
   CONSTANT(RING2_SLICE_CONTIGUOUS);
   CONSTANT(RING2_SLICE_UNATTRIBUTED);
   CONSTANT(RING2_SLICE_HAS_CRC);
+  CONSTANT(RING2_SLICE_EXTRA);
   CONSTANT(RING2_ACTION_DROP);
   CONSTANT(RING2_ACTION_STATS);
   CONSTANT(RING2_ACTION_TENSOR);
@@ -59,6 +60,11 @@ int main() {
   CONSTANT(RING2_KIND_PROFILE);
   CONSTANT(RING2_KIND_GAP);
   CONSTANT(RING2_KIND_VOCABULARY);
+  CONSTANT(RING2_STEP_EXTRA);
+  CONSTANT(RING2_CONTROL_SAMPLED_ONLY);
+  CONSTANT(RING2_CONTROL_PREFILL);
+  CONSTANT(RING2_CONTROL_ALL_REQUESTS);
+  CONSTANT(RING2_CONTROL_SEQUENCE_CREATED);
   CONSTANT(RING2_PHASE_PREFILL);
   CONSTANT(RING2_PHASE_DECODE);
   CONSTANT(RING2_GROUP_OUTLIERS);
@@ -180,6 +186,17 @@ int main() {
   FIELD(ring2_step_header, row_count);
   FIELD(ring2_step_header, columns);
   FIELD(ring2_step_header, layout);
+  FIELD(ring2_step_header, flags);
+  FIELD(ring2_step_header, control_sequence);
+  end(false);
+
+  begin("ring2_control", sizeof(ring2_control));
+  FIELD(ring2_control, sequence);
+  FIELD(ring2_control, flags);
+  FIELD(ring2_control, request_share);
+  FIELD(ring2_control, decode_every);
+  FIELD(ring2_control, nothing);
+  FIELD(ring2_control, wanted);
   end(false);
 
   begin("ring2_step_row", sizeof(ring2_step_row));

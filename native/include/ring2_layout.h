@@ -63,6 +63,17 @@ enum ring2_phase { RING2_PHASE_PREFILL = 0, RING2_PHASE_DECODE = 1 };
 /* How a step's tensors hold several requests: [batch, columns, …] or [rows, …]. */
 enum ring2_step_layout { RING2_STEP_BATCHED = 0, RING2_STEP_PACKED = 1 };
 
+/* EXTRA: a step beside a forward's own, whose tensors are samples (attention computed for some
+ * queries of one request). They are stored and measured, and nobody expects them. */
+enum ring2_step_flag { RING2_STEP_EXTRA = 1 };
+
+/* Which requests and tokens are wanted. SAMPLED_ONLY: only requests whose trace is sampled. PREFILL:
+ * tokens of the prompt, too. */
+enum ring2_control_flag { RING2_CONTROL_SAMPLED_ONLY = 1, RING2_CONTROL_PREFILL = 2 };
+
+#define RING2_CONTROL_ALL_REQUESTS UINT64_C(0x100000000) /* request_share of every request */
+#define RING2_CONTROL_SEQUENCE_CREATED 2u /* as the producer made them: everything is wanted */
+
 /* Why a record is missing. The first group is counted by the producer, the second by the consumer. */
 enum ring2_loss {
   RING2_LOSS_META_FULL = 0,     /* no free descriptor */
@@ -138,9 +149,17 @@ typedef struct ring2_header {
   uint8_t reserved9[640];
 
   /* Control words: written by the consumer, read by the producer before it copies. A set bit means
-   * "wanted"; layer -1 (global hooks) is bit 0 of word 0. The producer creates them all set. */
+   * "wanted"; layer -1 (global hooks) is bit 0 of word 0. The producer creates them so that everything
+   * is wanted. From control_sequence on they are read and written together, under that number: odd
+   * while the consumer writes, and never twice the same for different words. 0 in a segment of a
+   * producer that knows only `wanted`. */
   uint64_t wanted[RING2_HOOKS_MAX][RING2_LAYERS_MAX / 64];
-  uint8_t reserved10[1024];
+  uint32_t control_sequence;
+  uint32_t control_flags;         /* ring2_control_flag */
+  uint64_t control_request_share; /* of 2^32: which hashes of request ids are wanted */
+  uint32_t control_decode_every;  /* positions that this divides; 0: no generated token */
+  uint32_t reserved10;
+  uint8_t reserved11[1000];
 } ring2_header;
 
 RING2_STATIC_ASSERT(offsetof(ring2_header, meta_head) == 256, "producer line");
@@ -150,6 +169,7 @@ RING2_STATIC_ASSERT(offsetof(ring2_header, meta_tail) == 1024, "consumer line");
 RING2_STATIC_ASSERT(offsetof(ring2_header, consumer_heartbeat_ns) == 1088, "consumer heartbeat line");
 RING2_STATIC_ASSERT(offsetof(ring2_header, consumer_losses) == 1152, "consumer losses");
 RING2_STATIC_ASSERT(offsetof(ring2_header, wanted) == 2048, "control words");
+RING2_STATIC_ASSERT(offsetof(ring2_header, control_sequence) == 3072, "control sequence");
 RING2_STATIC_ASSERT(sizeof(ring2_header) == RING2_HEADER_BYTES, "the header is one page");
 
 /* One record of the meta ring. `state` is stored last, with release order; everything else may be
@@ -179,7 +199,10 @@ typedef struct ring2_step_header {
   uint32_t row_count;
   uint32_t columns; /* batched: the token axis T of the tensors; packed: rows in all */
   uint8_t layout;   /* ring2_step_layout */
-  uint8_t reserved[15];
+  uint8_t flags;    /* ring2_step_flag */
+  uint8_t reserved[2];
+  uint32_t control_sequence; /* of the control words that the step was captured by; 0: not known */
+  uint8_t reserved1[8];
 } ring2_step_header;
 
 /* One request's part of a step. Token ranges are half-open logical positions in the request. */
@@ -195,6 +218,7 @@ typedef struct ring2_step_row {
 } ring2_step_row;
 
 RING2_STATIC_ASSERT(sizeof(ring2_step_header) == 32, "step header");
+RING2_STATIC_ASSERT(offsetof(ring2_step_header, control_sequence) == 20, "step control sequence");
 RING2_STATIC_ASSERT(sizeof(ring2_step_row) == 32, "step row");
 
 /* Body of a GAP record: losses since the last GAP, by reason. */

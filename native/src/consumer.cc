@@ -8,8 +8,8 @@
 #include <new>
 #include <sys/stat.h>
 #include <unistd.h>
-#include <vector>
 
+#include "consumer.h"
 #include "error.h"
 #include "measure.h"
 #include "segment.h"
@@ -21,18 +21,6 @@
 #include "validate.h"
 
 using namespace ring2;
-
-struct ring2_consumer {
-  Segment segment;
-  StepTable steps;
-  uint64_t cursor = 0;        // next meta position to drain
-  uint64_t released = 0;      // what meta_tail says
-  uint64_t payload_seen = 0;  // end of the payload of the last valid record
-  bool resync = false;        // the last record was corrupt: the next one may start further on
-  uint64_t alive_checked_ns = 0;
-  bool producer_gone = false;
-  std::vector<uint64_t> payload_ends;  // by slot: where the payload of a drained record ends
-};
 
 namespace {
 
@@ -315,25 +303,6 @@ int ring2_consumer_add_step(ring2_consumer *consumer, const void *body, uint64_t
   }
   const char *defect = consumer->steps.add(static_cast<const uint8_t *>(body), bytes);
   return defect == nullptr ? RING2_OK : ring2_set_error(RING2_E_ARGUMENT, "step body: %s", defect);
-}
-
-int ring2_consumer_want(ring2_consumer *consumer, uint32_t hook, int32_t layer, int wanted) {
-  if (consumer == nullptr || hook >= RING2_HOOKS_MAX || layer < -2 ||
-      layer >= static_cast<int32_t>(RING2_LAYERS_MAX)) {
-    return ring2_set_error(RING2_E_ARGUMENT, "hook %u, layer %d; expected a hook below %u and a layer "
-                           "from -2 to %u", hook, layer, RING2_HOOKS_MAX, RING2_LAYERS_MAX - 1);
-  }
-  auto &words = consumer->segment.header->wanted[hook];
-  for (uint32_t word = 0; word < RING2_LAYERS_MAX / 64; ++word) {
-    uint64_t bits = ~uint64_t{0};
-    if (layer != -2) {
-      const uint32_t bit = layer < 0 ? 0 : static_cast<uint32_t>(layer);
-      bits = bit / 64 == word ? uint64_t{1} << (bit % 64) : 0;
-    }
-    const uint64_t current = load_relaxed(words[word]);
-    store_relaxed(words[word], wanted != 0 ? current | bits : current & ~bits);
-  }
-  return RING2_OK;
 }
 
 int ring2_drain(ring2_consumer *consumer, ring2_slice *slices, uint64_t max_slices,

@@ -14,40 +14,35 @@
 #include <thread>
 #include <unistd.h>
 
+#include "control.h"
 #include "error.h"
+#include "producer.h"
 #include "ring2_hooks.h"
 #include "segment.h"
 #include "tensor_shape.h"
 
 using namespace ring2;
 
-struct ring2_producer {
-  Segment segment;
-  uint32_t when_full = RING2_WHEN_FULL_DROP;
-  uint32_t block_timeout_us = 0;
-  // One page that the kernel clears in a forked child: a child must never write to its parent's
-  // rings, and asking getpid() for every record would cost more than the rest of a claim.
-  uint8_t *fork_guard = nullptr;
-
-  std::mutex lock;  // guards everything below
-  uint64_t head = 0;
-  uint64_t payload_head = 0;
-  uint64_t tail_seen = 0;
-  uint64_t payload_tail_seen = 0;
-  ring2_gap gap = {};  // losses that no GAP record has announced yet
-  bool gap_pending = false;
-  int64_t lost_step = INT64_MIN;  // no step
-};
-
-namespace {
-
-constexpr std::chrono::microseconds kFullPollInterval{50};
-
-bool forked(const ring2_producer *producer) { return producer->fork_guard[0] == 0; }
+namespace ring2 {
 
 int forked_error() {
   return ring2_set_error(RING2_E_CLOSED, "this process is a fork of the segment's producer");
 }
+
+void publish(ring2_producer *producer, const ring2_claim &claim) {
+  ring2_header *header = producer->segment.header;
+  add_relaxed(header->committed_bytes, claim.payload_bytes);
+  atomic(header->committed_records).fetch_add(1, std::memory_order_release);
+  // Publishes the payload and the descriptor; pairs with the acquire load in ring2_drain.
+  store_release(producer->segment.slot(claim.position).state,
+                claim.position << 2 | RING2_SLOT_COMMITTED);
+}
+
+}  // namespace ring2
+
+namespace {
+
+constexpr std::chrono::microseconds kFullPollInterval{50};
 
 void note_loss(ring2_producer *producer, uint32_t reason, uint64_t records, uint64_t bytes,
                int64_t step) {
@@ -119,15 +114,6 @@ void take(ring2_producer *producer, const ring2_descriptor &facts, const Room &r
   out->position = position;
 }
 
-void publish(ring2_producer *producer, const ring2_claim &claim) {
-  ring2_header *header = producer->segment.header;
-  add_relaxed(header->committed_bytes, claim.payload_bytes);
-  atomic(header->committed_records).fetch_add(1, std::memory_order_release);
-  // Publishes the payload and the descriptor; pairs with the acquire load in ring2_drain.
-  store_release(producer->segment.slot(claim.position).state,
-                claim.position << 2 | RING2_SLOT_COMMITTED);
-}
-
 // Announces losses ahead of the record that follows them. The caller holds the lock.
 int announce_gap(ring2_producer *producer) {
   if (!producer->gap_pending) return -1;
@@ -146,6 +132,10 @@ int announce_gap(ring2_producer *producer) {
   producer->gap_pending = false;
   return -1;
 }
+
+}  // namespace
+
+namespace ring2 {
 
 int claim_record(ring2_producer *producer, const ring2_descriptor &facts, ring2_claim *out) {
   if (forked(producer)) return forked_error();
@@ -179,6 +169,10 @@ int claim_record(ring2_producer *producer, const ring2_descriptor &facts, ring2_
     guard.lock();
   }
 }
+
+}  // namespace ring2
+
+namespace {
 
 int check_tensor(const ring2_tensor &tensor, uint64_t *bytes) {
   if (tensor.hook >= RING2_HOOKS_MAX || ring2_hook_facts[tensor.hook].name == nullptr) {
@@ -276,6 +270,8 @@ int ring2_producer_open(const ring2_producer_options *options, ring2_producer **
   }
   producer->when_full = options->when_full;
   producer->block_timeout_us = options->block_timeout_us;
+  ring2_control control;
+  ring2_take_control(producer, &control);
   *out = producer;
   return RING2_OK;
 }
@@ -307,6 +303,28 @@ int ring2_producer_heartbeat(ring2_producer *producer) {
 
 const ring2_header *ring2_producer_header(const ring2_producer *producer) {
   return producer == nullptr ? nullptr : producer->segment.header;
+}
+
+int ring2_take_control(ring2_producer *producer, ring2_control *out) {
+  if (producer == nullptr || out == nullptr) {
+    return ring2_set_error(RING2_E_ARGUMENT, "a null producer or result");
+  }
+  if (forked(producer)) {
+    // A copy of nothing is answered with no everywhere.
+    *out = {};
+    out->nothing = 1;
+    return forked_error();
+  }
+  const bool read = read_control(*producer->segment.header, out);
+  if (read && out->sequence == producer->control_kept.load(std::memory_order_relaxed)) return RING2_OK;
+  const std::lock_guard<std::mutex> guard(producer->control_lock);
+  if (read) {
+    producer->control = *out;
+    producer->control_kept.store(out->sequence, std::memory_order_relaxed);
+  } else {
+    *out = producer->control;
+  }
+  return RING2_OK;
 }
 
 int ring2_wants(const ring2_producer *producer, uint32_t hook, int32_t layer) {
@@ -344,88 +362,6 @@ int ring2_abort(ring2_producer *producer, const ring2_claim *claim) {
   }
   store_release(producer->segment.slot(claim->position).state,
                 claim->position << 2 | RING2_SLOT_ABORTED);
-  return RING2_OK;
-}
-
-int ring2_write_tensor(ring2_producer *producer, const ring2_tensor *tensor, const void *data) {
-  if (data == nullptr) return ring2_set_error(RING2_E_ARGUMENT, "null tensor data");
-  for (uint32_t axis = 0; tensor != nullptr && axis < tensor->ndim && axis < RING2_DIMS_MAX; ++axis) {
-    if (tensor->strides[axis] < 0) {
-      return ring2_set_error(RING2_E_ARGUMENT, "axis %u has stride %lld; expected 0 or more", axis,
-                             static_cast<long long>(tensor->strides[axis]));
-    }
-  }
-  ring2_claim claim;
-  const int claimed = ring2_claim_tensor(producer, tensor, &claim);
-  if (claimed != RING2_OK) return claimed;
-  if (claim.payload_bytes > 0) {
-    if (is_dense(tensor->dims, tensor->strides, tensor->ndim)) {
-      std::memcpy(claim.payload, data, claim.payload_bytes);
-    } else {
-      uint64_t dims[RING2_DIMS_MAX];
-      uint64_t strides[RING2_DIMS_MAX];
-      for (uint32_t axis = 0; axis < tensor->ndim; ++axis) {
-        dims[axis] = static_cast<uint64_t>(tensor->dims[axis]);
-        strides[axis] = static_cast<uint64_t>(tensor->strides[axis]);
-      }
-      gather(static_cast<const uint8_t *>(data), dims, strides, tensor->ndim,
-             dtype_bytes(tensor->dtype), static_cast<uint8_t *>(claim.payload));
-    }
-  }
-  publish(producer, claim);
-  return RING2_OK;
-}
-
-int ring2_write_json(ring2_producer *producer, uint32_t kind, const char *json, uint64_t bytes) {
-  if (producer == nullptr || json == nullptr) {
-    return ring2_set_error(RING2_E_ARGUMENT, "a null producer or body");
-  }
-  if (kind != RING2_KIND_MODEL && kind != RING2_KIND_REQUEST && kind != RING2_KIND_REQUEST_END &&
-      kind != RING2_KIND_VOCABULARY) {
-    return ring2_set_error(RING2_E_ARGUMENT,
-                           "kind %u; expected MODEL, REQUEST, REQUEST_END or VOCABULARY", kind);
-  }
-  if (bytes == 0 || bytes > RING2_BODY_BYTES_MAX) {
-    return ring2_set_error(RING2_E_ARGUMENT, "a body of %llu bytes; expected 1 to %u",
-                           static_cast<unsigned long long>(bytes), RING2_BODY_BYTES_MAX);
-  }
-  ring2_descriptor facts = {};
-  facts.kind = static_cast<uint8_t>(kind);
-  facts.layer = -1;
-  facts.step = -1;
-  facts.payload_bytes = bytes;
-  facts.captured_monotonic_ns = clock_ns(CLOCK_MONOTONIC);
-  ring2_claim claim;
-  const int claimed = claim_record(producer, facts, &claim);
-  if (claimed != RING2_OK) return claimed;
-  std::memcpy(claim.payload, json, bytes);
-  publish(producer, claim);
-  return RING2_OK;
-}
-
-int ring2_write_step(ring2_producer *producer, const ring2_step_header *header,
-                     const ring2_step_row *rows) {
-  if (producer == nullptr || header == nullptr || (rows == nullptr && header->row_count > 0)) {
-    return ring2_set_error(RING2_E_ARGUMENT, "a null producer, step or rows");
-  }
-  if (header->row_count > RING2_STEP_ROWS_MAX) {
-    return ring2_set_error(RING2_E_ARGUMENT, "a step of %u rows; expected at most %u",
-                           header->row_count, RING2_STEP_ROWS_MAX);
-  }
-  const uint64_t row_bytes = uint64_t{header->row_count} * sizeof(ring2_step_row);
-  ring2_descriptor facts = {};
-  facts.kind = RING2_KIND_STEP;
-  facts.layer = -1;
-  facts.step = header->step;
-  facts.payload_bytes = sizeof(ring2_step_header) + row_bytes;
-  facts.captured_monotonic_ns = clock_ns(CLOCK_MONOTONIC);
-  ring2_claim claim;
-  const int claimed = claim_record(producer, facts, &claim);
-  if (claimed != RING2_OK) return claimed;
-  auto *body = static_cast<uint8_t *>(claim.payload);
-  std::memcpy(body, header, sizeof(ring2_step_header));
-  if (row_bytes > 0) std::memcpy(body + sizeof(ring2_step_header), rows, row_bytes);
-  publish(producer, claim);
   return RING2_OK;
 }
 

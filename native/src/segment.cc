@@ -11,6 +11,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "control.h"
 #include "error.h"
 
 namespace ring2 {
@@ -129,7 +130,7 @@ void fill_header(const ring2_producer_options &options, Segment *segment) {
   header->anchor_realtime_ns = clock_ns(CLOCK_REALTIME);
   header->producer_heartbeat_ns = header->anchor_monotonic_ns;
   std::snprintf(header->name, sizeof header->name, "%s", options.name);
-  std::memset(header->wanted, 0xff, sizeof header->wanted);
+  create_control(header);
   header->magic = RING2_MAGIC;
 }
 

@@ -116,6 +116,7 @@ struct Cutter {
 
   int one(const ring2_step_row &row, ring2_slice *slice) const {
     identify(row, base, slice);
+    if (step.extra) slice->flags |= RING2_SLICE_EXTRA;
     if (!fits_batch(row)) return -1;
     switch (ring2_hook_facts[record.hook].shape) {
       case RING2_SHAPE_ATTENTION:

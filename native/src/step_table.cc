@@ -30,6 +30,7 @@ const char *StepTable::add(const uint8_t *body, uint64_t bytes) {
   Step step;
   step.columns = header.columns;
   step.layout = header.layout;
+  step.extra = (header.flags & RING2_STEP_EXTRA) != 0;
   step.rows.resize(header.row_count);
   if (header.row_count > 0) {
     std::memcpy(step.rows.data(), body + sizeof header, bytes - sizeof header);

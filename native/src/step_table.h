@@ -15,6 +15,7 @@ namespace ring2 {
 struct Step {
   uint32_t columns = 0;
   uint8_t layout = RING2_STEP_BATCHED;
+  bool extra = false;
   std::vector<ring2_step_row> rows;
 };
 
