@@ -13,12 +13,19 @@ import {
 } from './ids.ts'
 import { constants, gap as gapLayout, stepHeader, stepRow } from './layout.gen.ts'
 import { collectorLimits } from './limits.ts'
-import type { AttributeValue, ModelInfo, Phase, RequestInfo, VocabularyPart } from './records.ts'
+import type {
+  AttributeValue,
+  ModelInfo,
+  Phase,
+  Ranks,
+  RequestInfo,
+  VocabularyPart,
+} from './records.ts'
 import { decodeLosses, type LossCount } from './segments.ts'
 import { words } from './words.ts'
 
 export type Parsed<T> =
-  | { readonly ok: true; readonly value: T }
+  | { readonly ok: true; readonly value: T; readonly warning?: string }
   | { readonly ok: false; readonly reason: string }
 
 export interface StepRow {
@@ -76,8 +83,10 @@ export function parseModel(body: Uint8Array): Parsed<ModelInfo> {
     hooks[hook] = layers.filter((layer): layer is number => Number.isInteger(layer))
   }
   const fingerprint = fingerprintOf(facts.vocabulary_fingerprint)
+  const place = placeOf(facts.ranks, facts.world)
   return {
     ok: true,
+    ...(place === null ? { warning: 'its ranks contradict its world, so they are not used' } : {}),
     value: {
       name,
       revision: text(facts.revision, ''),
@@ -90,8 +99,33 @@ export function parseModel(body: Uint8Array): Parsed<ModelInfo> {
       vocabulary: count(facts.vocabulary) ?? 0,
       ...(fingerprint === null ? {} : { vocabularyFingerprint: fingerprint }),
       hooks,
+      ...place,
     },
   }
+}
+
+/**
+ * Ranks and world of a parallel model; null where they contradict each other: then the process is
+ * taken for one of its own, and its requests are not joined with others.
+ */
+function placeOf(ranks: unknown, world: unknown): Pick<ModelInfo, 'ranks' | 'world'> | null {
+  if (ranks === undefined && world === undefined) return {}
+  const sizes = axesOf(world, 1)
+  const own = axesOf(ranks, 0)
+  if (sizes === null || own === null) return null
+  const axes = ['tp', 'pp', 'dp'] as const
+  const fits = axes.every((axis) => sizes[axis] >= 1 && own[axis] < sizes[axis])
+  return fits ? { ranks: own, world: sizes } : null
+}
+
+function axesOf(value: unknown, fallback: number): Ranks | null {
+  if (typeof value !== 'object' || value === null) return null
+  const axis = (name: string): number => {
+    const size = Object.hasOwn(value, name) ? count(Reflect.get(value, name)) : fallback
+    return size !== null && size <= collectorLimits.ranksMax ? size : -1
+  }
+  const axes = { tp: axis('tp'), pp: axis('pp'), dp: axis('dp'), ep: axis('ep') }
+  return Object.values(axes).some((size) => size < 0) ? null : axes
 }
 
 /** A SHA-256 in hexadecimal, or null. */

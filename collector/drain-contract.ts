@@ -1,5 +1,6 @@
 /** What a drain is given and what it offers; see drain.ts. Types alone. */
 import type { FoldBook } from './folds.ts'
+import type { RankJoin } from './rank-join.ts'
 import type {
   ModelInfo,
   Outcome,
@@ -40,6 +41,8 @@ export interface DrainOptions {
   readonly flushBytes: number
   readonly requestsMax: number
   readonly requestIdleMicros: number
+  /** Where requests of parallel models are put together; left out, each rank's is one of its own. */
+  readonly ranks?: RankJoin
   /** Gives a request that begins the best trace context there is; without it, it keeps its own. */
   onBegin?(request: RequestInfo, producer: ProducerInfo): RequestInfo
   /** Before the summary is safe; after a crash it comes again, unless the sink has it. */

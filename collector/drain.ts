@@ -22,11 +22,11 @@ import {
   writeCheckpoint,
 } from './checkpoint.ts'
 import type { DrainOptions, SegmentDrain } from './drain-contract.ts'
-import type { Ring2Error } from './errors.ts'
 import { hooks } from './hooks.gen.ts'
 import { constants, drainResult, segmentInfo } from './layout.gen.ts'
 import { collectorLimits } from './limits.ts'
 import { createTrack, openConsumer } from './native.ts'
+import { factsOf, must } from './outcomes.ts'
 import type { Outcome, ProducerInfo } from './records.ts'
 import { withoutPayload } from './redaction.ts'
 import { foldRequest } from './request-samples.ts'
@@ -57,9 +57,10 @@ export function openDrain(options: DrainOptions): SegmentDrain {
     verdicts: options.verdicts,
     requestsMax: options.requestsMax,
     requestIdleMicros: options.requestIdleMicros,
+    ...(options.ranks === undefined ? {} : { ranks: options.ranks }),
+    onLeave: (request) => track.end(options.folds.keyOf(request)),
     onEnd(summary) {
       foldRequest(options.folds, summary)
-      track.end(options.folds.keyOf(summary.request))
       options.sink.finish(summary)
       options.onEnd(summary)
     },
@@ -171,6 +172,7 @@ export function openDrain(options: DrainOptions): SegmentDrain {
         if (model.ok) {
           registry.setModel(model.value)
           learnModel()
+          if (model.warning !== undefined) malformed('part of a MODEL', model.warning)
         } else malformed('MODEL', model.reason)
         break
       }
@@ -326,7 +328,7 @@ export function openDrain(options: DrainOptions): SegmentDrain {
   function somethingPending(): boolean {
     // Prepared files count too: a flush that failed to publish them must be tried again.
     const waiting = sink.pending().summaries + state.files.length
-    return waiting > 0 || state.position !== state.released
+    return waiting > 0 || state.position !== state.released || registry.changed()
   }
 
   function flushIsDue(nowMillis: number): boolean {
@@ -376,7 +378,7 @@ export function openDrain(options: DrainOptions): SegmentDrain {
       options.onEvent({
         level: 'error',
         message: 'could not store; the data waits in the ring',
-        facts: { segment: producer.segment, error: describe(outcome.error) },
+        facts: { segment: producer.segment, error: factsOf(outcome.error) },
       })
       return outcome
     }
@@ -385,6 +387,8 @@ export function openDrain(options: DrainOptions): SegmentDrain {
     state.borrowedBytes = 0
     state.oldestPendingMicros = 0
     state.flushDueMillis = Number.POSITIVE_INFINITY
+    registry.saved()
+    options.ranks?.flushed(producer)
     return outcome
   }
 
@@ -398,6 +402,8 @@ export function openDrain(options: DrainOptions): SegmentDrain {
     if (somethingPending()) {
       if (performance.now() < state.retryAtMillis || flush().status !== 'success') return null
     }
+    // Parts of requests stay in the checkpoint until other ranks have theirs.
+    if (registry.unsettled() > 0) return null
     const last = info()
     state.closed = true
     track.destroy()
@@ -433,16 +439,9 @@ export function openDrain(options: DrainOptions): SegmentDrain {
     close() {
       if (state.closed) return
       state.closed = true
+      options.ranks?.withdraw(producer)
       track.destroy()
       consumer.close(false)
     },
   }
-}
-
-function must(outcome: Outcome<unknown>): void {
-  if (outcome.status !== 'success') throw outcome.error
-}
-
-function describe(error: Error): unknown {
-  return 'toJSON' in error ? (error as Ring2Error).toJSON() : error.message
 }

@@ -32,6 +32,12 @@ export const collectorLimits = {
   unusedBaselinesMax: 256,
   /** Reasons a completeness verdict lists. */
   reasonsMax: 16,
+  /** Ranks along one axis of a parallel model. */
+  ranksMax: 4096,
+  /** How long the parts of a request that have ended wait for ranks nobody has heard of. */
+  rankWaitMillis: 10_000,
+  /** Requests of parallel models that are remembered, so that a part that comes late is known. */
+  rankRequestsMax: 16_384,
   /** Attributes of one request, and characters of one of their values. */
   requestAttributesMax: 64,
   attributeCharactersMax: 1024,

@@ -13,8 +13,9 @@ import {
   writeCheckpoint,
 } from './checkpoint.ts'
 import type { DrainEvent } from './drain-contract.ts'
-import type { Outcome, RequestSummary, TensorSink } from './records.ts'
-import { createRegistry } from './requests.ts'
+import { createRankJoin, type RankJoin } from './rank-join.ts'
+import type { Outcome, ProducerInfo, RequestSummary, TensorSink } from './records.ts'
+import { createRegistry, type RequestRegistry } from './requests.ts'
 import { readSegments } from './segments.ts'
 import type { Verdicts } from './verdicts.ts'
 
@@ -29,58 +30,96 @@ export interface OrphanOptions {
   onEvent(event: DrainEvent): void
 }
 
-/** Settles every checkpoint of a segment that is gone; one that cannot be settled stays. */
-export function settleOrphans(options: OrphanOptions): void {
-  const { stateDirectory, segmentsDirectory, host } = options
-  const { segments } = readSegments(segmentsDirectory, ['*'])
-  const boots = new Set(segments.map((segment) => segment.boot))
-  for (const checkpoint of orphanedCheckpoints(stateDirectory, host, segmentsDirectory, boots)) {
-    const outcome = settle(checkpoint, options)
-    options.onEvent({
-      level: outcome.status === 'success' ? 'info' : 'error',
-      message:
-        outcome.status === 'success'
-          ? 'finished what was left of a segment that is gone'
-          : 'could not finish what was left of a segment that is gone',
-      facts: {
-        segment: checkpoint.segment,
-        boot: checkpoint.boot,
-        files: checkpoint.files.length,
-        ...(outcome.status === 'success' ? {} : { error: outcome.error.message }),
-      },
-    })
-  }
+/** A segment that is gone, and what it has still to tell of. */
+interface Orphan {
+  readonly checkpoint: Checkpoint
+  readonly producer: ProducerInfo
+  readonly registry: RequestRegistry
+  readonly summaries: RequestSummary[]
 }
 
-function settle(checkpoint: Checkpoint, options: OrphanOptions): Outcome<void> {
-  const { sink } = options
+/**
+ * Settles every checkpoint of a segment that is gone; one that cannot be settled stays. Ranks of a
+ * parallel model that are gone together have their requests told of once.
+ */
+export function settleOrphans(options: OrphanOptions): void {
+  const { stateDirectory, segmentsDirectory, host, verdicts, onEvent } = options
+  const { segments } = readSegments(segmentsDirectory, ['*'])
+  const boots = new Set(segments.map((segment) => segment.boot))
+  const ranks = createRankJoin({ verdicts, onEvent })
+  const left: Orphan[] = []
+  for (const checkpoint of orphanedCheckpoints(stateDirectory, host, segmentsDirectory, boots)) {
+    const orphan = open(checkpoint, options, ranks)
+    const published = publish(orphan, options)
+    if (published.status === 'success') left.push(orphan)
+    else report(orphan, published, options)
+  }
+  for (const { registry, checkpoint } of left) registry.restore(checkpoint.registry)
+  for (const { registry } of left) registry.giveUp(Date.now() * 1000, true)
+  ranks.release()
+  const settled: Orphan[] = []
+  for (const orphan of left) {
+    const outcome = settle(orphan, options)
+    report(orphan, outcome, options)
+    if (outcome.status === 'success') settled.push(orphan)
+  }
+  // Not before all are stored: until then a checkpoint says which parts others still hold are told.
+  for (const { producer } of settled) removeCheckpoint(stateDirectory, producer)
+}
+
+function report({ checkpoint }: Orphan, outcome: Outcome<void>, options: OrphanOptions): void {
+  const done = outcome.status === 'success'
+  options.onEvent({
+    level: done ? 'info' : 'error',
+    message: done
+      ? 'finished what was left of a segment that is gone'
+      : 'could not finish what was left of a segment that is gone',
+    facts: {
+      segment: checkpoint.segment,
+      boot: checkpoint.boot,
+      files: checkpoint.files.length,
+      ...(done ? {} : { error: outcome.error.message }),
+    },
+  })
+}
+
+function open(checkpoint: Checkpoint, options: OrphanOptions, ranks: RankJoin): Orphan {
   const { segment, boot, host, pid } = checkpoint
   const producer = { segment, boot, host, pid }
-  const discarded = sink.discardExcept(producer, checkpoint.files)
-  if (discarded.status !== 'success') return discarded
-  const published = sink.publish(checkpoint.files)
-  if (published.status !== 'success') return published
+  const summaries: RequestSummary[] = []
   const registry = createRegistry({
     producer,
     unwanted: new Set(),
     verdicts: options.verdicts,
     requestsMax: Number.POSITIVE_INFINITY,
     requestIdleMicros: Number.POSITIVE_INFINITY,
-    onEnd(summary) {
-      sink.finish(summary)
-      options.onEnd(summary)
-    },
+    ranks,
+    onEnd: (summary) => void summaries.push(summary),
   })
-  const none = registry.store()
-  registry.restore(checkpoint.registry)
-  registry.giveUp(Date.now() * 1000, true)
+  return { checkpoint, producer, registry, summaries }
+}
+
+function publish({ checkpoint, producer }: Orphan, { sink }: OrphanOptions): Outcome<void> {
+  const discarded = sink.discardExcept(producer, checkpoint.files)
+  return discarded.status === 'success' ? sink.publish(checkpoint.files) : discarded
+}
+
+function settle(orphan: Orphan, options: OrphanOptions): Outcome<void> {
+  const { sink } = options
+  const { checkpoint, producer, registry, summaries } = orphan
+  for (const summary of summaries) {
+    sink.finish(summary)
+    options.onEnd(summary)
+  }
   const prepared = sink.prepare(producer)
   if (prepared.status !== 'success') return prepared
   const { directory, position } = checkpoint
-  const facts = { directory, position, files: prepared.value, steps: [], registry: none }
+  const { model, ranks } = registry.store()
+  const told = { parts: [], told: ranks?.told ?? [] }
+  const facts = {
+    ...{ directory, position, files: prepared.value, steps: [] },
+    registry: { model, requests: [], ranks: told },
+  }
   const recorded = writeCheckpoint(options.stateDirectory, producer, facts, options.fsync)
-  if (recorded.status !== 'success') return recorded
-  const ended = sink.publish(prepared.value)
-  if (ended.status === 'success') removeCheckpoint(options.stateDirectory, producer)
-  return ended
+  return recorded.status === 'success' ? sink.publish(prepared.value) : recorded
 }

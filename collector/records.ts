@@ -29,6 +29,10 @@ export interface ModelInfo {
   readonly vocabularyFingerprint?: string
   /** Hook name → layers that the producer captures; `[-1]` for a global hook. */
   readonly hooks: Readonly<Record<string, readonly number[]>>
+  /** Of the process that announces it; left out when it does not say, and where ranks are joined. */
+  readonly ranks?: Ranks
+  /** How many ranks there are along each axis; left out when the model runs in one process. */
+  readonly world?: Ranks
 }
 
 /** Body of a VOCABULARY record: texts of ids that follow each other. */
@@ -268,6 +272,21 @@ export interface PhaseStatistics {
   readonly globals: Readonly<Record<string, number>>
 }
 
+/** What one process of a parallel model saw of a request. */
+export interface RankPart {
+  readonly producer: ProducerInfo
+  readonly ranks: Ranks
+  readonly steps: number
+  readonly completeness: CompletenessState
+}
+
+/** The processes that ran a request together. */
+export interface ParallelInfo {
+  readonly world: Ranks
+  /** Those that came, by stage and shard; the first one is the summary's producer. */
+  readonly parts: readonly RankPart[]
+}
+
 /** Everything known of a request once it has ended (or was given up). */
 export interface RequestSummary {
   readonly request: RequestInfo
@@ -297,6 +316,8 @@ export interface RequestSummary {
   readonly negInf: number
   readonly tensorsStored: number
   readonly bytesStored: number
+  /** Left out when one process ran the model. */
+  readonly parallel?: ParallelInfo
 }
 
 /**

@@ -9,7 +9,7 @@ import type { Phase, PhaseStatistics, SliceStatistics } from './records.ts'
 import { ruleStatistics } from './verdict-rules.ts'
 
 /** `last`: the statistic is over all tokens so far. `sum`: a count. */
-type Combination = 'mean' | 'max' | 'min' | 'sum' | 'last'
+export type Combination = 'mean' | 'max' | 'min' | 'sum' | 'last'
 
 /** How a statistic of several slices becomes one of the request. */
 const combinations: readonly [keyof SliceStatistics, string, Combination][] = [
@@ -89,13 +89,13 @@ const plans = new Map<string, Plan>(
   ]),
 )
 
-interface Cell {
+export interface Cell {
   value: number
   weight: number
 }
 
 /** `<hook>.<statistic>` → layer → value. */
-type Cells = Map<string, Map<number, Cell>>
+export type Cells = Map<string, Map<number, Cell>>
 
 /** The cells of one hook, layer and phase by the index of their plan, so that slices find them. */
 interface Series {
@@ -230,11 +230,16 @@ function combine(combination: Exclude<Combination, 'mean'>, before: number, valu
   return combination === 'sum' ? before + value : value
 }
 
-const meanNames = new Set(combinations.filter(([, , c]) => c === 'mean').map(([, name]) => name))
+const byName = new Map(combinations.map(([, name, combination]) => [name, combination]))
+
+/** How values of a statistic are combined; undefined for a name that is none. */
+export function combinationOf(statistic: string): Combination | undefined {
+  return byName.get(statistic)
+}
 
 function finish(name: string, cell: Cell): number {
   const statistic = name.slice(name.indexOf('.') + 1)
-  return meanNames.has(statistic) ? cell.value / cell.weight : cell.value
+  return combinationOf(statistic) === 'mean' ? cell.value / cell.weight : cell.value
 }
 
 export interface StatisticsSummary {

@@ -5,35 +5,28 @@
  * state goes into checkpoints, so that a restarted exporter finishes what an earlier one began.
  */
 import { identify, type RequestEnd, type StepRow, unknownModel } from './bodies.ts'
-import { judgeCompleteness } from './completeness.ts'
+import {
+  createHeldParts,
+  restoreRequest,
+  type StoredParts,
+  type StoredRequest,
+  storeRequest,
+} from './held-parts.ts'
 import { deriveSpanId } from './ids.ts'
 import { collectorLimits } from './limits.ts'
-import type {
-  ModelInfo,
-  Phase,
-  PhaseStatistics,
-  PhaseSummary,
-  ProducerInfo,
-  RequestInfo,
-  RequestSummary,
-} from './records.ts'
+import type { RankJoin } from './rank-join.ts'
+import type { ModelInfo, Phase, ProducerInfo, RequestInfo, RequestSummary } from './records.ts'
 import {
   addSlice,
   countSlice,
   createStatistics,
   type MeasuredSlice,
   type RequestStatistics,
-  restoreStatistics,
-  type StoredStatistics,
-  storeStatistics,
-  summarize,
-  summarizePhase,
 } from './request-statistics.ts'
 import type { LossCount } from './segments.ts'
-import { phaseEvidence } from './verdict.ts'
 import type { Verdicts } from './verdicts.ts'
 
-interface PhaseState {
+export interface PhaseState {
   startedAtMicros: number
   endedAtMicros: number
   tokenStart: number
@@ -78,15 +71,21 @@ export interface RequestRegistry {
   /** Gives up what has been idle too long, or everything when the producer is gone. */
   giveUp(nowMicros: number, producerGone: boolean): void
   active(): number
+  /** Requests that have ended here and wait for other ranks: until then the segment is kept. */
+  unsettled(): number
+  /** Whether the checkpoint holds a part that is dropped since. */
+  changed(): boolean
+  /** The checkpoint holds what `store` gave. */
+  saved(): void
   store(): StoredRegistry
   restore(stored: StoredRegistry): void
 }
 
 export interface StoredRegistry {
   readonly model: ModelInfo
-  readonly requests: readonly (Omit<ActiveRequest, 'statistics'> & {
-    readonly statistics: StoredStatistics
-  })[]
+  readonly requests: readonly StoredRequest[]
+  /** Left out by older exporters. */
+  readonly ranks?: StoredParts
 }
 
 export interface RegistryOptions {
@@ -97,12 +96,17 @@ export interface RegistryOptions {
   readonly requestsMax: number
   /** A request without a record for this long is given up. */
   readonly requestIdleMicros: number
+  /** Where parts of a request meet; left out, those of each rank are told of apart. */
+  readonly ranks?: RankJoin
+  /** A request has ended in this segment; it is told of when all ranks have theirs. */
+  onLeave?(info: RequestInfo): void
   onEnd(summary: RequestSummary): void
 }
 
 export function createRegistry(options: RegistryOptions): RequestRegistry {
   const requests = new Map<number, ActiveRequest>()
   const idsUsed = new Map<string, number>()
+  const parts = createHeldParts(options)
   let model: ModelInfo = unknownModel
 
   function activate(info: RequestInfo, atMicros: number, doubts: string[]): ActiveRequest {
@@ -142,6 +146,11 @@ export function createRegistry(options: RegistryOptions): RequestRegistry {
     return { ...info, requestId, spanId: deriveSpanId(info.traceId, requestId, 'request') }
   }
 
+  /** All ranks of a model have a request in one trace. */
+  function joined(info: RequestInfo): RequestInfo {
+    return options.ranks?.begin(info, model, options.producer) ?? info
+  }
+
   function evictOldest(): void {
     // Steps move a request to the end, so the first one has been without a step for longest.
     const oldest = requests.values().next().value
@@ -155,8 +164,8 @@ export function createRegistry(options: RegistryOptions): RequestRegistry {
 
   function finish(request: ActiveRequest, end: RequestEnd | null, atMicros: number): void {
     requests.delete(request.info.key)
-    const summary = summarizeRequest(request, end, atMicros, options)
-    options.onEnd(summary)
+    options.onLeave?.(request.info)
+    parts.finish(request, end, atMicros)
   }
 
   return {
@@ -170,8 +179,8 @@ export function createRegistry(options: RegistryOptions): RequestRegistry {
     },
     begin(info) {
       const known = requests.get(info.key)
-      if (known === undefined) activate(distinct(info), info.startedAtMicros, [])
-      else known.info = info
+      if (known === undefined) activate(joined(distinct(info)), info.startedAtMicros, [])
+      else known.info = joined(info)
     },
     step(row, atMicros) {
       const request =
@@ -220,22 +229,25 @@ export function createRegistry(options: RegistryOptions): RequestRegistry {
       }
     },
     active: () => requests.size,
+    unsettled: parts.unsettled,
+    changed: parts.changed,
+    saved: parts.saved,
     store: () => ({
       model,
-      requests: Array.from(requests.values(), (request) => ({
-        ...request,
-        statistics: storeStatistics(request.statistics),
-      })),
+      requests: Array.from(requests.values(), storeRequest),
+      ranks: parts.store(),
     }),
     restore(stored) {
       model = stored.model
       for (const request of stored.requests) {
-        const restored = { ...request, statistics: restoreStatistics(request.statistics) }
+        const restored = restoreRequest(request)
+        restored.info = joined(restored.info)
         requests.set(request.info.key, restored)
         if (request.statistics.phases === undefined) {
           note(restored.doubts, 'its first part was measured by an older exporter')
         }
       }
+      if (stored.ranks !== undefined) parts.restore(stored.ranks)
     },
   }
 }
@@ -280,81 +292,4 @@ function takeStep(request: ActiveRequest, row: StepRow, atMicros: number): void 
   phase.tokenStart = Math.min(phase.tokenStart, row.tokenStart)
   phase.tokenEnd = Math.max(phase.tokenEnd, row.tokenEnd)
   phase.steps += 1
-}
-
-/** A phase ends where the next one begins, or with the request: a STEP marks the start of a step. */
-function phaseSummaries(request: ActiveRequest, endedAtMicros: number): PhaseSummary[] {
-  const { prefill, decode } = request.phases
-  const summaries: PhaseSummary[] = []
-  if (prefill !== undefined) {
-    summaries.push({
-      phase: 'prefill',
-      ...prefill,
-      endedAtMicros: decode?.startedAtMicros ?? endedAtMicros,
-    })
-  }
-  if (decode !== undefined) summaries.push({ phase: 'decode', ...decode, endedAtMicros })
-  return summaries
-}
-
-function summarizeRequest(
-  request: ActiveRequest,
-  end: RequestEnd | null,
-  atMicros: number,
-  options: RegistryOptions,
-): RequestSummary {
-  const { statistics } = request
-  const endedAtMicros = Math.max(atMicros, request.info.startedAtMicros)
-  const doubts = [...request.doubts]
-  if (end !== null && end.tokens !== null && end.tokens > request.tokens) {
-    doubts.push(`${request.tokens} of ${end.tokens} tokens were announced`)
-  }
-  if (end !== null && end.outcome !== 'ok') doubts.push(`the request ended with ${end.outcome}`)
-  const completeness = judgeCompleteness({
-    model: request.model,
-    steps: request.steps,
-    stepsAnnounced: end?.steps ?? null,
-    seen: statistics.seen,
-    unwanted: options.unwanted,
-    losses: request.losses,
-    doubts,
-  })
-  const nonfinite = statistics.nan + statistics.posInf + statistics.negInf
-  const { tokens, model } = request
-  const phases = phaseSummaries(request, endedAtMicros)
-  const phaseStatistics: Partial<Record<Phase, PhaseStatistics>> = {}
-  for (const { phase } of phases) phaseStatistics[phase] = summarizePhase(statistics, phase)
-  const promptTokens = end?.promptTokens ?? request.phases.prefill?.tokenEnd ?? 0
-  const summed = summarize(statistics)
-  const judgement = options.verdicts.judge(model, {
-    phases: phaseEvidence(phases, phaseStatistics),
-    nonfinite,
-    measured: Object.keys(summed.globals).length + Object.keys(summed.layerSeries).length > 0,
-    completeness,
-    tokens,
-    promptTokens,
-    capture: Object.fromEntries(
-      Object.entries(model.hooks).filter(([hook]) => !options.unwanted.has(hook)),
-    ),
-    layers: model.layers,
-  })
-  return {
-    request: request.info,
-    model,
-    producer: options.producer,
-    endedAtMicros,
-    tokens,
-    promptTokens,
-    steps: request.steps,
-    phases,
-    ...judgement,
-    completeness,
-    ...summed,
-    phaseStatistics,
-    nan: statistics.nan,
-    posInf: statistics.posInf,
-    negInf: statistics.negInf,
-    tensorsStored: request.tensorsStored,
-    bytesStored: request.bytesStored,
-  }
 }

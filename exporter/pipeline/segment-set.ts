@@ -11,6 +11,7 @@ import {
   createAttributeRedaction,
   createContextJoin,
   createFoldBook,
+  createRankJoin,
   createSlices,
   createVerdicts,
   type DrainEvent,
@@ -88,6 +89,7 @@ export function createSegmentSet(options: WorkerOptions, events: SegmentSetEvent
       moved.add(summary)
     },
   })
+  const ranks = createRankJoin({ verdicts, onEvent: events.onEvent })
   let settled = false
   let spoolDueMillis = 0
 
@@ -107,6 +109,7 @@ export function createSegmentSet(options: WorkerOptions, events: SegmentSetEvent
         groups,
         sink,
         verdicts,
+        ranks,
         folds,
         slices,
         stateDirectory: options.location.spool,
@@ -216,6 +219,7 @@ export function createSegmentSet(options: WorkerOptions, events: SegmentSetEvent
   function turn(): number {
     let count = 0
     for (const [path, entry] of [...held]) count += turnOf(path, entry)
+    ranks.turn()
     contexts.turn()
     moved.turn()
     return count
