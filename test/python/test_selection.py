@@ -4,11 +4,12 @@ import pytest
 
 from ring2 import Ring2Error
 from ring2._catalogue import HOOKS
-from ring2._selection import PRESETS, parse, resolve_layers, select
+from ring2._selection import PRESETS, parse, register_preset, resolve_layers, select
 
 AVAILABLE = {
     "resid_pre": frozenset(range(12)),
     "pattern": frozenset(range(12)),
+    "router_logits": frozenset({1, 3, 5}),
     "final_ln": frozenset({-1}),
     "final_logits": frozenset({-1}),
 }
@@ -66,7 +67,7 @@ def test_layers_may_be_text_numbers_or_ranges(layers):
      ("resid_pre[a]", "layers like"), ("resid_pre[::0]", "layers like"),
      ("resid_pre[12]", "from 0 to 11"), ("resid_pre[5:5]", "at least one"),
      ("resid_pre[]", "layers like"), ("final_ln[0]", "has no layers"),
-     ("mlp_out", "not captured"), ("resid_pre;logits", "separated by commas")],
+     ("mlp_out", "not captured"), ("router_logits[0,2]", "layers 1, 3, 5"), ("resid_pre;logits", "separated by commas")],
 )
 def test_what_cannot_be_selected_is_refused_with_what_there_is(text, expected):
     with pytest.raises(Ring2Error) as caught:
@@ -76,5 +77,33 @@ def test_what_cannot_be_selected_is_refused_with_what_there_is(text, expected):
 
 
 def test_an_explicit_hook_that_the_model_lacks_names_those_it_has():
-    with pytest.raises(Ring2Error, match="resid_pre, pattern, final_ln, final_logits"):
+    with pytest.raises(Ring2Error, match="resid_pre, pattern, final_ln, final_logits, router_logits"):
         _select("resid_pre,z")
+
+
+def test_layers_without_the_hook_are_left_out_of_a_range_and_said():
+    assert _select("router_logits") == {"router_logits": (1, 3, 5)}
+    chosen, skipped = select("router_logits[3:6]", "all", AVAILABLE, 12, "Model")
+    assert chosen == {"router_logits": (3, 5)} and skipped == ("router_logits[4]",)
+
+
+def test_a_preset_of_ones_own_is_a_name_for_a_selection(monkeypatch):
+    monkeypatch.setattr("ring2._selection.PRESETS", dict(PRESETS))
+    register_preset("mine", "hidden-states,logits,mlp_out")
+    chosen, skipped = select("mine[::6],final_ln", "all", AVAILABLE, 12, "Model")
+    assert chosen == {"resid_pre": (0, 6), "final_logits": (-1,), "final_ln": (-1,)}
+    assert skipped == ("mlp_out",)
+
+
+@pytest.mark.parametrize(
+    ("name", "hooks", "expected"),
+    [("full", "resid_pre", "new preset"), ("logits", "resid_pre", "new preset"),
+     ("resid_pre", "q", "new preset"), ("a b", "q", "letters, digits"),
+     ("other", "nothing", "known hook"), ("other", "", "at least one"),
+     ("other", "resid_pre[1]", "without layers")],
+)
+def test_a_preset_that_is_taken_or_names_nothing_is_refused(name, hooks, expected):
+    before = dict(PRESETS)
+    with pytest.raises(Ring2Error, match=expected):
+        register_preset(name, hooks)
+    assert before == PRESETS

@@ -16,6 +16,7 @@ from ._attach import attach
 from ._errors import Ring2Error
 from ._probe import Probe
 from ._requests import RequestInfo, batch, request
+from ._selection import register_preset
 from ._tensor_data import TensorData
 from .client import Client, Trace, open
 from .codec import decode
@@ -34,6 +35,7 @@ __all__ = [
     "batch",
     "decode",
     "open",
+    "register_preset",
     "request",
 ]
 

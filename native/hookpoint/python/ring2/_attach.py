@@ -105,7 +105,7 @@ def attach(
     )
     if skipped:
         logger.info(
-            "ring2: not captured from %s in this version: %s",
+            "ring2: not captured from %s, which lacks it: %s",
             type(model).__name__, ", ".join(skipped),
         )
     _native.register_operator()

@@ -3,8 +3,9 @@
     hidden-states,pattern[::4],final_logits      a union; aliases; every fourth layer
     full | hf-only | vllm-full                   presets
 
-Pure: knows the catalogue, nothing of models. What a preset names and a model cannot give is
-skipped and reported back; what is named by itself and cannot be given is an error.
+Knows the catalogue, nothing of models. What a preset names and a model cannot give is skipped and
+reported back, and so are layers of a range that lack the hook; what is named by itself and cannot
+be given at all is an error.
 """
 
 import re
@@ -16,7 +17,7 @@ from ._errors import Ring2Error
 
 HOOKS_BY_NAME = {hook.name: hook for hook in HOOKS}
 
-PRESETS = {
+PRESETS: dict[str, tuple[str, ...]] = {
     "full": tuple(hook.name for hook in HOOKS),
     "hf-only": ("resid_pre", "final_ln", "pattern", "final_logits"),
     "vllm-full": tuple(h.name for h in HOOKS if h.name not in ("attn_scores", "pattern")),
@@ -34,6 +35,10 @@ Layers = str | int | slice | range | Iterable[int]
 
 _ITEM = re.compile(r"\s*([A-Za-z0-9_-]+)\s*(?:\[([^\[\]]*)\])?\s*(?:,|$)")
 _LAYER_PART = re.compile(r"(-?\d+)|(-?\d+)?:(-?\d+)?(?::(-?\d+)?)?")
+
+
+# Names that a preset of one's own may have: as they can stand in a selection.
+_PRESET_NAME = re.compile(r"[A-Za-z0-9_-]+")
 
 
 class Item(NamedTuple):
@@ -79,6 +84,22 @@ def parse(text: str | Iterable[str]) -> tuple[Item, ...]:
     if source.rstrip().endswith(","):
         raise _error(f"expected a hook after the last comma, got {source!r}")
     return tuple(items)
+
+
+def register_preset(name: str, hooks: str | Iterable[str]) -> None:
+    """Names a selection, for every ``attach`` of this process.
+
+    ``hooks`` is a selection without layers. A name that is a hook, an alias or a preset already, or
+    a selection that is none: RING2_E_SELECTION.
+    """
+    if not _PRESET_NAME.fullmatch(name):
+        raise _error(f"expected a preset's name of letters, digits, - and _, got {name!r}")
+    if name in PRESETS or name in ALIASES or name in HOOKS_BY_NAME:
+        raise _error(f"expected a new preset's name, got {name!r}. There are {_known()}")
+    items = parse(hooks)
+    if any(item.layers is not None for item in items):
+        raise _error(f"expected a preset's hooks without layers, got {hooks!r}")
+    PRESETS[name] = tuple(dict.fromkeys(item.hook for item in items))
 
 
 def _slice_of(match: re.Match[str]) -> slice:
@@ -133,7 +154,7 @@ def select(
     layer_count: int,
     where: str,
 ) -> tuple[dict[str, tuple[int, ...]], tuple[str, ...]]:
-    """Hook → layers to capture (``(-1,)`` for a global hook), and the preset hooks skipped.
+    """Hook → layers to capture (``(-1,)`` for a global hook), and what was skipped.
 
     ``available`` is what the model can give: hook → layers, ``{-1}`` for a global hook.
     Brackets behind a hook take the place of ``layers`` for that hook.
@@ -148,7 +169,7 @@ def select(
             if item.explicit:
                 names = ", ".join(sorted(available, key=lambda name: HOOKS_BY_NAME[name].id))
                 raise _error(
-                    f"{item.hook} is not captured from {where} in this version; "
+                    f"{item.hook} is not captured from {where}; "
                     f"it gives: {names or 'nothing'}"
                 )
             skipped[item.hook] = None
@@ -161,6 +182,13 @@ def select(
         wanted = default
         if item.layers is not None:
             wanted = resolve_layers(item.layers, layer_count, item.hook)
+        if item.explicit and not wanted & offered:
+            raise _error(
+                f"{item.hook} of {where} is captured from layers "
+                f"{', '.join(map(str, sorted(offered)))}; got {sorted(wanted)}"
+            )
+        if item.layers is not None:
+            skipped.update({f"{item.hook}[{layer}]": None for layer in sorted(wanted - offered)})
         chosen.setdefault(item.hook, set()).update(wanted & offered)
     result = {name: tuple(sorted(numbers)) for name, numbers in chosen.items() if numbers}
     if not result:
