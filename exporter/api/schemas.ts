@@ -163,6 +163,29 @@ const finding = Type.Object(
   strict,
 )
 
+const parallel = Type.Object(
+  {
+    world: Type.Object(
+      { tp: Type.Integer(), pp: Type.Integer(), dp: Type.Integer(), ep: Type.Integer() },
+      strict,
+    ),
+    ranks: Type.Array(
+      Type.Object(
+        {
+          producer: Type.String(),
+          host: Type.String(),
+          ...ranks,
+          steps: Type.Integer(),
+          completeness: Type.String(),
+        },
+        strict,
+      ),
+      { description: 'the processes that came, by stage and shard' },
+    ),
+  },
+  { ...strict, description: 'null when one process ran the model' },
+)
+
 const details = Type.Object(
   {
     parent_span_id: nullable(Type.String()),
@@ -196,6 +219,7 @@ const details = Type.Object(
       },
       strict,
     ),
+    parallel: nullable(parallel),
   },
   strict,
 )

@@ -3,9 +3,11 @@
  * pairs. Pure functions; the shapes are those of schemas.ts.
  */
 
-import type { Finding, RequestSummary } from '../../collector/records.ts'
+import type { Finding, ParallelInfo, RequestSummary } from '../../collector/records.ts'
 import type { CatalogSeries } from '../catalog/catalog.ts'
 import type { CatalogRequest } from '../catalog/list.ts'
+import { producersOf } from '../catalog/parallel.ts'
+import { producerLabel } from '../parquet/schema.ts'
 import type { TensorRowPlace } from '../tensors/payloads.ts'
 import type { TokenRange } from '../tensors/selection.ts'
 
@@ -50,16 +52,33 @@ export function traceView(
 ) {
   return {
     trace_id: traceId,
-    requests: requests.map((request) => ({
-      ...requestView(request),
-      details: detailsView(request.summary),
-      tensors: heldTensors(series.filter((one) => isOf(request, one))),
-    })),
+    requests: requests.map((request) => {
+      const producers = producersOf(request)
+      const own = series.filter(
+        (one) => one.request_id === request.request_id && producers.has(one.producer),
+      )
+      return {
+        ...requestView(request),
+        details: detailsView(request.summary),
+        tensors: heldTensors(own),
+      }
+    }),
   }
 }
 
-function isOf(request: CatalogRequest, series: CatalogSeries): boolean {
-  return series.request_id === request.request_id && series.producer === request.producer
+/** The processes that ran the request together; null for a model in one process. */
+function parallelView(parallel: ParallelInfo | undefined) {
+  if (parallel === undefined) return null
+  const { world, parts } = parallel
+  return {
+    world: { tp: world.tp, pp: world.pp, dp: world.dp, ep: world.ep },
+    ranks: parts.map(({ producer, ranks, steps, completeness }) => ({
+      producer: producerLabel(producer),
+      host: producer.host,
+      ...{ tp_rank: ranks.tp, pp_rank: ranks.pp, dp_rank: ranks.dp, ep_rank: ranks.ep },
+      ...{ steps, completeness },
+    })),
+  }
 }
 
 /** The text is a RequestSummary that this exporter wrote. */
@@ -84,6 +103,7 @@ function detailsView(text: string | null) {
     tensors_stored: summary.tensorsStored,
     nonfinite: { nan: summary.nan, pos_inf: summary.posInf, neg_inf: summary.negInf },
     statistics: { layers: summary.layerSeries, globals: summary.globals },
+    parallel: parallelView(summary.parallel),
   }
 }
 

@@ -10,6 +10,7 @@
 
 import type { DatabaseSync } from 'node:sqlite'
 import type { FileDescription } from './description.ts'
+import { isPartSql } from './parallel.ts'
 import { integerOf, textOf, type WholeRequest } from './rows.ts'
 import { markSent, type RequestKey } from './sent.ts'
 import { insertAliases, insertRequests, insertSeries, insertVocabularies } from './write.ts'
@@ -61,8 +62,15 @@ export function noteDue(database: DatabaseSync, file: FileDescription): void {
      SELECT trace_id, request_id, producer FROM requests
      WHERE trace_id = ? AND request_id = ? AND producer = ? AND summary IS NOT NULL`,
   )
+  const parts = database.prepare(
+    `INSERT OR REPLACE INTO index_due (trace_id, request_id, producer)
+     SELECT r.trace_id, r.request_id, r.producer FROM requests r
+     WHERE r.trace_id = ? AND r.request_id = ? AND ${isPartSql('r')}`,
+  )
   for (const { trace_id, request_id, producer } of file.requests) {
     statement.run(trace_id, request_id, producer)
+    // Ranks of one request have indexes of their own, all due once it has ended.
+    parts.run(trace_id, request_id)
   }
   for (const { stored_trace_id, request_id, producer } of file.aliases ?? []) {
     statement.run(stored_trace_id, request_id, producer)

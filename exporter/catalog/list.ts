@@ -9,6 +9,7 @@ import type { SQLInputValue } from 'node:sqlite'
 import { Ring2Error } from '../errors.ts'
 import { catalogLimits } from '../limits.ts'
 import type { RequestEntry } from './description.ts'
+import { isPartSql } from './parallel.ts'
 
 /** A request as the catalogue knows it. */
 export interface CatalogRequest extends Omit<RequestEntry, 'summary'> {
@@ -54,7 +55,7 @@ export interface ListQuery {
 }
 
 export function listQuery(filter: ListFilter): ListQuery {
-  const conditions: string[] = []
+  const conditions: string[] = [`NOT ${isPartSql('r')}`]
   const values: SQLInputValue[] = []
   if (filter.sinceMicros !== undefined) {
     conditions.push('r.started_at >= ?')
@@ -86,7 +87,7 @@ export function listQuery(filter: ListFilter): ListQuery {
   }
   const wanted = filter.limit ?? catalogLimits.pageRowsDefault
   const limit = Math.min(Math.max(1, wanted), catalogLimits.pageRowsMax)
-  const where = conditions.length === 0 ? '' : `WHERE ${conditions.join(' AND ')}`
+  const where = `WHERE ${conditions.join(' AND ')}`
   // One row more than asked tells whether there is a next page.
   return {
     sql: `${where} ORDER BY r.started_at DESC, r.trace_id, r.request_id, r.producer LIMIT ?`,

@@ -11,6 +11,7 @@ import { catalogLimits } from '../limits.ts'
 import type { AliasEntry, RequestEntry, SeriesRange, VocabularyEntry } from './description.ts'
 import type { RequestPage } from './list.ts'
 import { type CatalogRequest, type ListFilter, listQuery, nextCursor } from './list.ts'
+import { isOfRequestSql, isPartSql } from './parallel.ts'
 import type { RequestKey } from './sent.ts'
 
 export interface CatalogFile {
@@ -53,9 +54,9 @@ export interface WholeRequest {
 /** Columns of a CatalogRequest; what is stored of it is summed from its series. */
 const requestColumns = `r.*,
   (SELECT coalesce(sum(s.bytes), 0) FROM series s WHERE s.trace_id = r.trace_id
-    AND s.request_id = r.request_id AND s.producer = r.producer) AS bytes_stored,
+    AND s.request_id = r.request_id AND ${isOfRequestSql('s', 'r')}) AS bytes_stored,
   (SELECT coalesce(sum(s.row_end - s.row_start), 0) FROM series s WHERE s.trace_id = r.trace_id
-    AND s.request_id = r.request_id AND s.producer = r.producer) AS tensors_stored,
+    AND s.request_id = r.request_id AND ${isOfRequestSql('s', 'r')}) AS tensors_stored,
   (SELECT max(a.trace_id) FROM aliases a WHERE a.stored_trace_id = r.trace_id
     AND a.request_id = r.request_id AND a.producer = r.producer) AS caller_trace_id`
 
@@ -68,7 +69,7 @@ function ofTrace(table: string): string {
       AND a.producer = ${table}.producer))`
 }
 
-const requestsSql = `SELECT ${requestColumns} FROM requests r WHERE ${ofTrace('r')}
+const requestsSql = `SELECT ${requestColumns} FROM requests r WHERE ${ofTrace('r')} AND NOT ${isPartSql('r')}
   ORDER BY r.started_at, r.request_id, r.producer LIMIT ?`
 
 const seriesOrder = `ORDER BY s.request_id, s.hook, s.layer, s.tp_rank, s.pp_rank, s.dp_rank,

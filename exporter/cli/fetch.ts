@@ -7,6 +7,7 @@
 import type { Command } from 'commander'
 import { hooks } from '../../collector/index.ts'
 import type { Catalog } from '../catalog/catalog.ts'
+import { producersMeant } from '../catalog/parallel.ts'
 import { Ring2Error } from '../errors.ts'
 import { type TensorFormat, tensorFormats } from '../tensors/formats.ts'
 import { openTrace } from '../tensors/open.ts'
@@ -157,11 +158,15 @@ function plan(catalog: Catalog, traceId: string, options: FetchOptions): TensorQ
     return [{ ...base, requestId: options.request ?? null, hook, layer: layer ?? -1 }]
   }
   const found = new Map<string, TensorQuery>()
+  const meant =
+    options.producer === undefined
+      ? null
+      : producersMeant(catalog.requests(traceId), options.producer)
   for (const series of catalog.series({ traceId })) {
     if (hook !== null && series.hook !== hook) continue
     if (layer !== null && series.layer !== layer) continue
     if (options.request !== undefined && series.request_id !== options.request) continue
-    if (options.producer !== undefined && series.producer !== options.producer) continue
+    if (meant?.has(series.producer) === false) continue
     found.set(JSON.stringify([series.request_id, series.hook, series.layer]), {
       ...base,
       requestId: series.request_id,

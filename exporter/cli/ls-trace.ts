@@ -2,6 +2,7 @@
 import type { RequestSummary } from '../../collector/records.ts'
 import type { Catalog, CatalogSeries } from '../catalog/catalog.ts'
 import type { CatalogRequest } from '../catalog/list.ts'
+import { producersOf } from '../catalog/parallel.ts'
 import { findingText } from '../finding-text.ts'
 import { unknownTrace } from '../tensors/series-choice.ts'
 import { bytesText, styles, table } from './table.ts'
@@ -26,7 +27,8 @@ export function heldOf(catalog: Catalog, traceId: string): HeldRequest[] {
   if (requests.length === 0) throw unknownTrace(traceId)
   return requests.map((request) => {
     const series = catalog.series({ traceId, requestId: request.request_id })
-    return { request, hooks: hooksOf(series.filter((one) => one.producer === request.producer)) }
+    const producers = producersOf(request)
+    return { request, hooks: hooksOf(series.filter((one) => producers.has(one.producer))) }
   })
 }
 

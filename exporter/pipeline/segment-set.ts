@@ -86,7 +86,9 @@ export function createSegmentSet(options: WorkerOptions, events: SegmentSetEvent
     onReady: events.onRequestEnd,
     onMoved(summary, before) {
       folds.moved(before, summary.request)
-      moved.add(summary)
+      // Every rank's rows lie under the trace that they were stored with.
+      const parts = summary.parallel?.parts ?? [summary]
+      for (const { producer } of parts) moved.add({ ...summary, producer })
     },
   })
   const ranks = createRankJoin({ verdicts, onEvent: events.onEvent })

@@ -10,6 +10,7 @@
 import { createHash } from 'node:crypto'
 import { hooks } from '../../collector/hooks.gen.ts'
 import type { Catalog, CatalogSeries } from '../catalog/catalog.ts'
+import { producersMeant } from '../catalog/parallel.ts'
 import { Ring2Error } from '../errors.ts'
 import { answerLimits } from '../limits.ts'
 import type { ParquetRow, ParquetSource } from '../parquet/parquet-source.ts'
@@ -29,7 +30,8 @@ import {
   type TensorRecord,
 } from './records.ts'
 import type { TensorQuery } from './selection.ts'
-import { chooseSeries, expectedRanges } from './series-choice.ts'
+import { type ChosenSeries, chooseSeries, expectedRanges } from './series-choice.ts'
+import { planShards } from './shards.ts'
 import { planStitch, type StitchPlan } from './stitch.ts'
 import { readElements, streamElements, streamMemoryBytes } from './tensor-stream.ts'
 
@@ -95,14 +97,15 @@ export function createTensorReader(options: TensorReaderOptions): TensorReader {
   const sourceBytesMax = options.sourceBytesMax ?? answerLimits.sourceBytesMax
 
   async function open(query: TensorQuery): Promise<OpenedTensor> {
-    const series = chooseSeries(catalog, query)
-    return stitched(query, series, await readPlaces(source, series, placesToStitch))
+    const chosen = chooseSeries(catalog, query)
+    const { series } = chosen
+    return stitched(query, chosen, await readPlaces(source, series, placesToStitch))
   }
 
   async function* openLayers(query: Omit<TensorQuery, 'layer'>, layers: readonly number[]) {
     const asked = layers.map((layer) => {
       const one = { ...query, layer }
-      return { query: one, series: chooseSeries(catalog, one) }
+      return { query: one, ...chooseSeries(catalog, one) }
     })
     for (const group of groupsOf(asked)) {
       const all = group.flatMap((one) => one.series)
@@ -111,14 +114,14 @@ export function createTensorReader(options: TensorReaderOptions): TensorReader {
         ({ layer }) => layer,
       )
       for (const one of group) {
-        yield stitched(one.query, one.series, places.get(one.query.layer) ?? [])
+        yield stitched(one.query, one, places.get(one.query.layer) ?? [])
       }
     }
   }
 
   function stitched(
     query: TensorQuery,
-    series: readonly CatalogSeries[],
+    { series, shards }: ChosenSeries,
     places: readonly PayloadPlace[],
   ): OpenedTensor {
     const chosen = { trace_id: query.traceId, request_id: '', producer: '', ...series[0] }
@@ -127,13 +130,14 @@ export function createTensorReader(options: TensorReaderOptions): TensorReader {
     const hook = hooks.find((one) => one.name === query.hook)
     const shape = hook?.shape ?? 'token'
     const headAxis = hook?.dims.findIndex((name) => name === 'heads' || name === 'kv_heads') ?? -1
-    const plan = planStitch(rows, {
+    const request = {
       shape,
       headAxis: headAxis < 0 ? null : headAxis,
       heads: query.heads,
       tokens: query.tokens,
       expected: expectedRanges(catalog, chosen, shape),
-    })
+    }
+    const plan = shards === null ? planStitch(rows, request) : planShards(rows, shards, request)
     checkSize('the tensor', plan.bytes, tensorBytesMax)
     checkSize('the rows it comes from', payloadBytes(plan, rows), sourceBytesMax)
     const opened = { plan, rows }
@@ -152,15 +156,16 @@ export function createTensorReader(options: TensorReaderOptions): TensorReader {
   }
 
   async function list(query: TensorListQuery): Promise<TensorRowPlace[]> {
-    const series = catalog.series({
+    const producer = query.producer ?? null
+    const meant =
+      producer === null ? null : producersMeant(catalog.requests(query.traceId), producer)
+    const all = catalog.series({
       traceId: query.traceId,
       ...(query.requestId === null ? {} : { requestId: query.requestId }),
-      ...(query.producer === null || query.producer === undefined
-        ? {}
-        : { producer: query.producer }),
       ...(query.hook === null ? {} : { hook: query.hook }),
       ...(query.layer === null ? {} : { layer: query.layer }),
     })
+    const series = all.filter((one) => meant?.has(one.producer) ?? true)
     const count = rowsOf(series)
     if (count > answerLimits.listRowsMax) {
       throw new Ring2Error('RING2_E_TOO_LARGE', {

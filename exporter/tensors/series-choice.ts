@@ -4,7 +4,10 @@
  */
 
 import { type HookShape, hooks } from '../../collector/hooks.gen.ts'
+import { isReplica } from '../../collector/ranks.ts'
+import type { RequestSummary } from '../../collector/records.ts'
 import type { Catalog, CatalogSeries } from '../catalog/catalog.ts'
+import { producersMeant, requestOf } from '../catalog/parallel.ts'
 import { Ring2Error } from '../errors.ts'
 import { rangesText, unite } from './ranges.ts'
 import type { RankFilter, TensorQuery, TokenRange } from './selection.ts'
@@ -12,17 +15,34 @@ import type { RankFilter, TensorQuery, TokenRange } from './selection.ts'
 const NAMED_MAX = 20
 
 /**
- * Series of one request, one producer and one rank, limited to files that may hold the tokens asked for.
+ * Series of one request and one producer, limited to files that may hold the tokens asked for: of one
+ * rank, or of the ranks whose shards make the whole, which are then named in order.
  * Never empty: throws what the user has to know instead.
  */
-export function chooseSeries(catalog: Catalog, query: TensorQuery): CatalogSeries[] {
+export function chooseSeries(catalog: Catalog, query: TensorQuery): ChosenSeries {
   const all = catalog.series({ traceId: query.traceId, hook: query.hook, layer: query.layer })
   if (all.length === 0) throw unknownTensor(catalog, query)
-  const ofRequest = chooseRequest(ofProducer(all, query), query)
+  const ofRequest = chooseRequest(ofProducer(catalog, all, query), query)
   const fitting = fittingRanks(ofRequest, query)
   checkOneProducer(catalog, fitting)
-  const ofRank = chooseRank(fitting, query)
-  const { tokens } = query
+  const shards = chooseShards(catalog, fitting, query)
+  const ofRank =
+    shards === null
+      ? chooseRank(fitting, query)
+      : fitting.filter((one) => shards.includes(one.tp_rank))
+  return { shards, series: nearTokens(ofRank, query) }
+}
+
+export interface ChosenSeries {
+  readonly series: readonly CatalogSeries[]
+  /** Tensor-parallel ranks whose shards make the whole; null for the rows of one rank. */
+  readonly shards: readonly number[] | null
+}
+
+function nearTokens(
+  ofRank: readonly CatalogSeries[],
+  { tokens }: TensorQuery,
+): readonly CatalogSeries[] {
   if (tokens === null) return ofRank
   const near = ofRank.filter((one) => one.token_end > tokens.start && one.token_start < tokens.end)
   if (near.length > 0) return near
@@ -33,10 +53,15 @@ export function chooseSeries(catalog: Catalog, query: TensorQuery): CatalogSerie
   })
 }
 
-function ofProducer(all: readonly CatalogSeries[], query: TensorQuery): readonly CatalogSeries[] {
+function ofProducer(
+  catalog: Catalog,
+  all: readonly CatalogSeries[],
+  query: TensorQuery,
+): readonly CatalogSeries[] {
   const producer = query.producer ?? null
   if (producer === null) return all
-  const chosen = all.filter((one) => one.producer === producer)
+  const meant = producersMeant(catalog.requests(query.traceId), producer)
+  const chosen = all.filter((one) => meant.has(one.producer))
   if (chosen.length > 0) return chosen
   throw new Ring2Error('RING2_E_TENSOR_UNKNOWN', {
     expected: `a producer with this tensor: ${named([...new Set(all.map((one) => one.producer))])}`,
@@ -52,10 +77,10 @@ function checkOneProducer(catalog: Catalog, fitting: readonly CatalogSeries[]): 
   const producers = [...new Set(fitting.map((one) => one.producer))].sort()
   const [first] = fitting
   if (first === undefined || producers.length === 1) return
-  const requests = catalog
-    .requests(first.trace_id)
-    .filter((one) => one.request_id === first.request_id)
-  const models = new Map(requests.map((one) => [one.producer, one.model]))
+  const requests = catalog.requests(first.trace_id)
+  const models = new Map(
+    producers.map((one) => [one, requestOf(requests, first.request_id, one)?.model]),
+  )
   const ranks = new Set(fitting.map(rankText))
   const owners = new Set(fitting.map((one) => `${rankText(one)} ${one.producer}`))
   const modelsHeld = new Set(producers.map((one) => models.get(one)))
@@ -106,6 +131,39 @@ function chooseRank(fitting: readonly CatalogSeries[], query: TensorQuery): Cata
   })
 }
 
+/**
+ * The ranks whose shards make the tensor, once its request has ended; null where there is nothing to
+ * join. A rank of which nothing is there is an error: part of a tensor must not look like all of it.
+ */
+function chooseShards(
+  catalog: Catalog,
+  fitting: readonly CatalogSeries[],
+  query: TensorQuery,
+): readonly number[] | null {
+  const [first] = fitting
+  const hook = hooks.find((one) => one.name === query.hook)
+  if (first === undefined || hook?.sharded !== true || query.rank?.tp !== undefined) return null
+  const others = new Set(fitting.map((one) => rankText({ ...one, tp_rank: 0 })))
+  const requests = catalog.requests(first.trace_id)
+  const text = requestOf(requests, first.request_id, first.producer)?.summary ?? null
+  if (text === null || others.size > 1) return null
+  const { model, parallel }: RequestSummary = JSON.parse(text)
+  const world = parallel?.world.tp ?? 1
+  const asked = query.producer ?? null
+  if (world < 2 || (asked !== null && producersMeant(requests, asked).size === 1)) return null
+  const ranks = Array.from({ length: world }, (_, tp) => tp).filter(
+    (tp) => !isReplica(query.hook, tp, world, model.kvHeads),
+  )
+  const held = new Set(fitting.map((one) => one.tp_rank))
+  const missing = ranks.filter((tp) => !held.has(tp))
+  if (missing.length === 0) return ranks
+  throw new Ring2Error('RING2_E_INCOMPLETE', {
+    expected: `the shards of ${ranks.length} tensor-parallel ranks`,
+    actual: `none of rank ${named(missing.map(String))}`,
+    action: `Ask for one that is there (rank=${first.tp_rank}).`,
+  })
+}
+
 function fits(series: CatalogSeries, rank: RankFilter | null): boolean {
   if (rank === null) return true
   return (
@@ -116,7 +174,9 @@ function fits(series: CatalogSeries, rank: RankFilter | null): boolean {
   )
 }
 
-function rankText(series: CatalogSeries): string {
+type RankColumns = Pick<CatalogSeries, 'tp_rank' | 'pp_rank' | 'dp_rank' | 'ep_rank'>
+
+function rankText(series: RankColumns): string {
   return `tp:${series.tp_rank},pp:${series.pp_rank},dp:${series.dp_rank},ep:${series.ep_rank}`
 }
 
@@ -160,9 +220,8 @@ export function expectedRanges(
   series: Pick<CatalogSeries, 'trace_id' | 'request_id' | 'producer'>,
   shape: HookShape,
 ): TokenRange[] | null {
-  const request = catalog
-    .requests(series.trace_id)
-    .find((one) => one.request_id === series.request_id && one.producer === series.producer)
+  const requests = catalog.requests(series.trace_id)
+  const request = requestOf(requests, series.request_id, series.producer)
   const summary = request?.summary ?? null
   return summary === null ? null : unite(phaseRanges(summary, shape))
 }

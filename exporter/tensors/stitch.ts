@@ -29,6 +29,8 @@ export interface StitchRequest {
   readonly tokens: TokenRange | null
   /** Positions the request's steps computed, or null when that is not known. */
   readonly expected: readonly TokenRange[] | null
+  /** Only these positions, of those that came; left out, all of them. */
+  readonly within?: readonly TokenRange[]
 }
 
 /** Entries [from, from + count) of a row's token axis, placed at `out` of the answer's. */
@@ -37,6 +39,13 @@ export interface StitchSegment {
   readonly from: number
   readonly count: number
   readonly out: number
+  /** Index into the plan's shards; left out where it has none. */
+  readonly shard?: number
+}
+
+/** Where entries of a shard's own axis are placed on the answer's. */
+export interface Shard {
+  readonly runs: readonly { readonly from: number; readonly count: number; readonly to: number }[]
 }
 
 export interface StitchPlan {
@@ -50,6 +59,8 @@ export interface StitchPlan {
   readonly completeness: 'complete' | 'incomplete' | 'unknown'
   readonly attention: boolean
   readonly heads: readonly number[] | null
+  /** Of a tensor that is put together from shards (shards.ts). */
+  readonly shards?: readonly Shard[]
 }
 
 /** A run of positions that one row supplies. */
@@ -64,7 +75,9 @@ export function planStitch(records: readonly StitchRecord[], request: StitchRequ
   const dtype = dtypeOf(first.dtype)
   const axis = request.shape === 'attention' ? 1 : 0
   for (const record of records) checkRecord(record, first, axis, dtype)
-  const pieces = choosePieces(records, axis, request.tokens)
+  const chosen = choosePieces(records, axis, request.tokens)
+  const { within } = request
+  const pieces = within === undefined ? chosen : cutOut(chosen, subtract(unite(chosen), within))
   if (pieces.length === 0) throw nothingSelected(records, axis, request.tokens)
   const heads = checkHeads(first, request)
   const shape = answerShape(records, pieces, request, heads)
@@ -93,7 +106,10 @@ export function copySegment(
   data: Uint8Array,
   out: Uint8Array,
 ): void {
-  if (plan.attention) copyAttention(plan, segment, shape, data, out)
+  const shard = segment.shard === undefined ? undefined : plan.shards?.[segment.shard]
+  if (shard !== undefined && plan.attention) copyShardHeads(plan, segment, shard, shape, data, out)
+  else if (shard !== undefined) copyShardTokens(plan, segment, shard, shape, data, out)
+  else if (plan.attention) copyAttention(plan, segment, shape, data, out)
   else copyTokens(plan, segment, shape, data, out)
 }
 
@@ -129,17 +145,64 @@ function copyAttention(
   data: Uint8Array,
   out: Uint8Array,
 ): void {
-  const [heads = 0, queries = 0, keys = 0] = shape
+  const chosen = plan.heads ?? Array.from({ length: shape[0] ?? 0 }, (_, head) => head)
+  for (const [outHead, head] of chosen.entries()) {
+    copyHead(plan, segment, [head, outHead], shape, data, out)
+  }
+}
+
+function copyHead(
+  plan: StitchPlan,
+  segment: StitchSegment,
+  [head, outHead]: readonly [number, number],
+  shape: readonly number[],
+  data: Uint8Array,
+  out: Uint8Array,
+): void {
+  const [, queries = 0, keys = 0] = shape
   const [, outQueries = 0, outKeys = 0] = plan.shape
   const size = plan.dtype.bytes
-  const chosen = plan.heads ?? Array.from({ length: heads }, (_, head) => head)
   // Rows as long as those of the answer lie side by side in both.
   const together = keys === outKeys ? segment.count : 1
-  for (const [outHead, head] of chosen.entries()) {
-    for (let query = 0; query < segment.count; query += together) {
-      const from = (head * queries + segment.from + query) * keys * size
-      const to = (outHead * outQueries + segment.out + query) * outKeys * size
-      out.set(data.subarray(from, from + together * keys * size), to)
+  for (let query = 0; query < segment.count; query += together) {
+    const from = (head * queries + segment.from + query) * keys * size
+    const to = (outHead * outQueries + segment.out + query) * outKeys * size
+    out.set(data.subarray(from, from + together * keys * size), to)
+  }
+}
+
+/** The shard's part of each entry: its axis is the one behind the tokens'. */
+function copyShardTokens(
+  plan: StitchPlan,
+  segment: StitchSegment,
+  { runs }: Shard,
+  shape: readonly number[],
+  data: Uint8Array,
+  out: Uint8Array,
+): void {
+  const unit = product(shape.slice(2)) * plan.dtype.bytes
+  const [, width = 0] = shape
+  const [, outWidth = 0] = plan.shape
+  for (let entry = 0; entry < segment.count; entry += 1) {
+    for (const { from, count, to } of runs) {
+      const source = ((segment.from + entry) * width + from) * unit
+      const place = ((segment.out + entry) * outWidth + to) * unit
+      out.set(data.subarray(source, source + count * unit), place)
+    }
+  }
+}
+
+function copyShardHeads(
+  plan: StitchPlan,
+  segment: StitchSegment,
+  { runs }: Shard,
+  shape: readonly number[],
+  data: Uint8Array,
+  out: Uint8Array,
+): void {
+  for (const { from, count, to } of runs) {
+    for (let head = 0; head < count; head += 1) {
+      copyHead(plan, segment, [from + head, to + head], shape, data, out)
     }
   }
 }
@@ -152,7 +215,9 @@ export function isWhole(
 ): boolean {
   const same = plan.shape.every((size, axis) => size === shape[axis])
   const ordered = plan.heads === null || plan.heads.every((head, index) => head === index)
-  return plan.segments.length === 1 && segment.from === 0 && same && ordered
+  return (
+    plan.shards === undefined && plan.segments.length === 1 && segment.from === 0 && same && ordered
+  )
 }
 
 function checkRecord(record: StitchRecord, first: StitchRecord, axis: number, dtype: Dtype): void {
@@ -196,7 +261,7 @@ function choosePieces(
       tokens === null ? [{ start, end: record.token_end }] : clipOne(record, start, tokens)
     if (piece === undefined || piece.start >= piece.end) continue
     const last = pieces.at(-1)
-    if (last !== undefined && piece.start < last.end) pieces = cutOut(pieces, piece)
+    if (last !== undefined && piece.start < last.end) pieces = cutOut(pieces, [piece])
     pieces.push({ ...piece, row })
     const before = pieces.at(-2)
     if (before !== undefined && before.start > piece.start) {
@@ -214,9 +279,9 @@ function stepOf(records: readonly StitchRecord[], row: number): number {
   return records[row]?.step ?? 0
 }
 
-function cutOut(pieces: readonly Piece[], hole: TokenRange): Piece[] {
+function cutOut(pieces: readonly Piece[], holes: readonly TokenRange[]): Piece[] {
   return pieces.flatMap((piece) =>
-    subtract([piece], [hole]).map((range) => ({ ...range, row: piece.row })),
+    subtract([piece], holes).map((range) => ({ ...range, row: piece.row })),
   )
 }
 
@@ -258,14 +323,24 @@ function answerShape(
 function checkHeads(first: StitchRecord, request: StitchRequest): readonly number[] | null {
   if (request.heads === null) return null
   const count = request.headAxis === null ? undefined : first.shape[request.headAxis]
+  headsBeyond(request.heads, count, first)
+  return request.heads
+}
+
+/** Throws for heads of a tensor that has none (no count), or not so many. */
+export function headsBeyond(
+  heads: readonly number[],
+  count: number | undefined,
+  record: StitchRecord | undefined,
+): void {
   if (count === undefined) {
     throw new Ring2Error('RING2_E_QUERY', {
-      expected: `no heads for ${first.hook}, which has none`,
-      actual: `heads=${request.heads.join(',')}`,
+      expected: `no heads for ${record?.hook}, which has none`,
+      actual: `heads=${heads.join(',')}`,
     })
   }
-  const beyond = request.heads.find((head) => head >= count)
-  if (beyond === undefined) return request.heads
+  const beyond = heads.find((head) => head >= count)
+  if (beyond === undefined) return
   throw new Ring2Error('RING2_E_QUERY', {
     expected: `heads from 0 to ${count - 1}`,
     actual: `head ${beyond}`,

@@ -3,8 +3,8 @@
  *
  * Tensors along the token axis are read run by run: memory is that of one run (some MiB, or one row)
  * whatever the tensor's size, rows outside the range asked for are not read, and whoever stops
- * taking stops the reads. Attention is laid out by heads and stored by steps, so each of its parts
- * needs every row: it is put together in memory, as large as the answer's bound, and cut into parts.
+ * taking stops the reads. Attention is laid out by heads and stored by steps, and shards are stored by
+ * ranks, so each part needs every row: they are put together in memory, as large as the answer's bound, and cut into parts.
  */
 
 import { answerLimits } from '../limits.ts'
@@ -17,13 +17,18 @@ export interface StitchedRows {
   readonly rows: readonly PayloadPlace[]
 }
 
+/** Whether a run of the answer needs rows from everywhere: heads, or shards, lie across the tokens. */
+function isPutTogether(plan: StitchPlan): boolean {
+  return plan.attention || plan.shards !== undefined
+}
+
 /** Bytes of memory that a stream of this tensor holds at most, but for what its taker keeps. */
 export function streamMemoryBytes({ plan, rows }: StitchedRows): number {
   const places = placesOf(rows, plan.segments)
   const largest = places.reduce((most, place) => Math.max(most, place.data_bytes), 0)
   const run = Math.max(largest, Math.min(answerLimits.sourceChunkBytes, sum(places)))
   // A run as it was read, and as it is handed out; of attention the whole answer instead.
-  return run + (plan.attention ? plan.bytes : Math.min(run, plan.bytes))
+  return run + (isPutTogether(plan) ? plan.bytes : Math.min(run, plan.bytes))
 }
 
 /** Bytes [start, end) of the elements: row-major, little-endian. */
@@ -34,7 +39,7 @@ export async function* streamElements(
   end: number,
 ): AsyncGenerator<Uint8Array, void, undefined> {
   if (start >= end) return
-  if (stitched.plan.attention) {
+  if (isPutTogether(stitched.plan)) {
     const whole = await readWhole(payloads, stitched)
     for (let at = start; at < end; at += answerLimits.sourceChunkBytes) {
       yield whole.subarray(at, Math.min(end, at + answerLimits.sourceChunkBytes))
@@ -49,7 +54,7 @@ export async function readElements(
   payloads: PayloadSource,
   stitched: StitchedRows,
 ): Promise<Uint8Array> {
-  if (stitched.plan.attention) return readWhole(payloads, stitched)
+  if (isPutTogether(stitched.plan)) return readWhole(payloads, stitched)
   const out = new Uint8Array(stitched.plan.bytes)
   let at = 0
   for await (const part of streamElements(payloads, stitched, 0, out.byteLength)) {

@@ -8,6 +8,7 @@
 import { createHash } from 'node:crypto'
 import type { Catalog, CatalogSeries } from '../catalog/catalog.ts'
 import type { CatalogRequest } from '../catalog/list.ts'
+import { producersMeant } from '../catalog/parallel.ts'
 import { Ring2Error } from '../errors.ts'
 import type { TensorQuery, TokenRange } from '../tensors/selection.ts'
 import { unknownTrace } from '../tensors/series-choice.ts'
@@ -43,11 +44,9 @@ export function openScope(catalog: Catalog, query: ScopeQuery): ViewScope {
       actual: 'no producer',
     })
   }
-  const series = catalog.series({
-    traceId: query.traceId,
-    requestId: request.request_id,
-    ...(query.producer === null ? {} : { producer: query.producer }),
-  })
+  const ofAll = catalog.series({ traceId: query.traceId, requestId: request.request_id })
+  const meant = query.producer === null ? null : producersMeant(all, query.producer)
+  const series = ofAll.filter((one) => meant?.has(one.producer) ?? true)
   return { query: { ...query, requestId: request.request_id }, request, series }
 }
 
