@@ -50,7 +50,8 @@ class StepHeader(ctypes.Structure):
     """ring2_step_header of ring2_layout.h."""
 
     _fields_ = [("step", c_int64), ("row_count", c_uint32), ("columns", c_uint32),
-                ("layout", c_uint8), ("reserved", c_uint8 * 15)]
+                ("layout", c_uint8), ("flags", c_uint8), ("reserved", c_uint8 * 2),
+                ("control_sequence", c_uint32), ("reserved1", c_uint8 * 8)]
 
 
 class StepRow(ctypes.Structure):
@@ -59,6 +60,14 @@ class StepRow(ctypes.Structure):
     _fields_ = [("request_key", c_uint64), ("token_start", c_int32), ("token_end", c_int32),
                 ("index", c_int32), ("row_offset", c_int32), ("kv_offset", c_int32),
                 ("phase", c_uint8), ("reserved", c_uint8 * 3)]
+
+
+class Control(ctypes.Structure):
+    """ring2_control of ring2.h."""
+
+    _fields_ = [("sequence", c_uint32), ("flags", c_uint32), ("request_share", c_uint64),
+                ("decode_every", c_uint32), ("nothing", c_uint32),
+                ("wanted", (c_uint64 * 4) * 32)]
 
 
 class Gap(ctypes.Structure):
@@ -99,6 +108,7 @@ class Step(NamedTuple):
     columns: int
     rows: tuple[tuple[int, ...], ...]
     phases: tuple[str, ...]
+    sequence: int = 0
 
 
 class Records(NamedTuple):
@@ -147,6 +157,10 @@ def load_library() -> ctypes.CDLL:
     ]
     library.ring2_release.argtypes = [c_void_p, c_uint64]
     library.ring2_gather.argtypes = [c_void_p, ctypes.POINTER(Slice), c_void_p]
+    library.ring2_consumer_control.argtypes = [c_void_p, ctypes.POINTER(Control)]
+    library.ring2_consumer_set_control.argtypes = [
+        c_void_p, ctypes.POINTER(Control), ctypes.POINTER(c_uint32)
+    ]
     library.ring2_consumer_want.argtypes = [c_void_p, c_uint32, c_int32, ctypes.c_int]
     return library
 
@@ -167,6 +181,21 @@ class Reader:
     def want(self, hook: str, layer: int, wanted: bool) -> None:
         number = next(h.id for h in HOOKS if h.name == hook)
         self._check(self._library.ring2_consumer_want(self._handle, number, layer, int(wanted)))
+
+    def control(
+        self, share: float = 1.0, sampled_only: bool = False, prefill: bool = True, every: int = 1
+    ) -> int:
+        """Which requests and tokens are wanted; returns the sequence of that."""
+        control = Control()
+        self._check(self._library.ring2_consumer_control(self._handle, ctypes.byref(control)))
+        control.flags = sampled_only | prefill << 1
+        control.request_share = int(share * 2**32)
+        control.decode_every = every
+        sequence = c_uint32()
+        self._check(self._library.ring2_consumer_set_control(
+            self._handle, ctypes.byref(control), ctypes.byref(sequence)
+        ))
+        return sequence.value
 
     def drain(self) -> Records:
         """Takes and releases all there is."""
@@ -229,4 +258,5 @@ def _step(body: bytes) -> Step:
         tuple((r.request_key, r.token_start, r.token_end, r.index, r.row_offset, r.kv_offset)
               for r in rows),
         tuple("decode" if r.phase else "prefill" for r in rows),
+        header.control_sequence,
     )

@@ -26,6 +26,8 @@ LAYOUT_PACKED = 1
 PHASE_PREFILL = 0
 PHASE_DECODE = 1
 
+STEP_EXTRA = 1
+
 STEP_ROWS_MAX = 1024
 BODY_BYTES_MAX = 65536
 LAYERS_MAX = 256
@@ -40,7 +42,7 @@ _FUNCTIONS = {
     "ring2_python_room": (c_int, [c_void_p, c_uint64]),
     "ring2_python_step": (
         c_int,
-        [c_void_p, c_int64, c_uint32, c_uint32, c_uint32, POINTER(c_int64)],
+        [c_void_p, c_int64, c_uint32, c_uint32, c_uint32, c_uint32, c_uint32, POINTER(c_int64)],
     ),
     "ring2_python_losses": (c_int, [c_void_p, POINTER(c_uint64), POINTER(c_uint64)]),
     "ring2_producer_close": (c_int, [c_void_p]),
@@ -54,7 +56,12 @@ _FUNCTIONS = {
     "ring2_torch_forget_all": (None, []),
     "ring2_torch_set_step": (None, [c_int32, c_int64]),
     "ring2_torch_set_batch": (None, [c_int32, c_int64]),
+    "ring2_torch_set_runs": (c_int, [c_int32, c_int64, c_uint32, POINTER(c_uint32)]),
     "ring2_torch_wants": (c_int, [c_int32, c_uint32, c_int32]),
+    "ring2_torch_take_control": (c_int64, [c_int32]),
+    "ring2_torch_control_wants": (c_int, [c_int32, c_uint32, c_int32]),
+    "ring2_torch_wants_request": (c_int, [c_int32, c_char_p, c_uint64, c_int]),
+    "ring2_torch_wants_tokens": (c_int, [c_int32, c_uint32, c_int32, c_int32]),
 }
 
 _lock = threading.Lock()

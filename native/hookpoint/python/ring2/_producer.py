@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 
 from . import _native
 from ._catalogue import LOSS_REASONS
+from ._control import Control
 from ._errors import Ring2Error
 from ._requests import encode
 
@@ -156,10 +157,18 @@ class Producer:
             self._pending.popleft()
         return True
 
+    def control(self) -> Control:
+        """What the exporter wants now; taken once at the beginning of a step."""
+        return Control(self._native, self.slot)
+
     def write_step(
-        self, layout: int, columns: int, rows: Sequence[Sequence[int]], tensors: int
+        self, layout: int, columns: int, rows: Sequence[Sequence[int]], tensors: int,
+        sequence: int = 0, flags: int = 0,
     ) -> int:
-        """Writes a STEP and returns its number; -1 when it, with its ``tensors``, is lost."""
+        """Writes a STEP and returns its number; -1 when it, with its ``tensors``, is lost.
+
+        ``sequence`` is that of the ``Control`` the step is captured by.
+        """
         flat = [value for row in rows for value in row]
         values = (ctypes.c_int64 * len(flat))(*flat)
         with self._lock:
@@ -174,7 +183,7 @@ class Producer:
                 return -1
             written = _native.check(
                 self._native.ring2_python_step(
-                    self._handle, step, layout, columns, len(rows), values
+                    self._handle, step, layout, flags, sequence, columns, len(rows), values
                 )
             )
         # On FULL the native side refuses the step's tensors and counts each with its bytes.

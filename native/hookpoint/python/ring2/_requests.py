@@ -54,6 +54,11 @@ def _check_traceparent(traceparent: str | None) -> None:
         )
 
 
+def sampled(traceparent: str | None) -> bool:
+    """Whether a checked trace context says that its trace is sampled; without one, it is not."""
+    return traceparent is not None and int(traceparent.split("-")[3], 16) & 1 == 1
+
+
 def check_request(info: RequestInfo) -> RequestInfo:
     """The request itself, or RING2_E_REQUEST with what is wrong in it."""
     if not isinstance(info, RequestInfo):
@@ -112,16 +117,21 @@ class Sink(Protocol):
 class Session:
     """What one probe knows of one request: its key in the segment, and what was processed."""
 
-    __slots__ = ("key", "prompt_tokens", "steps", "tokens")
+    __slots__ = ("announced", "key", "left_out", "prompt_tokens", "steps", "tokens")
 
     def __init__(self, key: int) -> None:
         self.key = key
+        self.announced = False  # whether its REQUEST record was written
         self.steps = 0
+        self.left_out = 0  # steps that nobody wanted
         self.tokens = 0
         self.prompt_tokens = 0
 
-    def count(self, token_end: int, prefill: bool) -> None:
-        self.steps += 1
+    def count(self, token_end: int, prefill: bool, wanted: bool) -> None:
+        if wanted:
+            self.steps += 1
+        else:
+            self.left_out += 1
         self.tokens = max(self.tokens, token_end)
         if prefill:
             self.prompt_tokens = max(self.prompt_tokens, token_end)
@@ -130,10 +140,11 @@ class Session:
 class Entry:
     """One open request, with a session in every probe that has seen it."""
 
-    __slots__ = ("__weakref__", "info", "sessions", "started_realtime_ns")
+    __slots__ = ("__weakref__", "info", "sampled", "sessions", "started_realtime_ns")
 
     def __init__(self, info: RequestInfo) -> None:
         self.info = info
+        self.sampled = sampled(info.traceparent)
         self.started_realtime_ns = time.time_ns()
         self.sessions: dict[Sink, Session] = {}
 

@@ -4,6 +4,7 @@ A forward pass opens a step (its STEP record first), the taps inside it copy wha
 end closes the step. Nothing here raises into the model. What is captured in a step: ``_taps``.
 """
 
+import ctypes
 import itertools
 import threading
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from typing import Any
 
 from . import _native, _requests
 from ._anonymous import AnonymousRequests
+from ._control import Control
 from ._end_tokens import EndTokens
 from ._finished import FinishedRows
 from ._producer import Producer
@@ -98,6 +100,10 @@ class StepWriter:
     def _open_step(self, arguments: dict[str, Any]) -> None:
         self._native.ring2_torch_set_step(self._producer.slot, -1)
         self.current.clear()
+        control = self._producer.control()
+        if control.wants_nothing:
+            self._skip_step(arguments)
+            return
         forward = read_forward(arguments)
         if forward is None:
             self._refuse("a forward pass without a tensor argument cannot be attributed")
@@ -118,24 +124,76 @@ class StepWriter:
         self.current.picks_logits = hasattr(arguments.get("logits_to_keep"), "ndim")
         rows = self._finished.remove(forward, entries)
         if rows:
-            self._write(forward, rows, entries)
+            self._write(control, forward, rows, entries)
 
-    def _write(self, forward: Forward, rows: Any, entries: tuple[Entry, ...]) -> None:
-        values = []
-        for row in rows:
+    def _skip_step(self, arguments: dict[str, Any]) -> None:
+        """A step that nobody wants. In a batch it may still be the one in which a row ends."""
+        entries = _requests.current()
+        if entries is not None and len(entries) == 1:
+            self._session(entries[0]).left_out += 1
+            return
+        ids = arguments.get("input_ids")
+        if getattr(ids, "ndim", 0) != 2 or ids.shape[0] == 1:
+            return
+        forward = read_forward(arguments)
+        if forward is None:
+            return
+        if entries is None:
+            entries = self._anonymous.resolve(forward.batch, forward.past, forward.cache)
+            self.current.entries, self.current.cache = entries, forward.cache
+        elif len(entries) != forward.batch:
+            return
+        for row in self._finished.remove(forward, entries):
             session = self._session(entries[row.index])
-            session.count(row.token_end, forward.phase == _native.PHASE_PREFILL)
+            session.count(row.token_end, forward.phase == _native.PHASE_PREFILL, False)
+
+    def _write(
+        self, control: Control, forward: Forward, rows: Any, entries: tuple[Entry, ...]
+    ) -> None:
+        values = []
+        phase = forward.phase
+        for row in rows:
+            entry = entries[row.index]
+            session = self._session(entry)
+            wanted = control.wants_request(entry.info.request_id, entry.sampled)
+            wanted = wanted and control.wants_tokens(phase, row.token_start, row.token_end)
+            if 0 < session.tokens < row.token_start and session.left_out == 0:
+                session.left_out = 1  # at least: passed without a look while nothing was wanted
+            session.count(row.token_end, phase == _native.PHASE_PREFILL, wanted)
+            if not wanted:
+                continue
+            self._announce(entry, session)
             values.append((session.key, row.token_start, row.token_end, row.index,
-                           row.row_offset, row.kv_offset, forward.phase))
-        step = self._producer.write_step(forward.layout, forward.columns, values, self._tensors)
+                           row.row_offset, row.kv_offset, phase))
+        if not values:
+            return
+        batched = forward.layout == _native.LAYOUT_BATCHED
+        if batched and len(values) < forward.batch:
+            values = self._leave_out(forward.batch, values)
+        step = self._producer.write_step(
+            forward.layout, forward.columns, values, self._tensors, control.sequence
+        )
         if step < 0:
             return
         self.current.forward = forward
-        batched = forward.layout == _native.LAYOUT_BATCHED
         self._native.ring2_torch_set_batch(self._producer.slot, forward.batch if batched else 0)
         self._native.ring2_torch_set_step(self._producer.slot, step)
         if self.capture_token_ids is not None and forward.token_ids is not None:
             self.capture_token_ids(forward.token_ids)
+
+    def _leave_out(self, batch: int, values: list[tuple[int, ...]]) -> list[tuple[int, ...]]:
+        """Has only the given rows of the batch copied, and numbers them as they then lie."""
+        runs: list[int] = []
+        for value in values:
+            if runs and runs[-2] + runs[-1] == value[3]:
+                runs[-1] += 1
+            else:
+                runs += (value[3], 1)
+        pairs = (ctypes.c_uint32 * len(runs))(*runs)
+        slot = self._producer.slot
+        if not self._native.ring2_torch_set_runs(slot, batch, len(runs) // 2, pairs):
+            return values
+        return [(*value[:3], index, *value[4:]) for index, value in enumerate(values)]
 
     def _refuse(self, reason: str) -> None:
         self._producer.count_loss("unsupported", self._tensors)
@@ -151,19 +209,29 @@ class StepWriter:
                 if session is None:
                     session = Session(next(self._keys))
                     entry.sessions[self] = session
-                    self._open[entry] = None
-                    body = _requests.request_body(
-                        entry.info, session.key, entry.started_realtime_ns
-                    )
-                    self._producer.send(_native.KIND_REQUEST, body)
         return session
 
+    def _announce(self, entry: Entry, session: Session) -> None:
+        """Writes the REQUEST record, once."""
+        if session.announced:
+            return
+        with self._keys_lock:
+            if session.announced:
+                return
+            session.announced = True
+            self._open[entry] = None
+            body = _requests.request_body(entry.info, session.key, entry.started_realtime_ns)
+            self._producer.send(_native.KIND_REQUEST, body)
+
     def open_request(self, entry: Entry) -> None:
-        """Writes the REQUEST record. Never raises."""
+        """Writes the REQUEST record of a request that is wanted. Never raises."""
         if not self._trouble.active or not self._producer.alive:
             return
         try:
-            self._session(entry)
+            control = self._producer.control()
+            nothing = control.wants_nothing
+            if not nothing and control.wants_request(entry.info.request_id, entry.sampled):
+                self._announce(entry, self._session(entry))
         except Exception as error:  # the caller's request must go on, whatever this was
             self.disable(error)
 
@@ -171,15 +239,16 @@ class StepWriter:
         """Writes the REQUEST_END record. Never raises."""
         session = entry.sessions.pop(self, None)
         self._open.pop(entry, None)
-        if session is None or not self._producer.alive:
+        self._finished.forget(entry)
+        if session is None or not session.announced or not self._producer.alive:
             return
         try:
-            self._finished.forget(entry)
             self._producer.send(
                 _native.KIND_REQUEST_END,
                 {
                     "key": session.key,
                     "steps": session.steps,
+                    **({"steps_left_out": session.left_out} if session.left_out else {}),
                     "tokens": session.tokens,
                     "prompt_tokens": session.prompt_tokens,
                     "outcome": outcome,

@@ -14,7 +14,8 @@ RING2_API int ring2_python_open(const char *directory, const char *name, uint64_
                                 ring2_producer **out);
 RING2_API int ring2_python_room(const ring2_producer *producer, uint64_t bytes);
 RING2_API int ring2_python_step(ring2_producer *producer, int64_t step, uint32_t layout,
-                                uint32_t columns, uint32_t row_count, const int64_t *values);
+                                uint32_t flags, uint32_t control_sequence, uint32_t columns,
+                                uint32_t row_count, const int64_t *values);
 RING2_API int ring2_python_losses(const ring2_producer *producer, uint64_t *records,
                                   uint64_t *bytes);
 
@@ -51,8 +52,9 @@ int ring2_python_room(const ring2_producer *producer, uint64_t bytes) {
 
 /* Writes a STEP. Each row is ROW_VALUES integers: request key, token start, token end, index,
  * row offset, kv offset, phase. */
-int ring2_python_step(ring2_producer *producer, int64_t step, uint32_t layout, uint32_t columns,
-                      uint32_t row_count, const int64_t *values) {
+int ring2_python_step(ring2_producer *producer, int64_t step, uint32_t layout, uint32_t flags,
+                      uint32_t control_sequence, uint32_t columns, uint32_t row_count,
+                      const int64_t *values) {
   static _Thread_local ring2_step_row rows[RING2_STEP_ROWS_MAX];
   ring2_step_header header;
   memset(&header, 0, sizeof header);
@@ -60,6 +62,8 @@ int ring2_python_step(ring2_producer *producer, int64_t step, uint32_t layout, u
   header.row_count = row_count;
   header.columns = columns;
   header.layout = (uint8_t)layout;
+  header.flags = (uint8_t)flags;
+  header.control_sequence = control_sequence;
   if (row_count <= RING2_STEP_ROWS_MAX) {
     memset(rows, 0, row_count * sizeof rows[0]);
     for (uint32_t i = 0; i < row_count; i++, values += ROW_VALUES) {

@@ -122,7 +122,14 @@ static void copy_tensor(ring2_producer *producer, tensor_handle handle, int64_t 
   bool supported = describe(handle, &tensor, &data);
   if (supported) ring2_fit_batch(&tensor, ring2_slot_batch(slot));
   /* Losses for want of room are counted by the producer itself; an error is not, so it is here. */
-  if (supported && ring2_write_tensor(producer, &tensor, data) >= 0) return;
+  const ring2_slot_runs *runs = ring2_slot_step_runs(slot);
+  if (supported && runs == NULL && ring2_write_tensor(producer, &tensor, data) >= 0) return;
+  /* The rows of the step speak of the runs: a tensor of another length would be cut wrongly. */
+  const bool fits = runs != NULL && tensor.ndim > 0 && tensor.dims[0] == runs->length;
+  if (supported && fits &&
+      ring2_write_tensor_runs(producer, &tensor, data, runs->runs, runs->count) >= 0) {
+    return;
+  }
   ring2_count_loss(producer, RING2_LOSS_UNSUPPORTED, 1, lost_bytes(handle));
 }
 
@@ -139,7 +146,9 @@ static void capture_kernel(stack_word *stack, uint64_t arguments, uint64_t outpu
   if (step >= 0) {
     ring2_producer *producer = ring2_slot_enter(slot);
     if (producer != NULL) {
-      if (ring2_wants(producer, hook, layer) == 1) copy_tensor(producer, x, slot, hook, layer, step);
+      if (ring2_slot_wants(slot, producer, hook, layer) == 1) {
+        copy_tensor(producer, x, slot, hook, layer, step);
+      }
       ring2_slot_leave(slot);
     }
   }

@@ -11,23 +11,32 @@
 
 #include <sched.h>
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stddef.h>
 
 #define SLOTS_MAX 64 /* producers of one process that capture at the same time */
+
+#define RING2_TORCH_WANTS_NOTHING 1
+#define RING2_TORCH_CHOOSES_REQUESTS 2
+#define RING2_TORCH_CHOOSES_TOKENS 4
 
 static struct {
   _Atomic(ring2_producer *) producer;
   atomic_int users;
 } slots[SLOTS_MAX];
 
-/* Step + 1 of the forward that this thread runs for each slot; 0: not in a step. */
-static _Thread_local int64_t thread_steps[SLOTS_MAX];
+/* The forward that this thread runs for each slot. */
+static _Thread_local struct {
+  int64_t step_after; /* step + 1; 0: not in a step */
+  int64_t batch;      /* rows of that step's batch; 0: its rows are packed */
+  ring2_slot_runs runs;
+  ring2_control control; /* sequence 0: not taken, so that the segment is asked */
+} threads[SLOTS_MAX];
 
-/* Rows of that step's batch; 0: its rows are packed. */
-static _Thread_local int64_t thread_batches[SLOTS_MAX];
+static bool is_slot(int64_t slot) { return slot >= 0 && slot < SLOTS_MAX; }
 
 ring2_producer *ring2_slot_enter(int64_t slot) {
-  if (slot < 0 || slot >= SLOTS_MAX) return NULL;
+  if (!is_slot(slot)) return NULL;
   atomic_fetch_add(&slots[slot].users, 1);
   ring2_producer *producer = atomic_load(&slots[slot].producer);
   if (producer == NULL) atomic_fetch_sub(&slots[slot].users, 1);
@@ -37,11 +46,22 @@ ring2_producer *ring2_slot_enter(int64_t slot) {
 void ring2_slot_leave(int64_t slot) { atomic_fetch_sub(&slots[slot].users, 1); }
 
 int64_t ring2_slot_step(int64_t slot) {
-  return slot >= 0 && slot < SLOTS_MAX ? thread_steps[slot] - 1 : -1;
+  return is_slot(slot) ? threads[slot].step_after - 1 : -1;
 }
 
 int64_t ring2_slot_batch(int64_t slot) {
-  return slot >= 0 && slot < SLOTS_MAX ? thread_batches[slot] : 0;
+  return is_slot(slot) ? threads[slot].batch : 0;
+}
+
+const ring2_slot_runs *ring2_slot_step_runs(int64_t slot) {
+  return is_slot(slot) && threads[slot].runs.count > 0 ? &threads[slot].runs : NULL;
+}
+
+int ring2_slot_wants(int64_t slot, const ring2_producer *producer, uint32_t hook, int32_t layer) {
+  if (!is_slot(slot)) return 0;
+  const ring2_control *control = &threads[slot].control;
+  if (control->sequence == 0) return ring2_wants(producer, hook, layer);
+  return ring2_control_wants(control, hook, layer);
 }
 
 RING2_API int32_t ring2_torch_add(ring2_producer *producer);
@@ -49,7 +69,15 @@ RING2_API void ring2_torch_remove(int32_t slot);
 RING2_API void ring2_torch_forget_all(void);
 RING2_API void ring2_torch_set_step(int32_t slot, int64_t step);
 RING2_API void ring2_torch_set_batch(int32_t slot, int64_t batch);
+RING2_API int ring2_torch_set_runs(int32_t slot, int64_t length, uint32_t count,
+                                   const uint32_t *pairs);
 RING2_API int ring2_torch_wants(int32_t slot, uint32_t hook, int32_t layer);
+RING2_API int64_t ring2_torch_take_control(int32_t slot);
+RING2_API int ring2_torch_control_wants(int32_t slot, uint32_t hook, int32_t layer);
+RING2_API int ring2_torch_wants_request(int32_t slot, const char *request_id, uint64_t bytes,
+                                        int sampled);
+RING2_API int ring2_torch_wants_tokens(int32_t slot, uint32_t phase, int32_t token_start,
+                                       int32_t token_end);
 
 /* Takes a producer into a slot. Returns the slot, or -1 when all are taken. */
 int32_t ring2_torch_add(ring2_producer *producer) {
@@ -62,7 +90,7 @@ int32_t ring2_torch_add(ring2_producer *producer) {
 
 /* Empties a slot; returns when no operator uses its producer any more. */
 void ring2_torch_remove(int32_t slot) {
-  if (slot < 0 || slot >= SLOTS_MAX) return;
+  if (!is_slot(slot)) return;
   atomic_store(&slots[slot].producer, NULL);
   while (atomic_load(&slots[slot].users) > 0) sched_yield();
 }
@@ -78,20 +106,74 @@ void ring2_torch_forget_all(void) {
 
 /* The step that this thread's next captures belong to; -1: none, captures are ignored. */
 void ring2_torch_set_step(int32_t slot, int64_t step) {
-  if (slot >= 0 && slot < SLOTS_MAX) thread_steps[slot] = step + 1;
+  if (!is_slot(slot)) return;
+  threads[slot].step_after = step + 1;
+  if (step >= 0) return;
+  threads[slot].runs.count = 0;
+  threads[slot].control.sequence = 0;
 }
 
 /* Rows of the batch of this thread's steps from now on; 0: packed, tensors have no batch axis. */
 void ring2_torch_set_batch(int32_t slot, int64_t batch) {
-  if (slot >= 0 && slot < SLOTS_MAX) thread_batches[slot] = batch;
+  if (is_slot(slot)) threads[slot].batch = batch;
+}
+
+/* The parts of the step's first axis (`length` long) that are copied, until the step's end: pairs of
+ * start and count. 0 when there are too many: the step is then copied whole. */
+int ring2_torch_set_runs(int32_t slot, int64_t length, uint32_t count, const uint32_t *pairs) {
+  if (!is_slot(slot) || count > RING2_SLOT_RUNS_MAX || (count > 0 && pairs == NULL)) return 0;
+  ring2_slot_runs *runs = &threads[slot].runs;
+  for (uint32_t i = 0; i < count; i++) {
+    runs->runs[i].start = pairs[2 * i];
+    runs->runs[i].count = pairs[2 * i + 1];
+  }
+  runs->length = length;
+  runs->count = count;
+  return 1;
 }
 
 /* 1 when this thread is in a step and the exporter wants the tensor: ask before computing one. */
 int ring2_torch_wants(int32_t slot, uint32_t hook, int32_t layer) {
-  if (slot < 0 || slot >= SLOTS_MAX || thread_steps[slot] == 0) return 0;
+  if (!is_slot(slot) || threads[slot].step_after == 0) return 0;
   ring2_producer *producer = ring2_slot_enter(slot);
   if (producer == NULL) return 0;
-  int wanted = ring2_wants(producer, hook, layer);
+  int wanted = ring2_slot_wants(slot, producer, hook, layer);
   ring2_slot_leave(slot);
   return wanted == 1;
+}
+
+/* Takes what the exporter wants, for all that this thread asks until its step ends. Returns its
+ * sequence, shifted by 8, and beside it RING2_TORCH_… flags. */
+int64_t ring2_torch_take_control(int32_t slot) {
+  ring2_producer *producer = ring2_slot_enter(slot);
+  if (producer == NULL) return RING2_TORCH_WANTS_NOTHING;
+  ring2_control *control = &threads[slot].control;
+  int64_t flags = 0;
+  if (ring2_take_control(producer, control) != RING2_OK || control->nothing != 0) {
+    flags |= RING2_TORCH_WANTS_NOTHING;
+  }
+  ring2_slot_leave(slot);
+  const bool sampled_only = (control->flags & RING2_CONTROL_SAMPLED_ONLY) != 0;
+  if (sampled_only || control->request_share < RING2_CONTROL_ALL_REQUESTS) {
+    flags |= RING2_TORCH_CHOOSES_REQUESTS;
+  }
+  const bool prefill = (control->flags & RING2_CONTROL_PREFILL) != 0;
+  if (!prefill || control->decode_every != 1) flags |= RING2_TORCH_CHOOSES_TOKENS;
+  return (int64_t)control->sequence << 8 | flags;
+}
+
+int ring2_torch_control_wants(int32_t slot, uint32_t hook, int32_t layer) {
+  return is_slot(slot) ? ring2_control_wants(&threads[slot].control, hook, layer) : 0;
+}
+
+int ring2_torch_wants_request(int32_t slot, const char *request_id, uint64_t bytes, int sampled) {
+  return is_slot(slot)
+             ? ring2_control_wants_request(&threads[slot].control, request_id, bytes, sampled)
+             : 0;
+}
+
+int ring2_torch_wants_tokens(int32_t slot, uint32_t phase, int32_t token_start, int32_t token_end) {
+  return is_slot(slot)
+             ? ring2_control_wants_tokens(&threads[slot].control, phase, token_start, token_end)
+             : 0;
 }
