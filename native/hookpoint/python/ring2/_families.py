@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from ._errors import Ring2Error
 
-MISSING_SHOWN_MAX = 8
+NAMES_SHOWN_MAX = 20
 CHILDREN_SHOWN_MAX = 12
 
 # Model types whose forward passes were compared with these layouts, module by module.
@@ -20,9 +20,9 @@ KNOWN_TYPES = frozenset(
     {"gpt2", "llama", "mistral", "qwen2", "qwen3", "qwen2_moe", "mixtral"}
 )
 
-# Configuration fields of models that multiply between modules, and their neutral values.
+# Configuration fields of models that change tensors between modules, and their neutral values.
 SCALES = (
-    "attn_logit_softcapping", "attention_multiplier", "embedding_multiplier", "embedding_scale",
+    "attn_logit_softcapping", "clip_qkv", "embedding_multiplier", "embedding_scale",
     "final_logit_softcapping", "logit_scale", "logits_scaling", "residual_multiplier",
     "scale_depth", "scale_emb",
 )
@@ -43,18 +43,19 @@ class Layout(NamedTuple):
     projections: tuple[str, ...]  # of q, k and v, or one for the three
     head_norms: tuple[str, ...]  # of q and k, where the model has them
     attention_output: str
-    mlp_output: str
+    mlp_output: tuple[str, ...]  # the first that is there
+    fused_by: str | None = None  # whose order of q, k and v a fused projection has
 
 
 LAYOUTS = (
     Layout(
         "layers", "norm", "embed_tokens", None, "input_layernorm", "self_attn",
         "post_attention_layernorm", ("mlp", "block_sparse_moe"), ("q_proj", "k_proj", "v_proj"),
-        ("q_norm", "k_norm"), "o_proj", "down_proj",
+        ("q_norm", "k_norm"), "o_proj", ("down_proj", "c_proj"),
     ),
     Layout(
         "h", "ln_f", "wte", "wpe", "ln_1", "attn", "ln_2", ("mlp",), ("c_attn",), (), "c_proj",
-        "c_proj",
+        ("c_proj",), "transformers.models.gpt2.",
     ),
 )
 
@@ -83,62 +84,85 @@ def child(module: Any, name: str | None) -> Any:
     return found if hasattr(found, "register_forward_hook") else None
 
 
-def mlp_of(layout: Layout, block: Any) -> Any:
-    """The block's MLP, dense or sparse; None when there is none."""
-    return next((m for m in (child(block, name) for name in layout.mlp) if m is not None), None)
+def first_child(module: Any, names: tuple[str, ...]) -> Any:
+    """The first of these modules that is there; None when none is."""
+    found = (child(module, name) for name in names)
+    return next((one for one in found if one is not None), None)
 
 
 def _has_weights(module: Any) -> bool:
     return next(module.parameters(), None) is not None
 
 
-def _foreign(module: Any, known: tuple[str, ...], where: str) -> list[str]:
-    return [
-        f"{where}.{name}" for name, found in module.named_children()
-        if name not in known and _has_weights(found)
-    ]
+class _Notes:
+    """Names by what is said of them, each with the layers it was said of."""
 
+    def __init__(self) -> None:
+        self.present: dict[str, list[int]] = {}
+        self.missing: dict[str, list[int]] = {}
+        self.foreign: dict[str, list[int]] = {}
 
-def _of_block(layout: Layout, block: Any, where: str) -> tuple[list[str], list[str], list[str]]:
-    present: list[str] = []
-    missing: list[str] = []
-    foreign: list[str] = []
-
-    def expect(module: Any, name: str, path: str) -> Any:
+    def expect(self, module: Any, name: str, where: str, layer: int) -> Any:
         found = child(module, name)
-        (present if found is not None else missing).append(f"{path}.{name}")
+        self.say(self.missing if found is None else self.present, where + name, layer)
         return found
 
+    def say(self, what: dict[str, list[int]], name: str, layer: int) -> None:
+        what.setdefault(name, []).append(layer)
+
+    def strangers(self, module: Any, known: tuple[str, ...], where: str, layer: int) -> None:
+        for name, found in module.named_children():
+            if name not in known and _has_weights(found):
+                self.say(self.foreign, where + name, layer)
+
+
+def _note_attention(layout: Layout, attention: Any, where: str, layer: int, notes: _Notes) -> None:
+    names = (*layout.projections, layout.attention_output)
+    for name in names:
+        notes.expect(attention, name, where, layer)
+    if not isinstance(getattr(attention, "head_dim", None), int):
+        notes.say(notes.missing, f"{where}head_dim", layer)
+    classes = (kind.__module__ for kind in type(attention).__mro__)
+    if layout.fused_by is not None and not any(c.startswith(layout.fused_by) for c in classes):
+        notes.say(notes.missing, f"{where}{layout.projections[0]} in a known order", layer)
+    notes.strangers(attention, (*names, *layout.head_norms), where, layer)
+
+
+def _note_block(layout: Layout, block: Any, layer: int, notes: _Notes) -> None:
     for name in (layout.attention_norm, layout.mlp_norm):
-        expect(block, name, where)
-    attention = expect(block, layout.attention, where)
-    inside = f"{where}.{layout.attention}"
+        notes.expect(block, name, "", layer)
+    attention = notes.expect(block, layout.attention, "", layer)
     if attention is not None:
-        names = (*layout.projections, layout.attention_output)
-        for name in names:
-            expect(attention, name, inside)
-        if not isinstance(getattr(attention, "head_dim", None), int):
-            missing.append(f"{inside}.head_dim")
-        foreign.extend(_foreign(attention, (*names, *layout.head_norms), inside))
-    mlp = mlp_of(layout, block)
-    (present if mlp is not None else missing).append(f"{where}.{layout.mlp[0]}")
+        _note_attention(layout, attention, f"{layout.attention}.", layer, notes)
+    mlp = first_child(block, layout.mlp)
+    notes.say(notes.missing if mlp is None else notes.present, layout.mlp[0], layer)
     known = (layout.attention_norm, layout.attention, layout.mlp_norm, *layout.mlp)
-    foreign.extend(_foreign(block, known, where))
-    return present, missing, foreign
+    notes.strangers(block, known, "", layer)
+
+
+def _labels(said: dict[str, list[int]], where: str, count: int) -> tuple[str, ...]:
+    def layers(numbers: list[int]) -> str:
+        return "*" if len(set(numbers)) == count else f"{numbers[0]}"
+
+    return tuple(f"{where}.{layers(numbers)}.{name}" for name, numbers in said.items())
 
 
 def _examine(layout: Layout, base: Any, name: str) -> Finding:
     blocks = tuple(getattr(base, layout.blocks))
-    present, missing, foreign = [f"{name}{layout.blocks} ({len(blocks)})"], [], []
+    where = f"{name}{layout.blocks}"
+    present, missing = [f"{where} ({len(blocks)})"], []
     for part in (layout.final_norm, layout.embed, layout.positions):
         if part is not None:
             (missing if child(base, part) is None else present).append(f"{name}{part}")
-    for number, block in enumerate(blocks):
-        seen = _of_block(layout, block, f"{name}{layout.blocks}.{number}")
-        for into, more in zip((present, missing, foreign), seen, strict=True):
-            into.extend(more)
-    parts = Parts(layout, base, blocks, getattr(base, "config", None))
-    return Finding(parts, tuple(present), tuple(missing), tuple(foreign))
+    notes = _Notes()
+    for layer, block in enumerate(blocks):
+        _note_block(layout, block, layer, notes)
+    return Finding(
+        Parts(layout, base, blocks, getattr(base, "config", None)),
+        (*present, *_labels(notes.present, where, len(blocks))),
+        (*missing, *_labels(notes.missing, where, len(blocks))),
+        _labels(notes.foreign, where, len(blocks)),
+    )
 
 
 def _findings(model: Any) -> Iterator[Finding]:
@@ -173,8 +197,8 @@ def find_parts(model: Any) -> Parts | None:
 
 
 def _listed(names: tuple[str, ...]) -> str:
-    shown = ", ".join(names[:MISSING_SHOWN_MAX])
-    rest = len(names) - MISSING_SHOWN_MAX
+    shown = ", ".join(names[:NAMES_SHOWN_MAX])
+    rest = len(names) - NAMES_SHOWN_MAX
     return f"{shown} and {rest} more" if rest > 0 else shown
 
 
@@ -186,7 +210,7 @@ def _judgement(finding: Finding) -> str:
         reasons.append(f"unknown modules {_listed(finding.foreign)}")
     scales = _scales(finding.parts.config)
     if scales:
-        reasons.append(f"scaled between modules by {', '.join(scales)}")
+        reasons.append(f"changed between modules by {', '.join(scales)}")
     return "; ".join(reasons)
 
 

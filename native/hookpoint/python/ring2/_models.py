@@ -10,7 +10,7 @@ from typing import Any
 
 from . import _families
 from ._errors import Ring2Error
-from ._families import Parts, child, mlp_of
+from ._families import Parts, child, first_child
 from ._sites import (
     INPUT,
     OUTPUT,
@@ -73,14 +73,14 @@ def _router_sites(mlp: Any, layer: int) -> list[Site]:
 
 def _mlp_sites(parts: Parts, block: Any, layer: int) -> list[Site]:
     layout = parts.layout
-    norm, mlp = child(block, layout.mlp_norm), mlp_of(layout, block)
+    norm, mlp = child(block, layout.mlp_norm), first_child(block, layout.mlp)
     sites = [
         Site("resid_mid", layer, norm, INPUT),
         Site("ln2", layer, norm, OUTPUT),
         Site("mlp_in", layer, mlp, INPUT),
         *_router_sites(mlp, layer),
     ]
-    down = child(mlp, layout.mlp_output)
+    down = first_child(mlp, layout.mlp_output)
     if down is not None:
         sites.append(Site("mlp_post", layer, down, INPUT))
     sites.append(Site("mlp_out", layer, mlp, OUTPUT))
