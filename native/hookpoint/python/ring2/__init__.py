@@ -15,6 +15,7 @@ from typing import Any
 from ._attach import attach
 from ._errors import Ring2Error
 from ._probe import Probe
+from ._ranks import Ranks, World
 from ._requests import RequestInfo, batch, request
 from ._selection import register_preset
 from ._tensor_data import TensorData
@@ -27,10 +28,12 @@ __all__ = [
     "Client",
     "HookPoint",
     "Probe",
+    "Ranks",
     "RequestInfo",
     "Ring2Error",
     "TensorData",
     "Trace",
+    "World",
     "attach",
     "batch",
     "decode",

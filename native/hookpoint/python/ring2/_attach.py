@@ -13,6 +13,7 @@ from ._end_tokens import EndTokens
 from ._errors import Ring2Error
 from ._probe import Probe
 from ._producer import Producer
+from ._ranks import Ranks, World, find_place
 from ._selection import Layers, select
 
 logger = logging.getLogger("ring2")
@@ -68,6 +69,8 @@ def attach(
     directory: str | None = None,
     model_name: str | None = None,
     revision: str | None = None,
+    ranks: Ranks | None = None,
+    world: World | None = None,
 ) -> Probe:
     """Starts capturing ``hooks`` of ``layers`` from a model into a new segment.
 
@@ -78,6 +81,8 @@ def attach(
                 texts of token ids, which a thread sends
     segment     name of /dev/shm/ring2.<segment>; by default the model's name and the process id
     payload_mb  size of the payload ring in MiB
+    ranks       this process's place in a model that several processes run, with ``world``, their
+                number; a Transformers model that is sharded by its tp_plan says both itself
     when_full   "drop" counts what does not fit; "block" waits up to ``block_timeout_ms`` first
 
     Forward passes outside of ``request`` and ``batch`` get requests with generated ids, one per
@@ -90,7 +95,8 @@ def attach(
             "RING2_E_MODEL", f"expected a torch.nn.Module, got {type(model).__name__}"
         )
     _check_not_attached(model)
-    structure = _models.find_structure(model, _hook_points(model))
+    structure = _models.find_structure(model)
+    place = find_place(model, ranks, world)
     available: dict[str, set[int]] = {}
     for site in structure.sites:
         available.setdefault(site.hook, set()).add(site.layer)
@@ -99,10 +105,11 @@ def attach(
     chosen, skipped = select(
         hooks,
         layers,
-        {name: frozenset(numbers) for name, numbers in available.items()},
-        structure.layer_count,
+        place.whole(available, _layers_of(structure)),
+        _layers_of(structure),
         type(model).__name__,
     )
+    chosen = place.own(chosen, available)
     if skipped:
         logger.info(
             "ring2: not captured from %s, which lacks it: %s",
@@ -115,8 +122,16 @@ def attach(
     info["revision"] = revision if revision is not None else info["revision"]
     info["hooks"] = {name: list(numbers) for name, numbers in chosen.items()}
     name = segment if segment is not None else _default_segment(str(info["name"]))
+    info.update(place.body())
     producer = Producer(name, payload_mb, when_full, block_timeout_ms, directory)
+    producer.set_ranks(place.ranks)
     return _start(model, structure, chosen, producer, info, tokenizer)
+
+
+def _layers_of(structure: _models.Structure) -> int:
+    """Of the whole model, where it says so: a pipeline stage has some of them."""
+    said = structure.info.get("layers")
+    return max(structure.layer_count, said if isinstance(said, int) else 0)
 
 
 def _warn_of_devices(model: Any) -> None:
@@ -142,9 +157,3 @@ def _start(
     _requests.attached.append(probe)
     _vocabulary.start(producer, info, tokenizer)
     return probe
-
-
-def _hook_points(model: Any) -> list[Any]:
-    from .hook_point import HookPoint
-
-    return [module for module in model.modules() if isinstance(module, HookPoint)]

@@ -18,6 +18,7 @@ from . import _native
 from ._catalogue import LOSS_REASONS
 from ._control import Control
 from ._errors import Ring2Error
+from ._ranks import Ranks
 from ._requests import encode
 
 logger = logging.getLogger("ring2")
@@ -91,6 +92,7 @@ class Producer:
         if self.slot < 0:
             self._native.ring2_producer_close(handle)
             raise _argument("expected at most 64 attached models in one process, got one more")
+        self.set_ranks(Ranks())
         self._handle = handle
         self._blocking = when_full == "block"
         self._start_heartbeat()
@@ -156,6 +158,10 @@ class Producer:
                 return False
             self._pending.popleft()
         return True
+
+    def set_ranks(self, ranks: Ranks) -> None:
+        """Every tensor from now on carries these ranks."""
+        self._native.ring2_torch_set_ranks(self.slot, ranks.tp, ranks.pp, ranks.dp, ranks.ep)
 
     def control(self) -> Control:
         """What the exporter wants now; taken once at the beginning of a step."""

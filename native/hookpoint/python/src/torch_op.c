@@ -20,11 +20,15 @@
 #include <string.h>
 
 #include "ring2.h"
+#include "ring2_hooks.h"
 #include "torch_shape.h"
+#include "torch_ranks.h"
 #include "torch_slots.h"
 
 #define DISPATCH_KEYS_MAX 8   /* libraries registered below */
 #define ERROR_BYTES 256
+#define CUT_KEYS 256          /* beside a hook: the last axis is of a cache's keys */
+
 
 /* ------------------------------------------------------------------ libtorch's C shim
  * Declared here from the shim's stable ABI: handles are opaque pointers, a result of 0 is success,
@@ -111,16 +115,32 @@ static bool describe(tensor_handle handle, ring2_tensor *out, const void **data)
   return true;
 }
 
-static void copy_tensor(ring2_producer *producer, tensor_handle handle, int64_t slot, uint32_t hook,
-                        int32_t layer, int64_t step) {
+/* Cuts a key axis to what the step's requests have filled; a static cache has more. False for what
+ * cannot be said to be of the step's positions. */
+static bool fits_step(ring2_tensor *tensor, int64_t slot, bool cut) {
+  bool fits = tensor->hook != RING2_HOOK_FINAL_LOGITS || !ring2_slot_picked_logits(slot);
+  if (cut) {
+    const int64_t keys = ring2_slot_keys(slot);
+    const uint32_t last = tensor->ndim - 1;
+    fits = fits && keys >= 0 && tensor->ndim > 0 && tensor->dims[last] >= keys;
+    if (fits) tensor->dims[last] = keys;
+  }
+  if (!fits) ring2_slot_refused(slot);
+  return fits;
+}
+
+static void copy_tensor(ring2_producer *producer, tensor_handle handle, int64_t slot,
+                        int64_t coded_hook, int32_t layer, int64_t step) {
   ring2_tensor tensor;
   memset(&tensor, 0, sizeof tensor);
-  tensor.hook = hook;
+  tensor.hook = (uint32_t)coded_hook & (CUT_KEYS - 1);
   tensor.layer = layer;
   tensor.step = step;
+  ring2_slot_place(slot, &tensor);
   const void *data = NULL;
   bool supported = describe(handle, &tensor, &data);
   if (supported) ring2_fit_batch(&tensor, ring2_slot_batch(slot));
+  supported = supported && fits_step(&tensor, slot, (coded_hook & CUT_KEYS) != 0);
   /* Losses for want of room are counted by the producer itself; an error is not, so it is here. */
   const ring2_slot_runs *runs = ring2_slot_step_runs(slot);
   if (supported && runs == NULL && ring2_write_tensor(producer, &tensor, data) >= 0) return;
@@ -140,13 +160,13 @@ static void capture_kernel(stack_word *stack, uint64_t arguments, uint64_t outpu
   tensor_handle token = (tensor_handle)(uintptr_t)stack[0];
   tensor_handle x = (tensor_handle)(uintptr_t)stack[1];
   int64_t slot = (int64_t)stack[2];
-  uint32_t hook = (uint32_t)stack[3];
+  int64_t hook = (int64_t)stack[3];
   int32_t layer = (int32_t)(int64_t)stack[4];
   int64_t step = ring2_slot_step(slot);
   if (step >= 0) {
     ring2_producer *producer = ring2_slot_enter(slot);
     if (producer != NULL) {
-      if (ring2_slot_wants(slot, producer, hook, layer) == 1) {
+      if (ring2_slot_wants(slot, producer, (uint32_t)hook & (CUT_KEYS - 1), layer) == 1) {
         copy_tensor(producer, x, slot, hook, layer, step);
       }
       ring2_slot_leave(slot);
