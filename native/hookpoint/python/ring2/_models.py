@@ -163,11 +163,16 @@ def hugging_face(model: Any) -> Structure | None:
         sites.append(Site("final_logits", -1, head, OUTPUT))
     count = len(parts.blocks)
     info = describe(model, count, parts.config)
-    return Structure(tuple(sites), count, info, True, _entrances(model, parts))
+    return Structure(
+        tuple(sites), count, info, True, _entrances(model, parts), parts.config
+    )
 
 
-def find_structure(model: Any, points: list[Any]) -> Structure:
+def find_structure(model: Any) -> Structure:
     """The structure of ``model`` with its HookPoints, which win over a site of the same name."""
+    from .hook_point import HookPoint
+
+    points = [module for module in model.modules() if isinstance(module, HookPoint)]
     known = hugging_face(model)
     if known is None and not points:
         raise _families.unknown(model)

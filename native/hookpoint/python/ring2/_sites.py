@@ -41,7 +41,8 @@ class Structure(NamedTuple):
     layer_count: int
     info: dict[str, object]
     captures_token_ids: bool
-    entrances: tuple[Any, ...] = ()
+    entrances: tuple[Any, ...]
+    config: Any = None  # the language model's, where it has one
 
 
 def heads(head_dim: int) -> View:

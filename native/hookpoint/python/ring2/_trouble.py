@@ -16,10 +16,13 @@ class Trouble:
         self._model_name = model_name
         self._warned: set[str] = set()
 
+    def warn(self, text: str) -> None:
+        logger.warning("ring2: %s", text)
+
     def warn_once(self, key: str, text: str) -> None:
         if key not in self._warned:
             self._warned.add(key)
-            logger.warning("ring2: %s", text)
+            self.warn(text)
 
     def disable(self, error: Exception) -> None:
         """Ends the capture after an error that was not expected; the model goes on."""
