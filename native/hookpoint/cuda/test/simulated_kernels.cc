@@ -1,0 +1,2 @@
+// The kernels, compiled as C++ over simulation.h.
+#include "../src/kernels.cu"
