@@ -1,0 +1,207 @@
+"""Attention patterns computed beside vLLM's kernel, for the last queries of each request and step.
+
+The kernel keeps no probabilities, so they are computed again from the query and the keys in the KV
+cache (rotary step applied, prefix-cached ones included): softmax of the scaled product under the
+causal mask, each head with its group's keys, in float32. The keys read are compared with those of
+this very step before they are believed, because how a cache lays them out is the kernel's own
+business. Layers with another mask or bias are not offered.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from ring2 import _native
+from ring2._producer import Producer
+from ring2._selection import HOOKS_BY_NAME
+from ring2._trouble import Trouble
+
+STEP_EXTRA = 1
+TOKENS_TOGETHER = 16  # that a packed cache holds side by side
+
+
+def is_plain(impl: Any) -> bool:
+    """Whether a layer's attention is a causal softmax of the scaled product, and nothing more."""
+    window = getattr(impl, "sliding_window", None)
+    window = window if isinstance(window, (tuple, list)) else (window,)
+    return (
+        all(side in (None, -1) for side in window)
+        and getattr(impl, "alibi_slopes", None) is None
+        and getattr(impl, "sinks", None) is None
+        and not getattr(impl, "logits_soft_cap", None)
+        and str(getattr(impl, "attn_type", "decoder")) == "decoder"
+        and str(getattr(impl, "kv_cache_dtype", "auto")) == "auto"
+        and hasattr(impl, "scale")
+        and type(impl).__name__ == "CPUAttentionBackendImpl"
+    )
+
+
+def pattern_layers(config: Any) -> dict[int, Any]:
+    """Layer → attention implementation, of those whose pattern can be computed."""
+    from vllm.model_executor.models.utils import extract_layer_index
+
+    layers: dict[int, Any] = {}
+    for name, layer in config.compilation_config.static_forward_context.items():
+        impl = getattr(layer, "impl", None)
+        if impl is not None and is_plain(impl):
+            layers[extract_layer_index(name)] = impl
+    return layers
+
+
+def _plain(blocks: Any) -> Any:
+    return blocks
+
+
+def _side_by_side(blocks: Any) -> Any:
+    """[…, block, size] whose memory holds, of some tokens, one element after the other."""
+    *outer, block, size = blocks.shape
+    groups = blocks.reshape(*outer, block // TOKENS_TOGETHER, size, TOKENS_TOGETHER)
+    return groups.transpose(-1, -2).reshape(*outer, block, size)
+
+
+def _pairs(blocks: Any) -> Any:
+    """The same by pairs of elements, as matrix units of 16-bit numbers take them."""
+    *outer, block, size = blocks.shape
+    groups = blocks.reshape(*outer, block // TOKENS_TOGETHER, size // 2, TOKENS_TOGETHER, 2)
+    return groups.transpose(-2, -3).reshape(*outer, block, size)
+
+
+CACHE_LAYOUTS: tuple[Callable[[Any], Any], ...] = (_side_by_side, _plain, _pairs)
+
+
+def read_keys(kv_cache: Any, layout: Callable[[Any], Any], blocks: Any, count: int) -> Any:
+    """Keys [kv_heads, count, size] of a request, from its blocks of the cache."""
+    number, heads, block, _ = kv_cache.shape
+    keys = kv_cache.view(number, heads, block * 2, -1).chunk(2, dim=2)[0]
+    used = keys[blocks[: (count + block - 1) // block].long()]
+    return layout(used).transpose(0, 1).flatten(1, 2)[:, :count]
+
+
+def probabilities(query: Any, keys: Any, scale: float) -> Any:
+    """[heads, queries, keys] of the last queries of a request: causal softmax, in float32.
+
+    query: [queries, heads, size]; keys: [kv_heads, keys, size], the last one the last query's own.
+    """
+    import torch
+
+    queries, heads, size = query.shape
+    kv_heads, count, _ = keys.shape
+    grouped = query.float().reshape(queries, kv_heads, heads // kv_heads, size)
+    scores = torch.einsum("qhgd,hkd->hgqk", grouped, keys.float()) * scale
+    if queries > 1:
+        seen = torch.ones(queries, count, dtype=torch.bool).tril(count - queries)
+        scores = scores.masked_fill(~seen, float("-inf"))
+    return torch.softmax(scores, dim=-1).reshape(heads, queries, count)
+
+
+class Patterns:
+    """Computes and writes the patterns of one worker's steps."""
+
+    def __init__(self, producer: Producer, trouble: Trouble, queries: int) -> None:
+        import torch
+
+        self.token = torch.zeros(1, dtype=torch.uint8)
+        self._producer = producer
+        self._trouble = trouble
+        self._queries = queries
+        self._native = _native.library()
+        self._operator = _native.register_operator()
+        self._hook = HOOKS_BY_NAME["pattern"].id
+        self._layouts: dict[int, Callable[[Any], Any]] = {}
+        self._rows: Sequence[Any] = ()
+        self._steps: dict[int, int] = {}
+        self._restore_runs: Callable[[], object] = lambda: None
+        self._step = self._sequence = -1
+
+    def install(self, impls: Mapping[int, Any]) -> None:
+        """Wraps the attention of the given layers."""
+        for layer, impl in impls.items():
+            impl.forward = self._around(layer, impl, impl.forward)
+
+    def begin(
+        self, rows: Sequence[Any], step: int, sequence: int, restore_runs: Callable[[], object]
+    ) -> None:
+        """A step has opened with these rows. ``restore_runs``: chooses its rows again."""
+        self._rows, self._step, self._sequence = rows, step, sequence
+        self._restore_runs = restore_runs
+        self._steps = {}
+
+    def end(self) -> None:
+        """The step is over."""
+        self._rows = ()
+
+    def _around(self, layer: int, impl: Any, forward: Callable[..., Any]) -> Callable[..., Any]:
+        working = True
+
+        def attention(
+            module: Any, query: Any, key: Any, value: Any, kv_cache: Any, metadata: Any,
+            *args: Any, **kwargs: Any,
+        ) -> Any:
+            nonlocal working
+            result = forward(module, query, key, value, kv_cache, metadata, *args, **kwargs)
+            if self._rows and working and metadata is not None:
+                try:
+                    if self._native.ring2_torch_wants(self._producer.slot, self._hook, layer):
+                        self._write(layer, impl, query, key, kv_cache, metadata)
+                except Exception as error:  # noqa: BLE001  the model must go on
+                    working = False
+                    self._refuse(layer, repr(error))
+            return result
+
+        return attention
+
+    def _refuse(self, layer: int, reason: str) -> None:
+        self._producer.count_loss("unsupported", 1)
+        self._trouble.warn_once(f"pattern {layer}", f"pattern[{layer}] is not computed: {reason}")
+
+    def _write(
+        self, layer: int, impl: Any, query: Any, key: Any, kv_cache: Any, metadata: Any
+    ) -> None:
+        slot, native = self._producer.slot, self._native
+        computed = []
+        for row in self._rows:
+            count = row.token_end
+            own = key[row.offset : row.offset + count - row.token_start]
+            keys = self._keys(layer, kv_cache, metadata.block_table[row.index], count, own)
+            if keys is None or int(metadata.seq_lens[row.index]) != count:
+                self._refuse(layer, "the keys in the cache are not where they were looked for")
+                continue
+            queries = min(self._queries, len(own))
+            last = row.offset + len(own)
+            computed.append((row, queries, probabilities(
+                query[last - queries : last].reshape(queries, impl.num_heads, -1), keys, impl.scale
+            )))
+        # The samples are a step of their own, whole and batched; then the forward's goes on.
+        try:
+            native.ring2_torch_set_batch(slot, 1)
+            native.ring2_torch_set_runs(slot, 0, 0, None)
+            for row, queries, pattern in computed:
+                step = self._extra_step(row, queries)
+                if step >= 0:
+                    native.ring2_torch_set_step(slot, step)
+                    self._operator(self.token, pattern.unsqueeze(0), slot, self._hook, layer)
+        finally:
+            native.ring2_torch_set_batch(slot, 0)
+            native.ring2_torch_set_step(slot, self._step)
+            self._restore_runs()
+
+    def _extra_step(self, row: Any, queries: int) -> int:
+        """The STEP of this request's samples in this forward pass, written with the first."""
+        step = self._steps.get(row.index)
+        if step is None:
+            values = ((row.session.key, row.token_end - queries, row.token_end, 0, 0, 0, row.phase),)
+            step = self._producer.write_step(
+                _native.LAYOUT_BATCHED, queries, values, 1, self._sequence, STEP_EXTRA
+            )
+            self._steps[row.index] = step
+        return step
+
+    def _keys(self, layer: int, kv_cache: Any, blocks: Any, count: int, own: Any) -> Any:
+        """The request's keys; None unless this step's own are found among them."""
+        known = self._layouts.get(layer)
+        expected = own.reshape(len(own), kv_cache.shape[1], -1).transpose(0, 1)
+        for layout in CACHE_LAYOUTS if known is None else (known,):
+            keys = read_keys(kv_cache, layout, blocks, count)
+            if keys.shape[0] == expected.shape[0] and keys[:, -len(own) :].equal(expected):
+                self._layouts[layer] = layout
+                return keys
+        return None
