@@ -171,7 +171,7 @@ def test_an_unexpected_error_ends_the_capture_with_one_line(tiny, attach, caplog
     model = tiny("llama")
     before = _forward(model)
     attached = attach(model, "resid_pre")
-    attached.probe._steps._bind = lambda args, kwargs: 1 / 0
+    attached.probe._steps._open_step = lambda arguments: 1 / 0
     for _ in range(3):
         assert torch.equal(_forward(model), before)
     assert not attached.probe.active

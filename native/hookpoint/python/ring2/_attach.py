@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from . import _models, _native, _requests, _vocabulary
+from . import _attention, _models, _native, _requests, _vocabulary
 from ._end_tokens import EndTokens
 from ._errors import Ring2Error
 from ._probe import Probe
@@ -122,6 +122,10 @@ def attach(
     info["revision"] = revision if revision is not None else info["revision"]
     info["hooks"] = {name: list(numbers) for name, numbers in chosen.items()}
     name = segment if segment is not None else _default_segment(str(info["name"]))
+    sites = [site for site in structure.sites if site.layer in chosen.get(site.hook, ())]
+    computed = _attention.computed(structure.config, sites)
+    if computed:
+        info["computed"] = computed
     info.update(place.body())
     producer = Producer(name, payload_mb, when_full, block_timeout_ms, directory)
     producer.set_ranks(place.ranks)

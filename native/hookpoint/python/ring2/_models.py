@@ -8,7 +8,7 @@ experts that are one fused product.
 import os
 from typing import Any
 
-from . import _families
+from . import _attention, _families
 from ._errors import Ring2Error
 from ._families import Parts, child, first_child
 from ._sites import (
@@ -52,6 +52,8 @@ def _attention_sites(parts: Parts, block: Any, layer: int) -> list[Site]:
         Site("resid_pre", layer, block, INPUT),
         Site("ln1", layer, norm, OUTPUT),
         *_projection_sites(parts, attention, layer),
+        *([Site("attn_scores", layer, attention, SCORES)]
+          if _attention.scorable(parts.config, attention) else []),
         Site("pattern", layer, attention, WEIGHTS),
         Site("z", layer, output, INPUT, heads(attention.head_dim)),
         Site("attn_out", layer, attention, OUTPUT),

@@ -5,16 +5,21 @@ inside a step: ``_taps``. Nothing here changes a tensor or raises into the model
 unexpected error ends the capture, with one log line. ``detach`` leaves the model as it was.
 """
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
-from . import _attention, _models, _requests
+from . import _attention, _compiled, _models, _requests
 from ._end_tokens import EndTokens
+from ._errors import Ring2Error
 from ._producer import Producer
 from ._requests import Entry
 from ._step_writer import StepWriter
 from ._taps import Taps, input_hook, output_hook
 from ._trouble import Trouble
+from ._wiring import Wiring
+
+REPLACED_SHOWN_MAX = 4
 
 
 class Probe:
@@ -30,13 +35,18 @@ class Probe:
         self.model = model
         self._producer = producer
         self._end_tokens = end_tokens
+        self._structure = structure
         self._undo: list[Callable[[], object]] = []
-        wanted = {(hook, layer) for hook, layers in hooks.items() for layer in layers}
-        self._sites = [site for site in structure.sites if (site.hook, site.layer) in wanted]
-        tensors = len(self._sites) + ("token_ids" in hooks)
+        self._undo_sites: list[Callable[[], object]] = []
+        self._following = threading.Lock()
+        tensors = len(self._sites()) + ("token_ids" in hooks)
         self._trouble = Trouble(type(model).__name__)
         self._steps = StepWriter(producer, end_tokens, self._trouble, tensors)
-        self._taps = Taps(producer, self._trouble, self._steps.disable, self._steps.current)
+        self._taps = Taps(producer, self._trouble, self._steps.current)
+        self._taps.number = _compiled.register(_compiled.Handlers(
+            self._steps.begin_traced, self._steps.end_traced, self._taps.compute,
+            self._taps.count_failure,
+        ))
         if "token_ids" in hooks:
             self._steps.capture_token_ids = self._taps.token_ids
 
@@ -58,8 +68,10 @@ class Probe:
     def detach(self) -> None:
         """Takes every hook off, ends open requests and closes the segment. Twice is harmless."""
         self._trouble.active = False
-        while self._undo:
-            self._undo.pop()()
+        _compiled.forget(self._taps.number)
+        for undo in (self._undo_sites, self._undo):
+            while undo:
+                undo.pop()()
         if self in _requests.attached:
             _requests.attached.remove(self)
         self._steps.close_all()
@@ -83,45 +95,90 @@ class Probe:
 
     def install(self) -> None:
         """Puts the hooks on the model."""
-        self._undo.extend(self._steps.watch(self.model))
+        entrances = self._structure.entrances
+        self._undo.extend(self._steps.watch(entrances, self._taps.token, self._taps.number))
         restore = self._end_tokens.install()
         if restore is not None:
             self._undo.append(restore)
-        kernel = "" if "pattern" not in self.hooks else self._attention_kernel()
-        for site in self._sites:
-            self._install_site(site, kernel)
+        self._choose_attention()
+        self._install_sites()
+        _compiled.start_anew()
+        self._steps.before_prompt = self._follow
+
+    def _sites(self) -> list[_models.Site]:
+        wanted = {(hook, layer) for hook, layers in self.hooks.items() for layer in layers}
+        return [site for site in self._structure.sites if (site.hook, site.layer) in wanted]
+
+    def _install_sites(self) -> None:
+        sites = self._sites()
+        for site in sites:
+            if site.side == _models.SCORES or (site.side == _models.WEIGHTS and not self._eager):
+                self._tap_attention(site, sites)
+            else:
+                self._install_site(site)
+        self._wiring = Wiring(self.model, [site.module for site in sites])
+
+    def _follow(self) -> None:
+        """Puts the hooks on what has taken the place of modules they were on."""
+        with self._following:
+            replaced = self._wiring.replaced()
+            if not replaced:
+                return
+            before = len(self._sites())
+            try:
+                self._structure = _models.find_structure(self.model)
+                after = f"{len(self._sites())} of {before} tensors of a step are captured from now on"
+            except Ring2Error as error:
+                after = f"the model is not known any more, so hooks stay where they were: {error}"
+            while self._undo_sites:
+                self._undo_sites.pop()()
+            self._install_sites()
+            self._steps.tensors = len(self._sites()) + ("token_ids" in self.hooks)
+            self._trouble.warn(
+                f"modules were replaced after attaching: {', '.join(replaced[:REPLACED_SHOWN_MAX])}"
+                f"{' and more' if len(replaced) > REPLACED_SHOWN_MAX else ''}; {after}"
+            )
 
     def _on(self, handle: Any) -> None:
-        self._undo.append(handle.remove)
+        self._undo_sites.append(handle.remove)
 
-    def _attention_kernel(self) -> str:
-        if not any(site.side == _models.WEIGHTS for site in self._sites):
-            return ""
-        config = self.model.config
-        kernel = _attention.implementation(self.model)
-        if kernel != "eager":
-            config._attn_implementation = _attention.register_twin(kernel)
+    def _choose_attention(self) -> None:
+        """Has the model's attention call taps, where scores or probabilities are computed."""
+        sites = [s for s in self._sites() if s.side in (_models.SCORES, _models.WEIGHTS)]
+        config = self._structure.config
+        self._eager = _attention.implementation(config) == "eager"
+        if not sites:
+            return
+        if self._eager:
+            scored = {type(s.module): s.module for s in sites if s.side == _models.SCORES}
+            self._undo.extend(_attention.interpose_eager(module) for module in scored.values())
+            return
+        kernel = _attention.implementation(config)
+        config._attn_implementation = _attention.register_twin(kernel)
 
-            def restore() -> None:
-                config._attn_implementation = kernel
+        def restore() -> None:
+            config._attn_implementation = kernel
 
-            self._undo.append(restore)
-        return kernel
+        self._undo.append(restore)
 
-    def _install_site(self, site: _models.Site, kernel: str) -> None:
+    def _tap_attention(self, site: _models.Site, sites: list[_models.Site]) -> None:
+        sides = (_models.SCORES,) if self._eager else (_models.SCORES, _models.WEIGHTS)
+        hooks = tuple(s.hook for s in sites if s.layer == site.layer and s.side in sides)
+        module = site.module
+        module.__dict__[_attention.TAP] = self._taps.attention(site.layer, hooks)
+        self._undo_sites.append(lambda: module.__dict__.pop(_attention.TAP, None))
+
+    def _install_site(self, site: _models.Site) -> None:
         tap = self._taps.site(site)
         module = site.module
         if hasattr(module, "hook_name"):
             module._tap = tap
-            self._undo.append(lambda: setattr(module, "_tap", None))
+            self._undo_sites.append(lambda: setattr(module, "_tap", None))
         elif site.side == _models.INPUT:
             self._on(module.register_forward_pre_hook(
                 input_hook(tap, site.part, site.argument), with_kwargs=True
             ))
-        elif site.side == _models.OUTPUT:
-            self._on(module.register_forward_hook(output_hook(tap, site.part)))
-        elif kernel == "eager":
-            self._on(module.register_forward_hook(self._taps.weights_hook(site.layer, tap)))
         else:
-            module.__dict__[_attention.TAP] = self._taps.pattern(site.layer, tap)
-            self._undo.append(lambda: module.__dict__.pop(_attention.TAP, None))
+            # Eager attention returns its probabilities second: they are captured as they are.
+            part = 1 if site.side == _models.WEIGHTS else site.part
+            self._on(module.register_forward_hook(output_hook(tap, part)))

@@ -6,12 +6,14 @@ end closes the step. Nothing here raises into the model. What is captured in a s
 
 import ctypes
 import itertools
+import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
-from . import _native, _requests
+from . import _compiled, _native, _requests
 from ._anonymous import AnonymousRequests
+from ._compiled import TracedCache
 from ._control import Control
 from ._end_tokens import EndTokens
 from ._finished import FinishedRows
@@ -20,6 +22,8 @@ from ._requests import Entry, Session
 from ._steps import Forward, argument_binder, read_forward
 from ._trouble import Trouble
 
+CALLER_FRAMES = 2  # from a hook's ``before`` to the frame that lasts as long as the forward pass
+
 
 class CurrentStep(threading.local):
     """The step that this thread's forward pass belongs to."""
@@ -27,10 +31,15 @@ class CurrentStep(threading.local):
     forward: Forward | None = None
     entries: tuple[Entry, ...] = ()
     cache: Any = None  # of a step that may not have been written: without a forward
-    picks_logits: bool = False  # whether the caller chose the positions of the logits
+    caller: Any = None  # the frame that runs the forward pass, by which a nested one is known
+    entrance: int = 0  # which of the modules that are watched began it
+    outer: list[tuple[Any, ...]]  # steps of the passes that this one is nested in
+
+    def __init__(self) -> None:
+        self.outer = []
 
     def clear(self) -> None:
-        self.forward, self.entries, self.cache, self.picks_logits = None, (), None, False
+        self.forward, self.entries, self.cache, self.caller = None, (), None, None
 
 
 class StepWriter:
@@ -42,8 +51,9 @@ class StepWriter:
         self.current = CurrentStep()
         self._producer = producer
         self._trouble = trouble
-        self._tensors = tensors
+        self.tensors = tensors  # of a whole step
         self.capture_token_ids: Callable[[Any], object] | None = None
+        self.before_prompt: Callable[[], object] | None = None
         self._native = _native.library()
         self._keys = itertools.count(1)
         self._keys_lock = threading.Lock()
@@ -52,16 +62,60 @@ class StepWriter:
         self._finished = FinishedRows(end_tokens)
         producer.housekeeping = self._anonymous.collect
 
-    def watch(self, model: Any) -> list[Callable[[], object]]:
-        """Hooks a model's forward passes; returns what undoes it."""
-        self._bind = argument_binder(model.forward)
-        # Steps are Python's business: a compiler must run these as they are, not trace them.
-        before, after = untraced(self._before), untraced(self._after)
-        handles = (
-            model.register_forward_pre_hook(before, with_kwargs=True, prepend=True),
-            model.register_forward_hook(after, always_call=True),
-        )
-        return [handle.remove for handle in handles]
+    def watch(
+        self, entrances: Iterable[Any], token: Any, number: int
+    ) -> list[Callable[[], object]]:
+        """Hooks the modules whose call is a forward pass; returns what undoes it.
+
+        Where one calls another, the outer call is the forward pass. ``token`` and ``number`` are
+        what the operators of a compiled pass are given.
+        """
+        modules = tuple(entrances)
+        depth = [0] if len(modules) > 1 else None
+        undo = []
+        for entrance, module in enumerate(modules):
+            before, after = self._hooks(entrance, argument_binder(module.forward))
+            traced = _compiled.trace_hooks(token, number, argument_binder(module.forward), depth)
+            undo += self._watch(module, before, after, *traced)
+        return undo
+
+    def _hooks(self, entrance: int, bind: Callable[..., Any]) -> tuple[Any, Any]:
+        def before(args: tuple, kwargs: dict[str, Any]) -> None:
+            if not self._trouble.active:
+                return
+            try:
+                if self._nest(entrance, sys._getframe(CALLER_FRAMES)):
+                    self._open_step(bind(args, kwargs))
+            except Exception as error:  # the model must go on, whatever this was
+                self.disable(error)
+
+        def after(output: Any) -> None:
+            if self.current.entrance == entrance:
+                self._after(output)
+
+        return before, after
+
+    @staticmethod
+    def _watch(
+        module: Any, before: Any, after: Any, trace_before: Any, trace_after: Any
+    ) -> list[Callable[[], object]]:
+        # A compiler follows these to the operators; Python's own way is not for it to see.
+        def pre_hook(_module: Any, args: tuple, kwargs: dict[str, Any]) -> None:
+            if _compiled.traced():
+                trace_before(args, kwargs)
+            else:
+                before(args, kwargs)
+
+        def hook(_module: Any, _args: tuple, output: Any) -> None:
+            if _compiled.traced():
+                trace_after(output)
+            else:
+                after(output)
+
+        return [
+            module.register_forward_pre_hook(pre_hook, with_kwargs=True, prepend=True).remove,
+            module.register_forward_hook(hook, always_call=True).remove,
+        ]
 
     def close_all(self) -> None:
         """Ends every open request."""
@@ -77,29 +131,79 @@ class StepWriter:
         self._native.ring2_torch_set_step(self._producer.slot, -1)
         self._trouble.disable(error)
 
-    def _before(self, _module: Any, args: tuple, kwargs: dict[str, Any]) -> None:
-        if not self._trouble.active:
-            return
-        try:
-            self._open_step(self._bind(args, kwargs))
-        except Exception as error:  # the model must go on, whatever this was
-            self.disable(error)
-
-    def _after(self, _module: Any, _args: tuple, output: Any) -> None:
-        entries, given = self.current.entries, self.current.cache
-        self._native.ring2_torch_set_step(self._producer.slot, -1)
-        self.current.clear()
+    def _after(self, output: Any) -> None:
+        cache = getattr(output, "past_key_values", None)
+        entries, given = self._close_step()
         if not entries or not self._trouble.active:
             return
         try:
-            cache = getattr(output, "past_key_values", None)
             self._anonymous.after(entries, cache if cache is not None else given)
         except Exception as error:  # the model must go on, whatever this was
             self.disable(error)
 
+    def begin_traced(self, arguments: dict[str, Any]) -> None:
+        """What a compiled forward pass does before it runs. Never raises."""
+        if not self._trouble.active:
+            return
+        try:
+            self.current.outer.clear()
+            self._end_native()
+            self.current.clear()
+            self._open_step(arguments)
+        except Exception as error:  # the model must go on, whatever this was
+            self.disable(error)
+
+    def end_traced(self, cache: TracedCache | None) -> None:
+        """What a compiled forward pass does after it has run. Never raises."""
+        forward = self.current.forward
+        entries, given = self._close_step()
+        if not entries or not self._trouble.active:
+            return
+        try:
+            address = given.address if cache is None else cache.address
+            reached = 0 if forward is None else forward.past + forward.columns
+            self._anonymous.after_traced(entries, address, reached)
+        except Exception as error:  # the model must go on, whatever this was
+            self.disable(error)
+
+    def _nest(self, entrance: int, caller: Any) -> bool:
+        """Whether this call begins a step; that of a model which calls itself is laid aside."""
+        current = self.current
+        if current.caller is not None and _runs_in(caller, current.caller):
+            if current.entrance != entrance:
+                return False
+            current.outer.append((current.forward, current.entries, current.cache, current.caller))
+            self._native.ring2_torch_push(self._producer.slot)
+        elif current.outer:
+            # A pass was left without its end (an interrupt): what it was nested in is gone too.
+            current.outer.clear()
+            self._native.ring2_torch_drop(self._producer.slot)
+        self._end_native()
+        current.clear()
+        current.caller, current.entrance = caller, entrance
+        return True
+
+    def _close_step(self) -> tuple[tuple[Entry, ...], Any]:
+        """Ends this thread's step; its anonymous entries, and the cache that it was given."""
+        current = self.current
+        entries, given = current.entries, current.cache
+        self._end_native()
+        current.clear()
+        if current.outer:
+            current.forward, current.entries, current.cache, current.caller = current.outer.pop()
+            self._native.ring2_torch_pop(self._producer.slot)
+        return entries, given
+
+    def _end_native(self) -> None:
+        if self._native.ring2_torch_end_step(self._producer.slot):
+            self._trouble.warn_once(
+                "cut",
+                "attention patterns or final_logits of a forward pass were not captured: their "
+                "keys are not one run of the request's positions (right padding before decoding, "
+                "or a sliding window), or logits_to_keep is a tensor of positions",
+            )
+
     def _open_step(self, arguments: dict[str, Any]) -> None:
-        self._native.ring2_torch_set_step(self._producer.slot, -1)
-        self.current.clear()
         control = self._producer.control()
         if control.wants_nothing:
             self._skip_step(arguments)
@@ -108,6 +212,8 @@ class StepWriter:
         if forward is None:
             self._refuse("a forward pass without a tensor argument cannot be attributed")
             return
+        if self.before_prompt is not None and forward.phase == _native.PHASE_PREFILL:
+            self.before_prompt()
         entries = _requests.current()
         if entries is None:
             entries = self._anonymous.resolve(forward.batch, forward.past, forward.cache)
@@ -121,10 +227,10 @@ class StepWriter:
             return
         if forward.irregular:
             self._refuse("rows with padding between their tokens were not captured")
-        self.current.picks_logits = hasattr(arguments.get("logits_to_keep"), "ndim")
+        picks_logits = hasattr(arguments.get("logits_to_keep"), "ndim")
         rows = self._finished.remove(forward, entries)
         if rows:
-            self._write(control, forward, rows, entries)
+            self._write(control, forward, rows, entries, picks_logits)
 
     def _skip_step(self, arguments: dict[str, Any]) -> None:
         """A step that nobody wants. In a batch it may still be the one in which a row ends."""
@@ -148,7 +254,8 @@ class StepWriter:
             session.count(row.token_end, forward.phase == _native.PHASE_PREFILL, False)
 
     def _write(
-        self, control: Control, forward: Forward, rows: Any, entries: tuple[Entry, ...]
+        self, control: Control, forward: Forward, rows: Any, entries: tuple[Entry, ...],
+        picks_logits: bool,
     ) -> None:
         values = []
         phase = forward.phase
@@ -171,12 +278,14 @@ class StepWriter:
         if batched and len(values) < forward.batch:
             values = self._leave_out(forward.batch, values)
         step = self._producer.write_step(
-            forward.layout, forward.columns, values, self._tensors, control.sequence
+            forward.layout, forward.columns, values, self.tensors, control.sequence
         )
         if step < 0:
             return
         self.current.forward = forward
         self._native.ring2_torch_set_batch(self._producer.slot, forward.batch if batched else 0)
+        keys = forward.past + forward.columns if forward.keys_in_one_piece else -1
+        self._native.ring2_torch_set_limits(self._producer.slot, keys, picks_logits)
         self._native.ring2_torch_set_step(self._producer.slot, step)
         if self.capture_token_ids is not None and forward.token_ids is not None:
             self.capture_token_ids(forward.token_ids)
@@ -196,7 +305,7 @@ class StepWriter:
         return [(*value[:3], index, *value[4:]) for index, value in enumerate(values)]
 
     def _refuse(self, reason: str) -> None:
-        self._producer.count_loss("unsupported", self._tensors)
+        self._producer.count_loss("unsupported", self.tensors)
         self._trouble.warn_once(reason, reason)
 
     # ------------------------------------------------------------------ requests
@@ -258,8 +367,10 @@ class StepWriter:
             self.disable(error)
 
 
-def untraced(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The same function, which a compiler runs as it is."""
-    import torch
-
-    return torch.compiler.disable(function)
+def _runs_in(frame: Any, caller: Any) -> bool:
+    """Whether ``caller`` is still running, beneath ``frame``."""
+    while frame is not None:
+        if frame is caller:
+            return True
+        frame = frame.f_back
+    return False

@@ -131,7 +131,7 @@ def padded_rows(valid: Any, past: int, positions: Any) -> tuple[tuple[Row, ...],
     return tuple(rows), irregular, one_piece
 
 
-def _model_input(arguments: Mapping[str, Any]) -> tuple[Any, Any]:
+def model_input(arguments: Mapping[str, Any]) -> tuple[Any, Any]:
     """(the tensor that carries batch and tokens, token ids or None)."""
     import torch
 
@@ -153,7 +153,7 @@ def read_forward(arguments: Mapping[str, Any]) -> Forward | None:
     Integers are [batch, tokens] or [tokens]; floats are [batch, tokens, …] or [tokens, width]
     (one request, packed).
     """
-    tensor, token_ids = _model_input(arguments)
+    tensor, token_ids = model_input(arguments)
     if tensor is None:
         return None
     batched = tensor.ndim >= (3 if tensor.is_floating_point() else 2)

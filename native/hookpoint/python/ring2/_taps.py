@@ -7,41 +7,44 @@ A tap is a function that is given a tensor and never raises. Which step it belon
 from collections.abc import Callable
 from typing import Any
 
-from . import _attention, _models, _native
+from . import _attention, _compiled, _models, _native
 from ._producer import Producer
 from ._selection import HOOKS_BY_NAME
-from ._step_writer import CurrentStep, untraced
+from ._step_writer import CurrentStep
 from ._trouble import Trouble
 
 Tap = Callable[[Any], None]
+
+CUT_KEYS = 256  # beside a hook's number: its last axis is of a cache's keys; as in torch_op.c
+SCORES_HOOK = HOOKS_BY_NAME["attn_scores"].id
+PATTERN_HOOK = HOOKS_BY_NAME["pattern"].id
+HOOK_NAMES = {hook.id: name for name, hook in HOOKS_BY_NAME.items()}
 
 
 class Taps:
     """Makes the taps of one probe."""
 
-    def __init__(
-        self, producer: Producer, trouble: Trouble, disable: Callable[[Exception], None],
-        current: CurrentStep,
-    ) -> None:
+    def __init__(self, producer: Producer, trouble: Trouble, current: CurrentStep) -> None:
         self._producer = producer
         self._trouble = trouble
-        self._disable = disable
         self._current = current
         self._capture = _native.register_operator()
         self._native = _native.library()
-        self._token = _token_buffer()
+        self.token = _token_buffer()
+        self._computed: dict[int, tuple[str, ...]] = {}
+        self.number = 0  # of this probe, for the operators of compiled passes
 
     def token_ids(self, tensor: Any) -> None:
         hook = HOOKS_BY_NAME["token_ids"].id
-        self._capture(self._token, tensor, self._producer.slot, hook, -1)
+        self._capture(self.token, tensor, self._producer.slot, hook, -1)
 
     def site(self, site: _models.Site) -> Tap:
         """The tap of a site's module."""
-        tap = self._tap(HOOKS_BY_NAME[site.hook].id, site.layer, site.view)
-        return self._logits(tap) if site.hook == "final_logits" else tap
-
-    def _tap(self, hook: int, layer: int, view: _models.View | None) -> Tap:
-        capture, token, slot = self._capture, self._token, self._producer.slot
+        hook = HOOKS_BY_NAME[site.hook].id
+        # A static cache has columns for keys that are not there yet: the operator cuts them off.
+        coded = hook | CUT_KEYS if site.side == _models.WEIGHTS else hook
+        capture, token, slot = self._capture, self.token, self._producer.slot
+        layer, view, failed = site.layer, site.view, self.failed
 
         def tap(tensor: Any) -> None:
             try:
@@ -49,82 +52,102 @@ class Taps:
                     tensor = tensor.detach()
                 if view is not None:
                     tensor = view(tensor)
-                capture(token, tensor, slot, hook, layer)
+                capture(token, tensor, slot, coded, layer)
             except Exception as error:  # the model must go on, whatever this was
-                self._disable(error)
+                failed(hook, layer, error)
 
         return tap
 
-    def _logits(self, tap: Tap) -> Tap:
-        """Rows of logits are the last tokens of a step, unless the caller chose others."""
-
-        def logits(tensor: Any) -> None:
-            if not self._current.picks_logits:
-                tap(tensor)
-            elif self._current.forward is not None:
-                self._producer.count_loss("unsupported", 1)
-                self._trouble.warn_once(
-                    "logits",
-                    "final_logits of a forward pass whose logits_to_keep is a tensor of positions "
-                    "were not captured; give it the number of last positions",
-                )
-
-        return untraced(logits)
-
     # ------------------------------------------------------------------ attention
 
-    def weights_hook(self, layer: int, tap: Tap) -> Callable[..., None]:
-        """Eager attention returns its probabilities: they are captured as they are."""
-
-        def hook(_module: Any, _args: Any, output: Any) -> None:
-            forward = self._current.forward
-            if forward is None:
-                return
-            weights = output[1] if isinstance(output, tuple) and len(output) > 1 else None
-            keys = forward.past + forward.columns
-            if weights is None or not forward.keys_in_one_piece or weights.shape[-1] < keys:
-                self._refuse_pattern(layer)
-                return
-            tap(weights[..., :keys])
-
-        return untraced(hook)
-
-    def pattern(self, layer: int, tap: Tap) -> Callable[..., None]:
-        """Called beside an attention kernel with what it was given."""
+    def attention(self, layer: int, hooks: tuple[str, ...]) -> Callable[..., None]:
+        """Called beside an attention kernel with what it was given; computes ``hooks``."""
         import torch
 
+        def attend(query: Any, key: Any, mask: Any, scaling: float | None, causal: bool) -> None:
+            tensor = mask if isinstance(mask, torch.Tensor) else None
+            known = mask is None or tensor is not None
+            if _compiled.traced():
+                if query.requires_grad:
+                    query, key = query.detach(), key.detach()
+                torch.ops.ring2.attend(
+                    self.token, self.number, layer, query, key, tensor, known, scaling,
+                    bool(causal),
+                )
+            else:
+                self.compute(layer, query, key, tensor, known, scaling, causal)
+
+        self._computed[layer] = hooks
+        return attend
+
+    def compute(
+        self, layer: int, query: Any, key: Any, mask: Any, known_mask: bool,
+        scaling: float | None, causal: bool,
+    ) -> None:
+        """Scores and probabilities of one layer, as far as anybody wants them. Never raises."""
+        forward = self._current.forward
         wants, slot = self._native.ring2_torch_wants, self._producer.slot
-        hook = HOOKS_BY_NAME["pattern"].id
+        wanted = [
+            hook for hook in self._computed.get(layer, ())
+            if forward is not None and wants(slot, HOOKS_BY_NAME[hook].id, layer)
+        ]
+        if not wanted:
+            return
+        try:
+            self._compute(wanted, layer, query, key, mask, known_mask, scaling, causal)
+        except Exception as error:  # the model must go on, whatever this was
+            for hook in wanted:
+                self.failed(HOOKS_BY_NAME[hook].id, layer, error)
 
-        def pattern(module: Any, query: Any, key: Any, mask: Any, kwargs: dict[str, Any]) -> None:
-            try:
-                forward = self._current.forward
-                if forward is None or not wants(slot, hook, layer):
-                    return
-                keys = forward.past + forward.columns
-                known_mask = mask is None or isinstance(mask, torch.Tensor)
-                if not forward.keys_in_one_piece or key.shape[2] < keys or not known_mask:
-                    self._refuse_pattern(layer)
-                    return
-                causal = kwargs.get("is_causal")
-                if causal is None:
-                    causal = getattr(module, "is_causal", True)
-                with torch.no_grad():
-                    weights = _attention.probabilities(
-                        query, key, mask, kwargs.get("scaling"), causal, keys
-                    )
-                tap(weights)
-            except Exception as error:  # the model must go on, whatever this was
-                self._disable(error)
+    def _compute(
+        self, wanted: list[str], layer: int, query: Any, key: Any, mask: Any, known_mask: bool,
+        scaling: float | None, causal: bool,
+    ) -> None:
+        import torch
 
-        return untraced(pattern)
+        forward = self._current.forward
+        keys = forward.past + forward.columns
+        if not forward.keys_in_one_piece or key.shape[2] < keys or not known_mask:
+            self._refuse_attention(layer, len(wanted))
+            return
+        with torch.no_grad():
+            tensor = _attention.scores(query, key, mask, scaling, causal, keys)
+            if "attn_scores" in wanted:
+                self._capture(self.token, tensor, self._producer.slot, SCORES_HOOK, layer)
+            if "pattern" in wanted:
+                tensor = _attention.probabilities(tensor)
+                self._capture(self.token, tensor, self._producer.slot, PATTERN_HOOK, layer)
 
-    def _refuse_pattern(self, layer: int) -> None:
-        self._producer.count_loss("unsupported", 1)
+    def _refuse_attention(self, layer: int, count: int) -> None:
+        self._producer.count_loss("unsupported", count)
         self._trouble.warn_once(
             "pattern",
             f"attention pattern of layer {layer} was not captured: its keys are not one run of the "
-            "request's positions (right padding before decoding, or a sliding window)",
+            "request's positions (right padding before decoding, or a sliding window), or its mask "
+            "is no tensor",
+        )
+
+    # ------------------------------------------------------------------ trouble
+
+    def failed(self, hook: int, layer: int, error: Exception) -> None:
+        """One tensor was not captured; everything else goes on."""
+        if _compiled.traced():
+            import torch
+
+            torch.ops.ring2.fail(self.token, self.number, hook, layer)
+        else:
+            self.count_failure(hook, layer, f"{type(error).__name__}: {error}")
+
+    def count_failure(self, hook: int, layer: int, reason: str = "its compiled form failed") -> None:
+        if self._current.forward is None:
+            return
+        self._producer.count_loss("unsupported", 1)
+        name = HOOK_NAMES.get(hook, str(hook))
+        where = name if layer < 0 else f"{name} of layer {layer}"
+        self._trouble.warn_once(
+            f"failed {hook} {layer}",
+            f"{where} could not be captured and is counted as lost; the model and everything else "
+            f"go on: {reason}",
         )
 
 

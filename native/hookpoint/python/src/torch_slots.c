@@ -13,6 +13,7 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdlib.h>
 
 #define SLOTS_MAX 64 /* producers of one process that capture at the same time */
 
@@ -26,12 +27,18 @@ static struct {
 } slots[SLOTS_MAX];
 
 /* The forward that this thread runs for each slot. */
-static _Thread_local struct {
+typedef struct thread_state {
   int64_t step_after; /* step + 1; 0: not in a step */
   int64_t batch;      /* rows of that step's batch; 0: its rows are packed */
+  int64_t keys;       /* columns of the key axis that are filled; below 0: not the requests' own */
+  bool picked_logits; /* the caller chose the positions of the logits */
+  bool refused;       /* a tensor of this step was not copied for one of these two reasons */
   ring2_slot_runs runs;
   ring2_control control; /* sequence 0: not taken, so that the segment is asked */
-} threads[SLOTS_MAX];
+  struct thread_state *outer;
+} thread_state;
+
+static _Thread_local thread_state threads[SLOTS_MAX];
 
 static bool is_slot(int64_t slot) { return slot >= 0 && slot < SLOTS_MAX; }
 
@@ -57,6 +64,16 @@ const ring2_slot_runs *ring2_slot_step_runs(int64_t slot) {
   return is_slot(slot) && threads[slot].runs.count > 0 ? &threads[slot].runs : NULL;
 }
 
+int64_t ring2_slot_keys(int64_t slot) { return is_slot(slot) ? threads[slot].keys : -1; }
+
+bool ring2_slot_picked_logits(int64_t slot) {
+  return is_slot(slot) && threads[slot].picked_logits;
+}
+
+void ring2_slot_refused(int64_t slot) {
+  if (is_slot(slot)) threads[slot].refused = true;
+}
+
 int ring2_slot_wants(int64_t slot, const ring2_producer *producer, uint32_t hook, int32_t layer) {
   if (!is_slot(slot)) return 0;
   const ring2_control *control = &threads[slot].control;
@@ -68,7 +85,12 @@ RING2_API int32_t ring2_torch_add(ring2_producer *producer);
 RING2_API void ring2_torch_remove(int32_t slot);
 RING2_API void ring2_torch_forget_all(void);
 RING2_API void ring2_torch_set_step(int32_t slot, int64_t step);
+RING2_API int ring2_torch_end_step(int32_t slot);
 RING2_API void ring2_torch_set_batch(int32_t slot, int64_t batch);
+RING2_API void ring2_torch_set_limits(int32_t slot, int64_t keys, int picked_logits);
+RING2_API void ring2_torch_push(int32_t slot);
+RING2_API void ring2_torch_pop(int32_t slot);
+RING2_API void ring2_torch_drop(int32_t slot);
 RING2_API int ring2_torch_set_runs(int32_t slot, int64_t length, uint32_t count,
                                    const uint32_t *pairs);
 RING2_API int ring2_torch_wants(int32_t slot, uint32_t hook, int32_t layer);
@@ -111,6 +133,49 @@ void ring2_torch_set_step(int32_t slot, int64_t step) {
   if (step >= 0) return;
   threads[slot].runs.count = 0;
   threads[slot].control.sequence = 0;
+}
+
+/* Ends the step. Returns 1 when tensors of it were refused for its keys or its logits. */
+int ring2_torch_end_step(int32_t slot) {
+  if (!is_slot(slot)) return 0;
+  const bool refused = threads[slot].refused;
+  threads[slot].refused = false;
+  ring2_torch_set_step(slot, -1);
+  return refused ? 1 : 0;
+}
+
+/* What is known of the step's keys and logits, until its end. */
+void ring2_torch_set_limits(int32_t slot, int64_t keys, int picked_logits) {
+  if (!is_slot(slot)) return;
+  threads[slot].keys = keys;
+  threads[slot].picked_logits = picked_logits != 0;
+}
+
+/* Lays the step aside while a forward inside it has one of its own. */
+void ring2_torch_push(int32_t slot) {
+  if (!is_slot(slot)) return;
+  thread_state *outer = malloc(sizeof *outer);
+  if (outer == NULL) return;
+  *outer = threads[slot];
+  threads[slot].outer = outer;
+}
+
+/* Takes the step that was laid aside last; without one, this thread is in no step. */
+void ring2_torch_pop(int32_t slot) {
+  if (!is_slot(slot)) return;
+  thread_state *outer = threads[slot].outer;
+  if (outer == NULL) {
+    ring2_torch_set_step(slot, -1);
+    return;
+  }
+  threads[slot] = *outer;
+  free(outer);
+}
+
+/* Forgets every step that was laid aside. */
+void ring2_torch_drop(int32_t slot) {
+  while (is_slot(slot) && threads[slot].outer != NULL) ring2_torch_pop(slot);
+  ring2_torch_set_step(slot, -1);
 }
 
 /* Rows of the batch of this thread's steps from now on; 0: packed, tensors have no batch axis. */

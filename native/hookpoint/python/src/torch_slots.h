@@ -2,6 +2,8 @@
 #ifndef RING2_TORCH_SLOTS_H
 #define RING2_TORCH_SLOTS_H
 
+#include <stdbool.h>
+
 #include "ring2.h"
 
 #define RING2_SLOT_RUNS_MAX 64 /* parts of a step's first axis; with more the step is copied whole */
@@ -24,6 +26,13 @@ int64_t ring2_slot_batch(int64_t slot);
 
 /* Which parts of its first axis the step holds; NULL when it holds all. */
 const ring2_slot_runs *ring2_slot_step_runs(int64_t slot);
+
+/* Columns of the key axis that hold the requests' keys; below 0 when they cannot be told apart. */
+int64_t ring2_slot_keys(int64_t slot);
+/* Whether the step's logits are of positions that the caller chose. */
+bool ring2_slot_picked_logits(int64_t slot);
+/* Notes that a tensor was not copied for either. */
+void ring2_slot_refused(int64_t slot);
 
 /* Asks what this thread took at the beginning of its step, or the segment when it took nothing. */
 int ring2_slot_wants(int64_t slot, const ring2_producer *producer, uint32_t hook, int32_t layer);
