@@ -18,7 +18,7 @@ import {
   hooks,
   noBaselines,
   openDrain,
-  planActions,
+  planCapture,
   type TensorRow,
   type TensorSink,
 } from '../collector/index.ts'
@@ -76,7 +76,7 @@ function drainRows(path: string, stateDirectory: string): TensorRow[] {
   const drain = openDrain({
     path,
     host: 'bench',
-    actions: planActions({ stats: ['all'], tensors: ['all'] }),
+    plan: planCapture({ stats: ['all'], tensors: ['all'] }),
     sink,
     verdicts: createVerdicts({ rules: ['all'], statistics: [], book: noBaselines }),
     folds: createFoldBook(),

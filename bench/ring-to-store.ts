@@ -13,7 +13,7 @@ import {
   createVerdicts,
   noBaselines,
   openDrain,
-  planActions,
+  planCapture,
   type SegmentDrain,
 } from '../collector/index.ts'
 import { locateStore } from '../exporter/store/location.ts'
@@ -127,7 +127,7 @@ function openBenchDrain(path: string, storePath: string): SegmentDrain {
   return openDrain({
     path,
     host: 'bench',
-    actions: planActions({ stats: ['all'], tensors: ['all'] }),
+    plan: planCapture({ stats: ['all'], tensors: ['all'] }),
     sink: createTensorSink({ location, fsync: false }),
     verdicts: createVerdicts({ rules: ['all'], statistics, book: noBaselines }),
     folds: createFoldBook(),

@@ -22,7 +22,7 @@ import type {
   VocabularyPart,
 } from './records.ts'
 import { decodeLosses, type LossCount } from './segments.ts'
-import { words } from './words.ts'
+import { type Words, words } from './words.ts'
 
 export type Parsed<T> =
   | { readonly ok: true; readonly value: T; readonly warning?: string }
@@ -40,6 +40,8 @@ export interface RequestEnd {
   readonly steps: number | null
   readonly tokens: number | null
   readonly promptTokens: number | null
+  /** Steps that the policy did not want; left out by older exporters. */
+  readonly stepsLeftOut?: number
   readonly outcome: string
 }
 
@@ -252,14 +254,33 @@ export function parseRequestEnd(body: Uint8Array): Parsed<RequestEnd> {
       steps: count(parsed.value.steps),
       tokens: count(parsed.value.tokens),
       promptTokens: count(parsed.value.prompt_tokens),
+      stepsLeftOut: count(parsed.value.steps_left_out) ?? 0,
       outcome: text(parsed.value.outcome, 'unknown'),
     },
   }
 }
 
-/** Rows of a STEP body that native code has already validated. */
-export function readStepRows(body: Uint8Array): StepRow[] {
+export interface Step {
+  readonly step: number
+  /** Of the control words it was captured by; 0: not known. */
+  readonly sequence: number
+  /** Beside the forward's own: its tensors are samples, and nobody expects them. */
+  readonly extra: boolean
+  readonly rows: readonly StepRow[]
+}
+
+/** A STEP body that native code has already validated. */
+export function readStep(body: Uint8Array): Step {
   const source = words(body)
+  return {
+    step: source.i64(stepHeader.step),
+    sequence: source.u32(stepHeader.controlSequence),
+    extra: ((body[stepHeader.flags] ?? 0) & constants.stepExtra) !== 0,
+    rows: readStepRows(source),
+  }
+}
+
+function readStepRows(source: Words): StepRow[] {
   const rows: StepRow[] = []
   for (let index = 0; index < source.u32(stepHeader.rowCount); index++) {
     const base = stepHeader.bytes + index * stepRow.bytes

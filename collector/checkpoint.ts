@@ -17,6 +17,7 @@ import {
   writeFileSync,
 } from 'node:fs'
 import { join } from 'node:path'
+import type { StoredControl } from './control-book.ts'
 import { Ring2Error } from './errors.ts'
 import type { Outcome, ProducerInfo } from './records.ts'
 import type { StoredRegistry } from './requests.ts'
@@ -39,6 +40,8 @@ export interface Checkpoint {
   /** STEP bodies (base64) whose tensors may lie at or beyond `position`. */
   readonly steps: readonly string[]
   readonly registry: StoredRegistry
+  /** What the producer was told to want; left out by older exporters. */
+  readonly controls?: readonly StoredControl[]
 }
 
 /** What the writer of a checkpoint tells; the rest is the producer's. */

@@ -1,5 +1,6 @@
 /** What a drain is given and what it offers; see drain.ts. Types alone. */
 import type { FoldBook } from './folds.ts'
+import type { CapturePlan } from './policy.ts'
 import type { RankJoin } from './rank-join.ts'
 import type {
   ModelInfo,
@@ -22,8 +23,8 @@ export interface DrainEvent {
 export interface DrainOptions {
   readonly path: string
   readonly host: string
-  /** ring2_action by hook id (policy.ts). */
-  readonly actions: Uint8Array
+  /** What is wanted at first; see SegmentDrain.setPlan. */
+  readonly plan: CapturePlan
   readonly sink: TensorSink
   /** Hooks whose rows are stored without their payload; left out, none. */
   readonly redacted?: ReadonlySet<string>
@@ -68,6 +69,8 @@ export interface SegmentDrain {
   turn(): Turn
   /** Makes everything drained so far safe and releases it. */
   flush(): Outcome<void>
+  /** What is wanted from now on; the producer's next steps are captured by it. */
+  setPlan(plan: CapturePlan): void
   info(): SegmentInfo
   /** Seconds since the oldest record that is not yet released was captured. */
   lagSeconds(): number

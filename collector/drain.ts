@@ -12,17 +12,18 @@ import {
   parseRequestEnd,
   parseVocabulary,
   readGap,
-  readStepRows,
+  readStep,
   unknownModel,
 } from './bodies.ts'
 import {
+  type Checkpoint,
   type CheckpointFacts,
   readCheckpoint,
   removeCheckpoint,
   writeCheckpoint,
 } from './checkpoint.ts'
+import { type ControlBook, createControlBook } from './control-book.ts'
 import type { DrainOptions, SegmentDrain } from './drain-contract.ts'
-import { hooks } from './hooks.gen.ts'
 import { constants, drainResult, segmentInfo } from './layout.gen.ts'
 import { collectorLimits } from './limits.ts'
 import { createTrack, openConsumer } from './native.ts'
@@ -32,6 +33,7 @@ import { withoutPayload } from './redaction.ts'
 import { foldRequest } from './request-samples.ts'
 import { type ActiveRequest, createRegistry } from './requests.ts'
 import { decodeSegmentInfo, producerName, readSegmentInfo, type SegmentInfo } from './segments.ts'
+import { actionOf, takeStep } from './wanted-slices.ts'
 import { words } from './words.ts'
 
 /** Takes a segment and goes on where the last exporter stopped. */
@@ -45,15 +47,10 @@ export function openDrain(options: DrainOptions): SegmentDrain {
     host: options.host,
     pid: found.producerPid,
   }
-  const unwanted = new Set(
-    hooks
-      .filter((hook) => options.actions[hook.id] === constants.actionDrop)
-      .map((hook) => hook.name),
-  )
   const track = createTrack()
   const registry = createRegistry({
     producer,
-    unwanted,
+    expected: { wantsOf: (sequence) => book.wantsOf(sequence) },
     verdicts: options.verdicts,
     requestsMax: options.requestsMax,
     requestIdleMicros: options.requestIdleMicros,
@@ -90,17 +87,18 @@ export function openDrain(options: DrainOptions): SegmentDrain {
   const unbegun = registry.store()
   let recorded = false
 
+  let book: ControlBook
   try {
-    resume()
-    for (const hook of hooks) consumer.want(hook.id, -2, !unwanted.has(hook.name))
+    const checkpoint = readCheckpoint(options.stateDirectory, producer)
+    book = createControlBook(consumer, options.plan, checkpoint?.controls)
+    resume(checkpoint)
   } catch (error) {
     consumer.close(false)
     track.destroy()
     throw error
   }
 
-  function resume(): void {
-    const checkpoint = readCheckpoint(options.stateDirectory, producer)
+  function resume(checkpoint: Checkpoint | null): void {
     must(sink.discardExcept(producer, checkpoint?.files ?? []))
     state.position = state.released = readInfo().metaTail
     if (checkpoint === null) return
@@ -111,6 +109,8 @@ export function openDrain(options: DrainOptions): SegmentDrain {
       const body = new Uint8Array(Buffer.from(step, 'base64'))
       consumer.addStep(body)
       state.steps.push(body)
+      const { step: number, sequence } = readStep(body)
+      book.step(number, sequence)
     }
     registry.restore(checkpoint.registry)
     learnModel()
@@ -154,8 +154,7 @@ export function openDrain(options: DrainOptions): SegmentDrain {
   function prepareSlice(index: number): void {
     switch (slices.kind(index)) {
       case constants.kindTensor: {
-        const action = options.actions[slices.hookId(index)] ?? constants.actionDrop
-        slices.setAction(index, slices.isUnattributed(index) ? constants.actionDrop : action)
+        slices.setAction(index, actionOf(book, registry, slices, index))
         slices.setGroups(index, options.groups)
         break
       }
@@ -164,7 +163,7 @@ export function openDrain(options: DrainOptions): SegmentDrain {
         state.steps.push(bytes.slice())
         if (state.steps.length > collectorLimits.checkpointStepsMax) state.steps.shift()
         const atMicros = slices.capturedAtMicros(index)
-        for (const row of readStepRows(bytes)) registry.step(row, atMicros)
+        takeStep(book, registry, readStep(bytes), atMicros)
         break
       }
       case constants.kindModel: {
@@ -230,6 +229,7 @@ export function openDrain(options: DrainOptions): SegmentDrain {
       negInf,
       storedBytes: stored ? (hidden ? 0 : slices.payloadBytes(index)) : null,
       capturedAtMicros,
+      extra: slices.isExtra(index),
     })
     if (!stored) return
     sink.append({
@@ -362,6 +362,7 @@ export function openDrain(options: DrainOptions): SegmentDrain {
       files: state.files,
       steps: state.steps.map((step) => Buffer.from(step).toString('base64')),
       registry: registry.store(),
+      controls: book.store(),
     })
     if (named.status !== 'success') return named
     const published = sink.publish(state.files)
@@ -428,6 +429,7 @@ export function openDrain(options: DrainOptions): SegmentDrain {
       return { slices: count, finished: false, last: null }
     },
     flush,
+    setPlan: (plan) => book.apply(plan),
     info,
     lagSeconds: () =>
       state.oldestPendingMicros === 0

@@ -223,6 +223,12 @@ export const errorTable = {
     text: "The file cannot be imported.",
     action: "Name a STRAP-LLM .stream capture, its tokens file with --tokens, and its element type with --dtype.",
   },
+  RING2_E_POLICY: {
+    id: 126,
+    http: 400,
+    text: "The capture policy is not valid.",
+    action: "Mend what the message names; docs/policy.md lists the keys. The policy before it stays.",
+  },
 } as const
 
 export type ErrorCode = keyof typeof errorTable

@@ -3,6 +3,7 @@
  * (rank-join.ts). They are in the segment's checkpoint, so that a restarted exporter joins them too.
  */
 import type { RequestEnd } from './bodies.ts'
+import type { Expectation } from './control-book.ts'
 import { groupName, type PartHolder, type RankJoin } from './rank-join.ts'
 import { isParallel } from './ranks.ts'
 import type { ProducerInfo, RequestSummary } from './records.ts'
@@ -12,9 +13,11 @@ import type { ActiveRequest } from './requests.ts'
 import type { Verdicts } from './verdicts.ts'
 
 /** An active request as a checkpoint has it. */
-export type StoredRequest = Omit<ActiveRequest, 'statistics'> & {
+type Added = 'captured' | 'leftOut' | 'gaps' | 'kept'
+
+export type StoredRequest = Omit<ActiveRequest, 'statistics' | Added> & {
   readonly statistics: StoredStatistics
-}
+} & Partial<Pick<ActiveRequest, Added>> // left out by older exporters
 
 export interface StoredParts {
   readonly parts: readonly {
@@ -40,7 +43,7 @@ export interface HeldParts {
 
 export interface HeldPartsOptions {
   readonly producer: ProducerInfo
-  readonly unwanted: ReadonlySet<string>
+  readonly expected: Expectation
   readonly verdicts: Verdicts
   /** Left out, every part is told of as a request. */
   readonly ranks?: RankJoin
@@ -48,7 +51,7 @@ export interface HeldPartsOptions {
 }
 
 export function createHeldParts(options: HeldPartsOptions): HeldParts {
-  const { producer, unwanted, verdicts, ranks } = options
+  const { producer, expected, verdicts, ranks } = options
   const held = new Map<string, RequestPart>()
   const told = new Set<string>()
   let changed = false
@@ -68,7 +71,7 @@ export function createHeldParts(options: HeldPartsOptions): HeldParts {
   }
 
   function finish(request: ActiveRequest, end: RequestEnd | null, endedAtMicros: number): void {
-    const part = { request, producer, end, endedAtMicros, unwanted }
+    const part = { request, producer, end, endedAtMicros, expected }
     if (ranks === undefined || !isParallel(request.model)) {
       options.onEnd(summarizeParts([part], verdicts))
       return
@@ -107,5 +110,12 @@ export function storeRequest(request: ActiveRequest): StoredRequest {
 }
 
 export function restoreRequest(stored: StoredRequest): ActiveRequest {
-  return { ...stored, statistics: restoreStatistics(stored.statistics) }
+  return {
+    captured: [[0, stored.steps]],
+    leftOut: 0,
+    gaps: [],
+    kept: [[0, stored.tokens]],
+    ...stored,
+    statistics: restoreStatistics(stored.statistics),
+  }
 }

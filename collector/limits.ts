@@ -15,6 +15,10 @@ export const collectorLimits = {
   exemplarRequestsMax: 16_384,
   /** Steps kept in a checkpoint, for tensors that come after a restart; as many as native code keeps. */
   checkpointStepsMax: 256,
+  /** Changes of the policy that a segment's steps are still judged by; older ones are unknown. */
+  controlsMax: 64,
+  /** Token ranges of a request that are listed; beyond it they are only counted. */
+  keptRangesMax: 64,
   /** Ids of trace contexts kept for requests that have not come yet, their bytes, and for how long. */
   contextsMax: 16_384,
   contextBytesMax: 64 * 1024 * 1024,

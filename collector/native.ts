@@ -6,6 +6,7 @@ import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import koffi from 'koffi'
 import { nativeError, Ring2Error } from './errors.ts'
+import { control } from './layout.gen.ts'
 
 /** An address in this process; only this module makes and uses them. */
 type Pointer = bigint & { readonly brand: 'pointer' }
@@ -22,7 +23,9 @@ interface Functions {
   payload(consumer: Pointer): unknown
   seek(consumer: Pointer, position: number): number
   addStep(consumer: Pointer, body: Uint8Array, bytes: number): number
-  want(consumer: Pointer, hook: number, layer: number, wanted: number): number
+  control(consumer: Pointer, out: Uint8Array): number
+  setControl(consumer: Pointer, control: Uint8Array, sequence: Uint32Array): number
+  wantsRequest(control: Uint8Array, id: Uint8Array, bytes: number, sampled: number): number
   drain(
     consumer: Pointer,
     slices: Uint8Array,
@@ -110,7 +113,13 @@ function load(): Functions {
     payload: bind('void *ring2_consumer_payload(void *consumer)'),
     seek: bind('int ring2_consumer_seek(void *consumer, uint64_t position)'),
     addStep: bind('int ring2_consumer_add_step(void *consumer, const void *body, uint64_t bytes)'),
-    want: bind('int ring2_consumer_want(void *consumer, uint32_t hook, int32_t layer, int wanted)'),
+    control: bind('int ring2_consumer_control(void *consumer, void *out)'),
+    setControl: bind(
+      'int ring2_consumer_set_control(void *consumer, void *control, void *sequence)',
+    ),
+    wantsRequest: bind(
+      'int ring2_control_wants_request(void *control, void *id, uint64_t bytes, int sampled)',
+    ),
     drain: bind(
       'int ring2_drain(void *consumer, void *slices, uint64_t max_slices, uint64_t max_bytes, void *result)',
     ),
@@ -274,7 +283,10 @@ export interface NativeConsumer {
   info(info: Uint8Array): void
   seek(position: number): void
   addStep(body: Uint8Array): void
-  want(hook: number, layer: number, wanted: boolean): void
+  /** ring2_control as it stands in the segment. */
+  control(): Uint8Array
+  /** Writes it if it differs; returns the sequence it stands under. */
+  setControl(control: Uint8Array): number
   drain(slices: Uint8Array, maxSlices: number, maxBytes: number, result: Uint8Array): void
   release(position: number): void
   gather(slice: Uint8Array, out: Uint8Array): void
@@ -295,8 +307,16 @@ export function openConsumer(path: string, payloadBytes: number): NativeConsumer
     info: (info) => void check(native.info(pointer, info), 'info'),
     seek: (position) => void check(native.seek(pointer, position), 'seek'),
     addStep: (body) => void check(native.addStep(pointer, body, body.byteLength), 'add_step'),
-    want: (hook, layer, wanted) =>
-      void check(native.want(pointer, hook, layer, wanted ? 1 : 0), 'want'),
+    control() {
+      const words = new Uint8Array(control.bytes)
+      check(native.control(pointer, words), 'control')
+      return words
+    },
+    setControl(words) {
+      const sequence = new Uint32Array(1)
+      check(native.setControl(pointer, words, sequence), 'set_control')
+      return sequence[0] as number
+    },
     drain: (slices, maxSlices, maxBytes, result) =>
       void check(native.drain(pointer, slices, maxSlices, maxBytes, result), 'drain'),
     release: (position) => void check(native.release(pointer, position), 'release'),
@@ -305,4 +325,10 @@ export function openConsumer(path: string, payloadBytes: number): NativeConsumer
       void check(native.measure(pointer, fold.pointer, track.pointer, slices, count), 'measure'),
     close: (remove) => void check(native.close(pointer, remove ? 1 : 0), 'close'),
   }
+}
+
+/** Whether a ring2_control chooses a request; every producer decides alike. */
+export function wantsRequest(words: Uint8Array, requestId: string, sampled: boolean): boolean {
+  const id = new TextEncoder().encode(requestId)
+  return functions().wantsRequest(words, id, id.byteLength, sampled ? 1 : 0) === 1
 }

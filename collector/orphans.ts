@@ -12,6 +12,7 @@ import {
   removeCheckpoint,
   writeCheckpoint,
 } from './checkpoint.ts'
+import { storedExpectation } from './control-book.ts'
 import type { DrainEvent } from './drain-contract.ts'
 import { createRankJoin, type RankJoin } from './rank-join.ts'
 import type { Outcome, ProducerInfo, RequestSummary, TensorSink } from './records.ts'
@@ -89,7 +90,7 @@ function open(checkpoint: Checkpoint, options: OrphanOptions, ranks: RankJoin): 
   const summaries: RequestSummary[] = []
   const registry = createRegistry({
     producer,
-    unwanted: new Set(),
+    expected: storedExpectation(checkpoint.controls),
     verdicts: options.verdicts,
     requestsMax: Number.POSITIVE_INFINITY,
     requestIdleMicros: Number.POSITIVE_INFINITY,

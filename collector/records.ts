@@ -202,7 +202,8 @@ export interface TensorRow {
 }
 
 /** `unknown` is never reported as `complete`. */
-export type CompletenessState = 'complete' | 'incomplete' | 'unknown'
+/** `sampled`: everything that the policy wanted came, and it did not want all of the request. */
+export type CompletenessState = 'complete' | 'sampled' | 'incomplete' | 'unknown'
 
 export interface Completeness {
   readonly state: CompletenessState
@@ -211,7 +212,11 @@ export interface Completeness {
   readonly seen: number
   /** In words, e.g. `pattern: 3 of 60 records missing (payload_full)`; empty when complete. */
   readonly reasons: readonly string[]
+  /** When sampled: the tokens that were captured, half-open ranges; many ranges are cut short. */
+  readonly kept?: readonly TokenRange[]
 }
+
+export type TokenRange = readonly [start: number, end: number]
 
 /**
  * What the statistics say of a request. `ok` needs evidence for every rule; without it, and without

@@ -7,6 +7,7 @@
  */
 import type { RequestEnd } from './bodies.ts'
 import { judgeCompleteness } from './completeness.ts'
+import type { Expectation } from './control-book.ts'
 import { collectorLimits } from './limits.ts'
 import { mergeStatistics } from './rank-statistics.ts'
 import { isParallel, missingRanks, rankText } from './ranks.ts'
@@ -32,8 +33,7 @@ export interface RequestPart {
   /** Null when it was given up. */
   readonly end: RequestEnd | null
   readonly endedAtMicros: number
-  /** Hooks that policy drops altogether. */
-  readonly unwanted: ReadonlySet<string>
+  readonly expected: Expectation
 }
 
 /** @param parts never empty; the first one is the summary's producer. */
@@ -60,9 +60,7 @@ export function summarizeParts(
     completeness,
     tokens,
     promptTokens,
-    capture: Object.fromEntries(
-      Object.entries(model.hooks).filter(([hook]) => !first.unwanted.has(hook)),
-    ),
+    capture: capturedHooks(model, parts),
     layers: model.layers,
   })
   return {
@@ -85,6 +83,22 @@ export function summarizeParts(
     bytesStored: sum(parts.map(({ request }) => request.bytesStored)),
     ...parallelOf(parts),
   }
+}
+
+/** What the policies of its steps wanted of what the model's producer captures. */
+function capturedHooks(
+  model: ModelInfo,
+  parts: readonly RequestPart[],
+): Record<string, readonly number[]> {
+  const policies = parts.flatMap(({ request, expected }) =>
+    request.captured.flatMap(([sequence]) => expected.wantsOf(sequence) ?? []),
+  )
+  const captured: Record<string, readonly number[]> = {}
+  for (const [hook, all] of Object.entries(model.hooks)) {
+    const layers = all.filter((layer) => policies.some((wants) => wants(hook, layer)))
+    if (layers.length > 0) captured[hook] = layers
+  }
+  return captured
 }
 
 function promptTokensOf(parts: readonly RequestPart[]): number {
@@ -128,18 +142,22 @@ function parallelOf(parts: readonly RequestPart[]): { parallel?: ParallelInfo } 
   }
 }
 
-function partCompleteness({ request, end, unwanted }: RequestPart): Completeness {
-  const doubts = [...request.doubts]
-  if (end !== null && end.tokens !== null && end.tokens > request.tokens) {
-    doubts.push(`${request.tokens} of ${end.tokens} tokens were announced`)
+function partCompleteness({ request, end, expected }: RequestPart): Completeness {
+  const stepsLeftOut = request.leftOut + (end?.stepsLeftOut ?? 0)
+  const doubts = [...request.doubts, ...(stepsLeftOut > 0 ? [] : request.gaps)]
+  const announced = end?.tokens ?? 0
+  if (end !== null && announced > request.tokens && stepsLeftOut === 0) {
+    doubts.push(`${request.tokens} of ${announced} tokens were announced`)
   }
   if (end !== null && end.outcome !== 'ok') doubts.push(`the request ended with ${end.outcome}`)
   return judgeCompleteness({
     model: request.model,
-    steps: request.steps,
-    stepsAnnounced: end?.steps ?? null,
+    captured: request.captured,
+    stepsAnnounced: end === null || end.steps === null ? null : end.steps - request.leftOut,
+    stepsLeftOut,
     seen: request.statistics.seen,
-    unwanted,
+    expected,
+    kept: request.kept,
     losses: request.losses,
     doubts,
   })
@@ -169,12 +187,15 @@ function mergedCompleteness(parts: readonly [RequestPart, ...RequestPart[]]): Co
   const states = own.map(({ state }) => state)
   const lost = missing.length > 0 || states.includes('incomplete')
   return {
-    state: lost ? 'incomplete' : states.includes('unknown') ? 'unknown' : 'complete',
+    state: lost ? 'incomplete' : (order.find((state) => states.includes(state)) ?? 'complete'),
     expected: sum(own.map(({ expected }) => expected)),
     seen: sum(own.map(({ seen }) => seen)),
     reasons: [...missing, ...reasons].slice(0, collectorLimits.reasonsMax),
   }
 }
+
+/** Of several parts, what one of them is says of all. */
+const order = ['unknown', 'sampled'] as const
 
 function textOf({ request }: RequestPart): string {
   return rankText(request.model.ranks)

@@ -5,6 +5,7 @@
  * state goes into checkpoints, so that a restarted exporter finishes what an earlier one began.
  */
 import { identify, type RequestEnd, type StepRow, unknownModel } from './bodies.ts'
+import type { Expectation } from './control-book.ts'
 import {
   createHeldParts,
   restoreRequest,
@@ -47,6 +48,14 @@ export interface ActiveRequest {
   bytesStored: number
   readonly losses: string[]
   readonly doubts: string[]
+  /** Its steps by the control words they were captured by. */
+  readonly captured: [sequence: number, steps: number][]
+  /** Steps whose tokens are left out here, because the producer does not ask what is wanted. */
+  leftOut: number
+  /** Tokens that no step covered, in words: doubts, unless the policy left steps out. */
+  readonly gaps: string[]
+  /** Tokens of its steps, half-open ranges. */
+  readonly kept: [start: number, end: number][]
 }
 
 export interface SliceFacts extends MeasuredSlice {
@@ -56,13 +65,18 @@ export interface SliceFacts extends MeasuredSlice {
   /** Bytes that go to the store; null when the tensor is not stored. */
   readonly storedBytes: number | null
   readonly capturedAtMicros: number
+  /** Of a step that nobody counts on. */
+  readonly extra?: boolean
 }
 
 export interface RequestRegistry {
   model(): ModelInfo
   setModel(model: ModelInfo): void
   begin(info: RequestInfo): void
-  step(row: StepRow, atMicros: number): void
+  /** @param sequence of the control words that it was captured by; 0: not known. */
+  step(row: StepRow, atMicros: number, sequence?: number): void
+  /** A step of a request that nobody wants, from a producer that does not ask. */
+  leaveOut(row: StepRow, atMicros: number): void
   find(key: number): ActiveRequest | undefined
   addSlice(request: ActiveRequest, slice: SliceFacts): void
   /** A GAP: every request that is active may have lost part of it. */
@@ -90,8 +104,7 @@ export interface StoredRegistry {
 
 export interface RegistryOptions {
   readonly producer: ProducerInfo
-  /** Hooks that policy drops altogether. */
-  readonly unwanted: ReadonlySet<string>
+  readonly expected: Expectation
   readonly verdicts: Verdicts
   readonly requestsMax: number
   /** A request without a record for this long is given up. */
@@ -124,6 +137,10 @@ export function createRegistry(options: RegistryOptions): RequestRegistry {
       bytesStored: 0,
       losses: [],
       doubts,
+      captured: [],
+      leftOut: 0,
+      gaps: [],
+      kept: [],
     }
     requests.set(info.key, request)
     return request
@@ -165,7 +182,8 @@ export function createRegistry(options: RegistryOptions): RequestRegistry {
   function finish(request: ActiveRequest, end: RequestEnd | null, atMicros: number): void {
     requests.delete(request.info.key)
     options.onLeave?.(request.info)
-    parts.finish(request, end, atMicros)
+    // What nobody wanted of it appears nowhere.
+    if (request.steps > 0 || request.leftOut === 0) parts.finish(request, end, atMicros)
   }
 
   return {
@@ -182,7 +200,13 @@ export function createRegistry(options: RegistryOptions): RequestRegistry {
       if (known === undefined) activate(joined(distinct(info)), info.startedAtMicros, [])
       else known.info = joined(info)
     },
-    step(row, atMicros) {
+    leaveOut(row, atMicros) {
+      const request = requests.get(row.requestKey)
+      if (request === undefined) return
+      request.leftOut += 1
+      request.lastSeenMicros = atMicros
+    },
+    step(row, atMicros, sequence = 0) {
       const request =
         requests.get(row.requestKey) ??
         activate(lostRequest(row.requestKey, atMicros, options.producer), atMicros, [
@@ -191,13 +215,13 @@ export function createRegistry(options: RegistryOptions): RequestRegistry {
       requests.delete(row.requestKey)
       requests.set(row.requestKey, request)
       if (isUnknown(request.model)) request.model = model
-      takeStep(request, row, atMicros)
+      takeStep(request, row, atMicros, sequence)
     },
     find: (key) => requests.get(key),
     addSlice(request, slice) {
       const { statistics } = request
       request.lastSeenMicros = slice.capturedAtMicros
-      countSlice(statistics, slice.hook, slice.layer)
+      if (slice.extra !== true) countSlice(statistics, slice.hook, slice.layer)
       addSlice(statistics, slice)
       statistics.nan += slice.nan
       statistics.posInf += slice.posInf
@@ -270,9 +294,17 @@ function lostRequest(key: number, atMicros: number, producer: ProducerInfo): Req
   })
 }
 
-function takeStep(request: ActiveRequest, row: StepRow, atMicros: number): void {
+function takeStep(request: ActiveRequest, row: StepRow, atMicros: number, sequence: number): void {
   if (row.tokenStart > request.tokens && request.steps > 0) {
-    note(request.doubts, `tokens ${request.tokens} to ${row.tokenStart} were never announced`)
+    note(request.gaps, `tokens ${request.tokens} to ${row.tokenStart} were never announced`)
+  }
+  const policy = request.captured.at(-1)
+  if (policy?.[0] === sequence) policy[1] += 1
+  else request.captured.push([sequence, 1])
+  const range = request.kept.at(-1)
+  if (range !== undefined && row.tokenStart <= range[1]) range[1] = Math.max(range[1], row.tokenEnd)
+  else if (request.kept.length < collectorLimits.keptRangesMax) {
+    request.kept.push([row.tokenStart, row.tokenEnd])
   }
   request.steps += 1
   request.tokens = Math.max(request.tokens, row.tokenEnd)

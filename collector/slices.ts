@@ -39,6 +39,8 @@ export interface Slices {
   payloadBytes(index: number): number
   isContiguous(index: number): boolean
   isUnattributed(index: number): boolean
+  /** Of a step beside the forward's own, which nobody counts on. */
+  isExtra(index: number): boolean
   action(index: number): number
   setAction(index: number, action: number): void
   /** Which statistics are wanted, as ring2_group bits. */
@@ -103,6 +105,7 @@ export function createSlices(capacity: number): Slices {
     payloadBytes: (i) => all.u64(at(i, layout.payloadBytes)),
     isContiguous: (i) => (all.u32(at(i, layout.flags)) & constants.sliceContiguous) !== 0,
     isUnattributed: (i) => (all.u32(at(i, layout.flags)) & constants.sliceUnattributed) !== 0,
+    isExtra: (i) => (all.u32(at(i, layout.flags)) & constants.sliceExtra) !== 0,
     action: (i) => all.u32(at(i, layout.action)),
     setAction: (i, action) => all.setU32(at(i, layout.action), action),
     setGroups: (i, groups) => all.setU32(at(i, layout.groups), groups),

@@ -10,6 +10,7 @@ import { fetchCommand } from './cli/fetch.ts'
 import { importCommand } from './cli/import.ts'
 import { lsCommand } from './cli/ls.ts'
 import { exitCodes, showError, surviveClosedOutput } from './cli/outcome.ts'
+import { policyCommand } from './cli/policy.ts'
 import { retentionCommand } from './cli/retention.ts'
 import { ringsCommand } from './cli/rings.ts'
 import { runCommand } from './cli/run.ts'
@@ -26,6 +27,7 @@ runCommand(program.command('run'))
 demoCommand(program.command('demo'))
 checkCommand(program.command('check'))
 ringsCommand(program.command('rings'))
+policyCommand(program.command('policy'))
 lsCommand(program.command('ls'))
 fetchCommand(program.command('fetch'))
 deleteCommand(program.command('delete'))

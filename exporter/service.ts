@@ -8,6 +8,7 @@ import { type BaselineBook, nativeFacts } from '../collector/index.ts'
 import { explorerFolder } from './api/explorer-page.ts'
 import { buildServer } from './api/server.ts'
 import { watchBaselines } from './baselines.ts'
+import { createPolicyKeeper } from './capture-policy.ts'
 import { knownFileOf, openCatalogOf } from './catalog/catalog.ts'
 import { createTraceFinder } from './catalog/trace-finder.ts'
 import { createTracePublisher } from './catalog/trace-publisher.ts'
@@ -81,6 +82,12 @@ export async function startService(options: ServiceOptions): Promise<Service> {
     logger,
     onChange: (book) => running.pipeline?.setBaselines(book),
   })
+  const policy = createPolicyKeeper({
+    config,
+    location,
+    logger,
+    onChange: (next) => running.pipeline?.setPolicy(next),
+  })
   const uploader =
     bucket === null
       ? null
@@ -118,6 +125,7 @@ export async function startService(options: ServiceOptions): Promise<Service> {
       const upload = uploadCheck(uploader, config.store.spool_bytes_max)
       return health(running.pipeline, telemetry, upload, baselines.book())
     },
+    policy,
     deleteTrace: (traceId, requestId) => deleteTrace(deletion, traceId, requestId),
     ...(config.telemetry.tap ? { tap: (batch) => addContexts(running.pipeline, batch) } : {}),
     token: config.api.token ?? null,
@@ -136,6 +144,7 @@ export async function startService(options: ServiceOptions): Promise<Service> {
     location,
     logger,
     baselines: baselines.book(),
+    policy: policy.current(),
     onRequestEnd: (summary) => telemetry.spans.finish(summary),
     onDefect(error) {
       logger.fatal({ error: error.message }, 'the drain worker has ended')
@@ -145,6 +154,7 @@ export async function startService(options: ServiceOptions): Promise<Service> {
   const { url, pipeline } = running
   // It may have changed while the worker started.
   pipeline.setBaselines(baselines.book())
+  pipeline.setPolicy(policy.current())
   const retention = startRetention({ context: deletion, rules, logger, onRemoved: removed.add })
   sent.start(telemetry.status().otlp.spans ? telemetry.spans : null)
   logger.info({ url, store: config.store.url, native: native.version, isa: native.isa }, 'ready')

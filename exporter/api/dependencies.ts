@@ -3,6 +3,7 @@
  */
 
 import type { Logger } from 'pino'
+import type { PolicyKeeper } from '../capture-policy.ts'
 import type { Catalog } from '../catalog/catalog.ts'
 import type { TraceFinder } from '../catalog/trace-finder.ts'
 import type { ContextBatch } from '../pipeline/messages.ts'
@@ -41,6 +42,8 @@ export interface ServerDependencies {
    * Takes trace contexts that came as spans; false while it cannot. Left out, spans are not taken.
    */
   readonly tap?: (batch: ContextBatch) => boolean
+  /** What is captured; left out, there is no such route. */
+  readonly policy?: Pick<PolicyKeeper, 'get' | 'set'>
   /** Removes a trace for good; left out, there is no such route. */
   readonly deleteTrace?: DeleteTrace
   /** Bearer token that data routes ask for; null asks for none. */

@@ -21,6 +21,7 @@ import { explorerRoutes } from './explorer.ts'
 import { explorerPageRoutes } from './explorer-page.ts'
 import { findTraces } from './find-trace.ts'
 import { guardHost } from './host-name.ts'
+import { policyRoutes } from './policy.ts'
 import { knownError, notFound, sendProblem } from './problem.ts'
 import { healthRoutes, systemRoutes } from './system.ts'
 import { tapOff, tapRoutes } from './tap.ts'
@@ -51,7 +52,8 @@ export async function buildServer(dependencies: ServerDependencies): Promise<Fas
     await guarded.register(tensorRoutes(dependencies))
     await guarded.register(explorerRoutes(dependencies))
     await guarded.register(systemRoutes(dependencies))
-    const { tap, deleteTrace, token } = dependencies
+    const { tap, deleteTrace, policy, token } = dependencies
+    if (policy !== undefined) await guarded.register(policyRoutes(policy, token))
     if (deleteTrace !== undefined) await guarded.register(deletionRoutes(deleteTrace, token))
     await guarded.register(tap === undefined ? tapOff : tapRoutes(tap))
   })

@@ -5,7 +5,7 @@
  * no running exporter, but leaves every request without an `ok`: before a start it is an error.
  */
 import type { Command } from 'commander'
-import { nativeFacts, planActions } from '../../collector/index.ts'
+import { nativeFacts, planCapture, policyOf } from '../../collector/index.ts'
 import { readBaselines } from '../baselines.ts'
 import { unknownVariables } from '../config/unknown-variables.ts'
 import { type LoadedConfig, maskSecrets, printConfig } from '../config.ts'
@@ -30,7 +30,7 @@ export function checkCommand(command: Command): void {
 function check(loaded: LoadedConfig, asJson: boolean): ExitCode {
   const { config } = loaded
   // These read more into a value than its type: hook names, what a store URL means, and variables.
-  planActions(config.capture)
+  planCapture(policyOf(config.capture))
   storeLocation(config)
   const { reason } = decideOtlp(config.telemetry, process.env)
   try {

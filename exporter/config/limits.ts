@@ -13,4 +13,6 @@ export const configLimits = {
   bytesMax: 1024 ** 4,
   countMax: 10_000_000,
   batchRecordsMax: 1_048_576,
+  /** A position of a token is a 32-bit number. */
+  decodeEveryMax: 2 ** 31 - 1,
 } as const

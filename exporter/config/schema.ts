@@ -117,6 +117,46 @@ const segments = section('Segments', 'Which shared-memory segments are drained.'
 const capture = section('Capture', 'What is done with the tensors of each hook.', {
   stats: hookList('Hooks that are measured (metrics and spans). An empty list: none.'),
   tensors: hookList('Hooks whose full tensors are stored, and measured too. An empty list: none.'),
+  layers: Type.Array(
+    text('`HOOK[LAYERS]`, such as `resid_pre[::4]`.', {
+      title: 'HOOK[LAYERS] such as resid_pre[::4], q[0,5,11] or all[0:8]',
+      pattern: '^[a-z_0-9]+\\[[0-9:, ]+\\]$',
+    }),
+    {
+      description:
+        'The only layers that are wanted of a hook, or with `all` of every hook without an entry of ' +
+        'its own; layers count from 0. An empty list: all layers.',
+      default: [],
+      maxItems: listEntriesMax,
+      uniqueItems: true,
+    },
+  ),
+  request_share: Type.Number({
+    description: 'Share of the requests that are wanted, chosen by a hash of the request id.',
+    default: 1,
+    minimum: 0,
+    maximum: 1,
+  }),
+  sampled_only: Type.Boolean({
+    description: 'Whether only requests are wanted that come with a sampled trace context.',
+    default: false,
+  }),
+  prefill: Type.Boolean({
+    description: 'Whether tokens of the prompt are wanted.',
+    default: true,
+  }),
+  decode_every: count(
+    'Generated tokens are wanted at positions that this number divides; 0: none of them.',
+    1,
+    0,
+    configLimits.decodeEveryMax,
+  ),
+  keep_policy: Type.Boolean({
+    description:
+      'Whether a policy that was set while the exporter ran outlives it: it is kept beside the ' +
+      'state of the store, and wins over the keys above (docs/policy.md).',
+    default: false,
+  }),
   redact_hooks: hookList(
     'Hooks whose payloads are never stored: of their tensors only shape and statistics are kept.',
     [],

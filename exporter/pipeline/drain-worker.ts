@@ -31,6 +31,9 @@ port.on('message', (command: WorkerCommand) => {
     case 'contexts':
       segments.addContexts(command.batch)
       break
+    case 'policy':
+      segments.setPolicy(command.policy)
+      break
     case 'snapshot':
       report({ type: 'snapshot', id: command.id, snapshot: segments.snapshot() })
       break

@@ -2,6 +2,7 @@
 import type {
   BaselineBook,
   CallerContext,
+  CapturePolicy,
   ContextFault,
   DrainEvent,
   RequestSummary,
@@ -11,11 +12,9 @@ import type {
 import type { StoreLocation } from '../store/location.ts'
 import type { MetricSnapshot } from '../telemetry/metric-points.ts'
 
-export interface WorkerOptions {
+export interface WorkerOptions extends CapturePolicy {
   readonly segmentsDirectory: string
   readonly segmentNames: readonly string[]
-  readonly stats: readonly string[]
-  readonly tensors: readonly string[]
   /** Left out: nothing is redacted. */
   readonly redactHooks?: readonly string[]
   readonly redactAttributes?: readonly string[]
@@ -51,6 +50,7 @@ export type WorkerCommand =
   | { readonly type: 'snapshot'; readonly id: number }
   | { readonly type: 'baselines'; readonly book: BaselineBook }
   | { readonly type: 'contexts'; readonly batch: ContextBatch }
+  | { readonly type: 'policy'; readonly policy: CapturePolicy }
   | { readonly type: 'stop'; readonly flushMillis: number }
 
 /** From the worker. */

@@ -4,7 +4,7 @@
 import { hostname } from 'node:os'
 import { join } from 'node:path'
 import { Worker } from 'node:worker_threads'
-import type { BaselineBook, RequestSummary } from '../../collector/index.ts'
+import type { BaselineBook, CapturePolicy, RequestSummary } from '../../collector/index.ts'
 import type { Config } from '../config.ts'
 import type { Logger } from '../logging.ts'
 import type { StoreLocation } from '../store/location.ts'
@@ -19,6 +19,8 @@ export interface Pipeline {
   refresh(): Promise<MetricSnapshot>
   /** Baselines for the requests that end from now on. */
   setBaselines(book: BaselineBook): void
+  /** What is wanted from now on. */
+  setPolicy(policy: CapturePolicy): void
   /** Hands on trace contexts that came from elsewhere. */
   addContexts(batch: ContextBatch): void
   /** Why the worker has ended, when it should not have. */
@@ -33,18 +35,18 @@ export interface PipelineOptions {
   readonly logger: Logger
   /** Those in force at the start. */
   readonly baselines: BaselineBook
+  readonly policy: CapturePolicy
   onRequestEnd(summary: RequestSummary): void
   /** The worker ended without being asked to. */
   onDefect(error: Error): void
 }
 
-function workerOptions({ config, location, baselines }: PipelineOptions): WorkerOptions {
+function workerOptions({ config, location, baselines, policy }: PipelineOptions): WorkerOptions {
   const { store, segments, capture, telemetry, drain, limits } = config
   return {
     segmentsDirectory: segments.directory,
     segmentNames: segments.names,
-    stats: capture.stats,
-    tensors: capture.tensors,
+    ...policy,
     redactHooks: capture.redact_hooks,
     redactAttributes: capture.redact_attributes,
     statistics: capture.statistics,
@@ -136,6 +138,9 @@ export async function startPipeline(options: PipelineOptions): Promise<Pipeline>
   return {
     latest: () => latest,
     refresh,
+    setPolicy(policy) {
+      if (defect === null && !stopping) send({ type: 'policy', policy })
+    },
     setBaselines(book) {
       if (defect === null && !stopping) send({ type: 'baselines', book })
     },

@@ -22,7 +22,7 @@ export interface RequestCounts {
   list(): RequestCount[]
 }
 
-const states: readonly CompletenessState[] = ['complete', 'incomplete', 'unknown']
+const states: readonly CompletenessState[] = ['complete', 'sampled', 'incomplete', 'unknown']
 
 export function createRequestCounts(): RequestCounts {
   const counts = new Map<string, RequestCount>()

@@ -6,6 +6,7 @@
 import { hooks } from '../../collector/hooks.gen.ts'
 import {
   type BaselineBook,
+  type CapturePolicy,
   collectorLimits,
   contextFaults,
   createAttributeRedaction,
@@ -17,7 +18,7 @@ import {
   type DrainEvent,
   findSegments,
   openDrain,
-  planActions,
+  planCapture,
   planGroups,
   type RequestSummary,
   Ring2Error,
@@ -41,6 +42,8 @@ export interface SegmentSet {
   addContexts(batch: ContextBatch): void
   /** Baselines for the requests that end from now on. */
   setBaselines(book: BaselineBook): void
+  /** What is wanted from now on, in every segment. */
+  setPolicy(policy: CapturePolicy): void
   /** Drains what is there now, flushes, and gives everything back. */
   stop(untilMillis: number): Stopped
   snapshot(): MetricSnapshot
@@ -63,7 +66,7 @@ interface Held {
 }
 
 export function createSegmentSet(options: WorkerOptions, events: SegmentSetEvents): SegmentSet {
-  const actions = planActions(options)
+  let plan = planCapture(options)
   const groups = planGroups(options.statistics)
   const redacted = new Set(namedHooks(options.redactHooks ?? []))
   const redactRequest = createAttributeRedaction(options.redactAttributes ?? [])
@@ -107,7 +110,7 @@ export function createSegmentSet(options: WorkerOptions, events: SegmentSetEvent
       const drain = openDrain({
         ...options,
         path,
-        actions,
+        plan,
         groups,
         sink,
         verdicts,
@@ -266,6 +269,10 @@ export function createSegmentSet(options: WorkerOptions, events: SegmentSetEvent
     },
     turn,
     setBaselines: verdicts.setBook,
+    setPolicy(policy) {
+      plan = planCapture(policy)
+      for (const { drain } of held.values()) drain.setPlan(plan)
+    },
     addContexts(batch) {
       for (const context of batch.contexts) contexts.add(context)
       for (const fault of contextFaults) contexts.reject(fault, batch.faults[fault] ?? 0)

@@ -88,7 +88,7 @@ export const metricAttributes = {
   'ring2.completeness': {
     type: 'string',
     help: 'whether everything that the request called for was seen',
-    values: ['complete', 'incomplete', 'unknown'],
+    values: ['complete', 'sampled', 'incomplete', 'unknown'],
   },
   'ring2.segment': {
     type: 'string',

@@ -4,7 +4,7 @@ import {
   parseRequest,
   parseRequestEnd,
   readGap,
-  readStepRows,
+  readStep,
 } from '../../collector/bodies.ts'
 import { deriveTraceId } from '../../collector/ids.ts'
 import { collectorLimits } from '../../collector/limits.ts'
@@ -182,14 +182,21 @@ describe('a REQUEST_END body', () => {
     const facts = { key: 3, steps: 4, tokens: 20, prompt_tokens: 17, outcome: 'ok' }
     expect(parseRequestEnd(body(facts))).toEqual({
       ok: true,
-      value: { key: 3, steps: 4, tokens: 20, promptTokens: 17, outcome: 'ok' },
+      value: { key: 3, steps: 4, tokens: 20, promptTokens: 17, stepsLeftOut: 0, outcome: 'ok' },
     })
   })
 
   test('says null for what it does not tell, and for nonsense', () => {
     expect(parseRequestEnd(body({ key: 3, steps: -1, tokens: 'many' }))).toEqual({
       ok: true,
-      value: { key: 3, steps: null, tokens: null, promptTokens: null, outcome: 'unknown' },
+      value: {
+        key: 3,
+        steps: null,
+        tokens: null,
+        promptTokens: null,
+        stepsLeftOut: 0,
+        outcome: 'unknown',
+      },
     })
   })
 
@@ -210,7 +217,7 @@ test('the rows of a STEP body say whose tokens they are', () => {
       { key: 2n ** 60n, start: 7, end: 8, phase: 'decode' },
     ],
   })
-  expect(readStepRows(Buffer.concat([header, rows]))).toEqual([
+  expect(readStep(Buffer.concat([header, rows])).rows).toEqual([
     { requestKey: 1, tokenStart: 0, tokenEnd: 5, phase: 'prefill' },
     { requestKey: Number.MAX_SAFE_INTEGER, tokenStart: 7, tokenEnd: 8, phase: 'decode' },
   ])

@@ -22,10 +22,12 @@ function seen(counts: Record<string, Record<number, number>>) {
 function evidence(change: Partial<Evidence> = {}): Evidence {
   return {
     model,
-    steps: 3,
+    captured: [[4, 3]],
     stepsAnnounced: 3,
+    stepsLeftOut: 0,
     seen: seen({ resid_pre: { 0: 3, 1: 3 }, final_logits: { '-1': 3 } }),
-    unwanted: new Set(),
+    expected: { wantsOf: () => () => true },
+    kept: [[0, 7]],
     losses: [],
     doubts: [],
     ...change,
@@ -68,7 +70,10 @@ test('more records of one layer do not make up for those of another', () => {
 
 test('a hook that policy switched off is not expected', () => {
   const verdict = judgeCompleteness(
-    evidence({ unwanted: new Set(['resid_pre']), seen: seen({ final_logits: { '-1': 3 } }) }),
+    evidence({
+      expected: { wantsOf: () => (hook) => hook !== 'resid_pre' },
+      seen: seen({ final_logits: { '-1': 3 } }),
+    }),
   )
   expect(verdict).toEqual({ state: 'complete', expected: 3, seen: 3, reasons: [] })
 })
@@ -107,8 +112,61 @@ describe('what cannot be known is unknown, never complete', () => {
   })
 
   test('a request of which no step came and no step was announced', () => {
-    const verdict = judgeCompleteness(evidence({ steps: 0, stepsAnnounced: null, seen: new Map() }))
+    const verdict = judgeCompleteness(
+      evidence({ captured: [], stepsAnnounced: null, seen: new Map() }),
+    )
     expect(verdict.state).toBe('unknown')
+  })
+})
+
+describe('a policy that changed within the request', () => {
+  /** Until sequence 4 everything, under 6 no residual stream, 8 is nobody's. */
+  const expected = {
+    wantsOf: (sequence: number) => {
+      if (sequence === 8) return null
+      return (hook: string) => sequence === 4 || hook !== 'resid_pre'
+    },
+  }
+  const captured = [
+    [4, 1],
+    [6, 2],
+  ] as const
+  const enough = seen({ resid_pre: { 0: 1, 1: 1 }, final_logits: { '-1': 3 } })
+
+  test('asks of each step what was wanted then, and says what was wanted in part', () => {
+    expect(judgeCompleteness(evidence({ captured, expected, seen: enough }))).toEqual({
+      state: 'sampled',
+      expected: 5,
+      seen: 5,
+      reasons: ['resid_pre: wanted in 1 of 3 steps'],
+    })
+  })
+
+  test('still misses what was wanted and did not come', () => {
+    const less = seen({ resid_pre: { 0: 1 }, final_logits: { '-1': 3 } })
+    const verdict = judgeCompleteness(evidence({ captured, expected, seen: less }))
+    expect(verdict).toMatchObject({ state: 'incomplete', expected: 5, seen: 4 })
+    expect(verdict.reasons[0]).toBe('resid_pre: 1 of 2 records missing')
+  })
+
+  test('is a doubt where nobody knows what was wanted', () => {
+    const verdict = judgeCompleteness(
+      evidence({ captured: [...captured, [8, 1]], stepsAnnounced: 4, expected, seen: enough }),
+    )
+    expect(verdict.state).toBe('unknown')
+    expect(verdict.reasons[0]).toBe('1 of 4 steps were captured by a policy not known here')
+  })
+
+  test('names the tokens that are kept when steps were left out', () => {
+    const kept = [
+      [0, 5],
+      [8, 9],
+    ] as const
+    expect(judgeCompleteness(evidence({ stepsLeftOut: 3, kept }))).toMatchObject({
+      state: 'sampled',
+      reasons: ['tokens 0:5, 8:9 are kept, others were not wanted'],
+      kept,
+    })
   })
 })
 

@@ -9,7 +9,7 @@ import { openDrain } from '../../collector/drain.ts'
 import type { DrainEvent, DrainOptions, SegmentDrain } from '../../collector/drain-contract.ts'
 import { createFoldBook, type FoldBook } from '../../collector/folds.ts'
 import { constants } from '../../collector/layout.gen.ts'
-import { everything, planActions } from '../../collector/policy.ts'
+import { everything, planCapture } from '../../collector/policy.ts'
 import type { Outcome, RequestSummary, TensorRow, TensorSink } from '../../collector/records.ts'
 import { createSlices } from '../../collector/slices.ts'
 import { temporaryFolder } from '../exporter/tensors/temporary-folder.ts'
@@ -152,7 +152,7 @@ export function createDrainFixture(options: Partial<ProducerOptions> = {}): Drai
       const drain = openDrain({
         path: producer.path,
         host: 'host-1',
-        actions: planActions(everything),
+        plan: planCapture(everything),
         sink: store.sink(),
         verdicts: nonfiniteVerdicts(),
         folds,

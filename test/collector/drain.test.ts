@@ -2,7 +2,7 @@ import { existsSync } from 'node:fs'
 import { describe, expect, test } from 'vitest'
 import { checkpointPath } from '../../collector/checkpoint.ts'
 import { crc32c } from '../../collector/native.ts'
-import { planActions } from '../../collector/policy.ts'
+import { planCapture } from '../../collector/policy.ts'
 import { float32 } from '../helpers/producer.ts'
 import {
   beginRequest,
@@ -129,7 +129,7 @@ describe('what was written', () => {
     const { producer, store, folds, ended, open } = createDrainFixture()
     producer.model({ hooks: { resid_pre: [0, 1], q: [0] } })
     expect(producer.wants('q', 0)).toBe(true)
-    const drain = open({ actions: planActions({ stats: ['resid_pre'], tensors: [] }) })
+    const drain = open({ plan: planCapture({ stats: ['resid_pre'], tensors: [] }) })
     expect(producer.wants('q', 0)).toBe(false)
     expect(producer.wants('resid_pre', 1)).toBe(true)
     writeRequest(producer, 1, 2, 1)

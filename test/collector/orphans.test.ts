@@ -19,7 +19,7 @@ function leftover() {
   store.prepared.set('chat-a', { rows: [], summaries: [] })
   const registry = createRegistry({
     producer,
-    unwanted: new Set(),
+    expected: { wantsOf: () => () => true },
     verdicts: nonfiniteVerdicts(),
     requestsMax: 10,
     requestIdleMicros: 1e9,

@@ -32,7 +32,7 @@ function open() {
     const producer: ProducerInfo = { segment: `rank-${tp}-${pp}`, boot, host: 'h', pid: 7 }
     const made = createRegistry({
       producer,
-      unwanted: new Set(),
+      expected: { wantsOf: () => () => true },
       verdicts,
       requestsMax: 10,
       requestIdleMicros: 60 * second,

@@ -29,7 +29,7 @@ function open(change: Partial<RegistryOptions> = {}) {
   const ended: RequestSummary[] = []
   const registry = createRegistry({
     producer,
-    unwanted: new Set(),
+    expected: { wantsOf: () => () => true },
     verdicts: nonfiniteVerdicts(),
     requestsMax: 10,
     requestIdleMicros: 60 * second,
