@@ -1,0 +1,152 @@
+// The functions of llama.cpp that calls go through on their way: each does what the real one does, and
+// tells the capture beside it. The real one is called whatever happens to the capture.
+#include <dlfcn.h>
+
+#include <map>
+#include <memory>
+#include <mutex>
+
+#include "capture.h"
+#include "channel.h"
+#include "engine.h"
+#include "options.h"
+#include "rows.h"
+
+#define RING2_INTERPOSED extern "C" __attribute__((visibility("default"), noinline))
+
+using namespace ring2_llama;
+
+namespace {
+
+using SetCallback = void (*)(void *scheduler, EvalCallback callback, void *user);
+using Compute = int (*)(void *scheduler, void *graph);
+using Decode = int32_t (*)(void *context, Batch batch);
+
+std::mutex chains_lock;
+std::map<void *, std::unique_ptr<Chain>> &chains() {
+  static auto *all = new std::map<void *, std::unique_ptr<Chain>>;
+  return *all;
+}
+
+// What this thread's llama_decode is of.
+thread_local Engine *current = nullptr;
+
+SetCallback real_set_callback = nullptr;
+
+Chain &chain_of(void *scheduler) {
+  const std::lock_guard guard(chains_lock);
+  std::unique_ptr<Chain> &chain = chains()[scheduler];
+  if (chain == nullptr) chain = std::make_unique<Chain>(Chain{nullptr, nullptr, nullptr});
+  return *chain;
+}
+
+const Facts *usable_facts(const void *decode) {
+  return real_set_callback == nullptr
+             ? nullptr
+             : facts(reinterpret_cast<const void *>(real_set_callback), decode);
+}
+
+// The engine of a decode that is to be captured; NULL for every other one.
+Engine *begin_decode(const void *context, const void *decode, const Batch &batch) {
+  try {
+    const Facts *known = is_warming(context) ? nullptr : usable_facts(decode);
+    if (known == nullptr) return nullptr;
+    Engine *engine = engine_of(context, known);
+    if (engine == nullptr || !engine->active) return nullptr;
+    start_housekeeping();
+    const std::lock_guard guard(engine->lock);
+    if (!read_batch(*engine, batch)) {
+      ring2_count_loss(engine->producer, RING2_LOSS_UNSUPPORTED, 1, 0);
+      return nullptr;
+    }
+    engine->decoding = true;
+    return engine;
+  } catch (const std::exception &error) {
+    say("llama.cpp: %s", error.what());
+    return nullptr;
+  }
+}
+
+void end_decode(Engine *engine) {
+  const std::lock_guard guard(engine->lock);
+  engine->decoding = false;
+}
+
+// Restores what a decode has set, also when a user's callback throws through it.
+struct Decoding {
+  Engine *outer;
+  Engine *engine;
+
+  explicit Decoding(Engine *begun) : outer(current), engine(begun) { current = begun; }
+  ~Decoding() {
+    current = outer;
+    if (engine != nullptr) end_decode(engine);
+  }
+};
+
+__attribute__((destructor)) void at_exit() { close_all_engines(); }
+
+}  // namespace
+
+RING2_INTERPOSED void ggml_backend_sched_set_eval_callback(void *scheduler, EvalCallback callback,
+                                                           void *user) {
+  static const auto real = reinterpret_cast<SetCallback>(
+      real_function("ggml_backend_sched_set_eval_callback", __builtin_return_address(0)));
+  if (real == nullptr) return;
+  real_set_callback = real;
+  Chain &chain = chain_of(scheduler);
+  chain.user = callback;
+  chain.user_data = user;
+  // llama.cpp calls this when it builds a graph: what was planned of the last one is over.
+  if (current != nullptr) current->plan.valid = false;
+  real(scheduler, callback, user);
+}
+
+RING2_INTERPOSED int ggml_backend_sched_graph_compute_async(void *scheduler, void *graph) {
+  static const auto real = reinterpret_cast<Compute>(
+      real_function("ggml_backend_sched_graph_compute_async", __builtin_return_address(0)));
+  if (real == nullptr) return -1;
+  if (current == nullptr) return real(scheduler, graph);
+  Chain &chain = chain_of(scheduler);
+  const bool captured = begin_ubatch(*current, graph);
+  chain.engine = current;
+  if (captured) real_set_callback(scheduler, observe, &chain);
+  else real_set_callback(scheduler, chain.user, chain.user_data);
+  const int status = real(scheduler, graph);
+  if (captured) real_set_callback(scheduler, chain.user, chain.user_data);
+  return status;
+}
+
+RING2_INTERPOSED int32_t llama_decode(void *context, Batch batch) {
+  static const auto real =
+      reinterpret_cast<Decode>(real_function("llama_decode", __builtin_return_address(0)));
+  if (real == nullptr) return -1;
+  const Decoding decoding(begin_decode(context, reinterpret_cast<const void *>(real), batch));
+  return real(context, batch);
+}
+
+RING2_INTERPOSED void llama_set_warmup(void *context, bool warmup) {
+  static const auto real = reinterpret_cast<void (*)(void *, bool)>(
+      real_function("llama_set_warmup", __builtin_return_address(0)));
+  if (real == nullptr) return;
+  set_warming(context, warmup);
+  real(context, warmup);
+}
+
+RING2_INTERPOSED void llama_free(void *context) {
+  static const auto real = reinterpret_cast<void (*)(void *)>(
+      real_function("llama_free", __builtin_return_address(0)));
+  close_engine(context);
+  if (real != nullptr) real(context);
+}
+
+// For whoever runs llama.cpp in this process: what comes next in a sequence is of this request. 0, or -1
+// and one log line when the words are not such. traceparent: W3C, or NULL.
+RING2_INTERPOSED int ring2_llama_request(int32_t sequence, const char *request_id,
+                                         const char *traceparent) {
+  const char *wrong = register_request(sequence, request_id, traceparent);
+  if (wrong != nullptr) say("ring2_llama_request: %s; the request was not named", wrong);
+  return wrong == nullptr ? 0 : -1;
+}
+
+RING2_INTERPOSED void ring2_llama_request_end(int32_t sequence) { unregister_request(sequence); }
