@@ -101,9 +101,15 @@ export function parseModel(body: Uint8Array): Parsed<ModelInfo> {
       vocabulary: count(facts.vocabulary) ?? 0,
       ...(fingerprint === null ? {} : { vocabularyFingerprint: fingerprint }),
       hooks,
+      ...computedOf(facts.computed),
       ...place,
     },
   }
+}
+
+function computedOf(value: unknown): Pick<ModelInfo, 'computed'> {
+  const names = Array.isArray(value) ? value.filter((name) => typeof name === 'string') : []
+  return names.length === 0 ? {} : { computed: names.slice(0, constants.hooksMax) }
 }
 
 /**

@@ -29,6 +29,8 @@ export interface ModelInfo {
   readonly vocabularyFingerprint?: string
   /** Hook name → layers that the producer captures; `[-1]` for a global hook. */
   readonly hooks: Readonly<Record<string, readonly number[]>>
+  /** Hooks whose tensors were computed beside the engine, not taken from it. */
+  readonly computed?: readonly string[]
   /** Of the process that announces it; left out when it does not say, and where ranks are joined. */
   readonly ranks?: Ranks
   /** How many ranks there are along each axis; left out when the model runs in one process. */

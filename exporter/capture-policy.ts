@@ -25,15 +25,18 @@ export interface PolicyAnswer {
 export interface PolicyKeeper {
   current(): CapturePolicy
   get(): PolicyAnswer
-  /** Replaces it; what is no policy is refused and changes nothing. */
-  set(document: unknown): PolicyAnswer
+  /**
+   * Replaces it, and waits until the segments have it, unless the drain is too busy to say so. What is
+   * no policy is refused and changes nothing.
+   */
+  set(document: unknown): Promise<PolicyAnswer>
 }
 
 export interface PolicyKeeperOptions {
   readonly config: Config
   readonly location: StoreLocation
   readonly logger: Logger
-  onChange(policy: CapturePolicy): void
+  onChange(policy: CapturePolicy): Promise<void>
 }
 
 const FILE = 'policy.json'
@@ -50,14 +53,14 @@ export function createPolicyKeeper(options: PolicyKeeperOptions): PolicyKeeper {
   return {
     current: () => policy,
     get,
-    set(document) {
+    async set(document) {
       const next = readPolicy(document)
       if (config.capture.keep_policy) keep(path, documentOf(next))
       const before = documentOf(policy)
       policy = next
       source = 'set'
-      options.onChange(policy)
       logger.info({ before, after: documentOf(policy) }, 'the capture policy has changed')
+      await options.onChange(policy)
       return get()
     },
   }

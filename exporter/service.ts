@@ -86,7 +86,11 @@ export async function startService(options: ServiceOptions): Promise<Service> {
     config,
     location,
     logger,
-    onChange: (next) => running.pipeline?.setPolicy(next),
+    async onChange(next) {
+      running.pipeline?.setPolicy(next)
+      // The worker hears one after the other, so that an answer means that it has the policy.
+      await running.pipeline?.refresh()
+    },
   })
   const uploader =
     bucket === null

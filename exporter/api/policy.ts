@@ -44,7 +44,7 @@ export function policyRoutes(
     const putSchema = { summary: 'Replace the capture policy', tags, body, response }
     app.put('/v1/policy', { schema: putSchema }, async (request) => {
       if (token === null && !isLoopback(request.hostname)) throw foreignName(request)
-      return keeper.set(request.body)
+      return await keeper.set(request.body)
     })
   }
 }

@@ -119,6 +119,18 @@ describe('what cannot be known is unknown, never complete', () => {
   })
 })
 
+test('a hook that is computed for samples owes no record, unless some may be lost', () => {
+  const computed = { ...model, hooks: { ...model.hooks, pattern: [0] }, computed: ['pattern'] }
+  expect(judgeCompleteness(evidence({ model: computed })).state).toBe('complete')
+  const losses = ['the producer lost 1 records (payload_full)']
+  expect(judgeCompleteness(evidence({ model: computed, losses })).state).toBe('unknown')
+  const some = seen({
+    ...{ resid_pre: { 0: 3, 1: 3 }, final_logits: { '-1': 3 } },
+    pattern: { 0: 2 },
+  })
+  expect(judgeCompleteness(evidence({ model: computed, seen: some })).state).toBe('incomplete')
+})
+
 describe('a policy that changed within the request', () => {
   /** Until sequence 4 everything, under 6 no residual stream, 8 is nobody's. */
   const expected = {

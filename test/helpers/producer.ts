@@ -8,7 +8,7 @@ import { closeSync, openSync, readSync, writeSync } from 'node:fs'
 import { join } from 'node:path'
 import koffi from 'koffi'
 import { hooks } from '../../collector/hooks.gen.ts'
-import { constants, dtypes } from '../../collector/layout.gen.ts'
+import { constants, control as controlLayout, dtypes } from '../../collector/layout.gen.ts'
 
 const root = join(import.meta.dirname, '../..')
 const libraryPath = process.env.RING2_LIBRARY || join(root, 'build/native/libring2.so')
@@ -58,6 +58,13 @@ const native = {
     producer: Handle,
     hook: number,
     layer: number,
+  ) => number,
+  takeControl: bind('int ring2_take_control(void *producer, void *out)') as (
+    producer: Handle,
+    out: Uint8Array,
+  ) => number,
+  wantsNothing: bind('int ring2_control_wants_nothing(void *control)') as (
+    control: Uint8Array,
   ) => number,
   claim: bind(
     'int ring2_claim_tensor(void *producer, ring2_tensor *tensor, _Out_ ring2_claim *out)',
@@ -111,6 +118,9 @@ export interface StepFacts {
   readonly columns: number
   readonly rows: readonly StepRowFacts[]
   readonly packed?: boolean
+  /** Of the control words it is captured by; left out, as a producer that knows none. */
+  readonly sequence?: number
+  readonly extra?: boolean
 }
 
 export interface TensorFacts {
@@ -144,6 +154,8 @@ export interface TestProducer {
   claim(facts: TensorFacts): Claim
   countLoss(reason: number, records: number, bytes: number): void
   wants(hook: string, layer: number): boolean
+  /** The control words as the producer takes them. */
+  control(): { readonly sequence: number; wantsNothing(): boolean }
   heartbeat(): void
   close(): void
 }
@@ -179,6 +191,8 @@ export function stepBody(facts: StepFacts): { header: Uint8Array; rows: Uint8Arr
   header.writeUInt32LE(facts.rows.length, 8)
   header.writeUInt32LE(facts.columns, 12)
   header.writeUInt8(facts.packed === true ? 1 : 0, 16)
+  header.writeUInt8(facts.extra === true ? constants.stepExtra : 0, 17)
+  header.writeUInt32LE(facts.sequence ?? 0, 20)
   const rows = Buffer.alloc(32 * facts.rows.length)
   for (const [index, row] of facts.rows.entries()) {
     const base = index * 32
@@ -244,6 +258,12 @@ export function openProducer(options: ProducerOptions): TestProducer {
     countLoss: (reason, records, lost) =>
       void written(native.countLoss(handle, reason, records, lost), 'count_loss'),
     wants: (hook, layer) => native.wants(handle, hookIds.get(hook) ?? 31, layer) === 1,
+    control() {
+      const words = new Uint8Array(controlLayout.bytes)
+      written(native.takeControl(handle, words), 'take_control')
+      const sequence = Buffer.from(words.buffer).readUInt32LE(controlLayout.sequence)
+      return { sequence, wantsNothing: () => native.wantsNothing(words) === 1 }
+    },
     heartbeat: () => void written(native.heartbeat(handle), 'heartbeat'),
     close() {
       // The handle is gone after the first time.
