@@ -16,7 +16,7 @@ from ring2._selection import HOOKS_BY_NAME
 from ring2._trouble import Trouble
 
 STEP_EXTRA = 1
-TOKENS_TOGETHER = 16  # that a packed cache holds side by side
+TOKENS_TOGETHER = 16  # in one tile of a matrix unit
 
 
 def is_plain(impl: Any) -> bool:
@@ -28,8 +28,8 @@ def is_plain(impl: Any) -> bool:
         and getattr(impl, "alibi_slopes", None) is None
         and getattr(impl, "sinks", None) is None
         and not getattr(impl, "logits_soft_cap", None)
-        and str(getattr(impl, "attn_type", "decoder")) == "decoder"
-        and str(getattr(impl, "kv_cache_dtype", "auto")) == "auto"
+        and getattr(impl, "attn_type", "decoder") == "decoder"
+        and not getattr(impl, "is_fp8_kv_cache", False)
         and hasattr(impl, "scale")
         and type(impl).__name__ == "CPUAttentionBackendImpl"
     )
@@ -51,21 +51,20 @@ def _plain(blocks: Any) -> Any:
     return blocks
 
 
-def _side_by_side(blocks: Any) -> Any:
-    """[…, block, size] whose memory holds, of some tokens, one element after the other."""
+def _columns(blocks: Any) -> Any:
+    """[…, block, size] whose memory holds one element of every token of a block, then the next."""
     *outer, block, size = blocks.shape
-    groups = blocks.reshape(*outer, block // TOKENS_TOGETHER, size, TOKENS_TOGETHER)
-    return groups.transpose(-1, -2).reshape(*outer, block, size)
+    return blocks.reshape(*outer, size, block).transpose(-1, -2)
 
 
 def _pairs(blocks: Any) -> Any:
-    """The same by pairs of elements, as matrix units of 16-bit numbers take them."""
+    """The same by some tokens and by pairs of elements, as matrix units of 16-bit numbers take them."""
     *outer, block, size = blocks.shape
     groups = blocks.reshape(*outer, block // TOKENS_TOGETHER, size // 2, TOKENS_TOGETHER, 2)
     return groups.transpose(-2, -3).reshape(*outer, block, size)
 
 
-CACHE_LAYOUTS: tuple[Callable[[Any], Any], ...] = (_side_by_side, _plain, _pairs)
+CACHE_LAYOUTS: tuple[Callable[[Any], Any], ...] = (_columns, _plain, _pairs)
 
 
 def read_keys(kv_cache: Any, layout: Callable[[Any], Any], blocks: Any, count: int) -> Any:

@@ -18,7 +18,6 @@ from ring2._requests import RequestInfo
 
 EXTRA = "ring2"  # the name in SamplingParams.extra_args
 
-_RANDOM_SUFFIX = re.compile(r"-[0-9a-f]{8}$")
 _CHILD = re.compile(r"(\d+)_")
 _PARAMETERS = {
     "max_tokens": "gen_ai.request.max_tokens",
@@ -34,10 +33,10 @@ _PARAMETERS = {
 def external_id(internal: str, given: object) -> str:
     """The id that a request is known by outside; of one of several samples with its number.
 
-    ``given`` is the id that came with it. Without one, vLLM's random suffix is taken off.
+    ``given`` is the id that came with it. Without one it is vLLM's internal id, which is unique.
     """
     if not isinstance(given, str) or not given:
-        return _RANDOM_SUFFIX.sub("", internal) or internal
+        return internal
     child = _CHILD.match(internal)
     if child is not None and internal[child.end() :].startswith(given):
         return f"{child.group(1)}_{given}"

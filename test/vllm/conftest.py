@@ -1,0 +1,102 @@
+"""A model of four layers with trained weights, and real engines that serve it, each in its process."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "test" / "python"))
+
+LAYERS = 4
+ENGINE_SECONDS = 600
+
+
+def cut_model(source: Path, target: Path) -> Path:
+    """Writes the first layers of a Llama model as a model of its own."""
+    from safetensors.torch import load_file, save_file
+
+    target.mkdir(parents=True)
+    kept = {
+        name: tensor for name, tensor in load_file(source / "model.safetensors").items()
+        if not name.startswith("model.layers.") or int(name.split(".")[2]) < LAYERS
+    }
+    kept.pop("lm_head.weight", None)
+    save_file(kept, target / "model.safetensors", {"format": "pt"})
+    config = json.loads((source / "config.json").read_text())
+    config |= {"num_hidden_layers": LAYERS, "tie_word_embeddings": True}
+    (target / "config.json").write_text(json.dumps(config))
+    for path in source.iterdir():
+        if path.name not in ("model.safetensors", "config.json"):
+            shutil.copy(path, target)
+    return target
+
+
+@pytest.fixture(scope="session")
+def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    source = Path(os.environ["RING2_MODEL_DIR"])
+    return cut_model(source, tmp_path_factory.mktemp("models") / "cut")
+
+
+@pytest.fixture(scope="session")
+def reference_model(model_folder: Path) -> Any:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    torch.set_num_threads(1)
+    return AutoModelForCausalLM.from_pretrained(
+        model_folder, attn_implementation="eager", dtype=torch.float32
+    ).eval()
+
+
+class Run(NamedTuple):
+    """What one engine gave."""
+
+    result: dict[str, Any]
+    records: Any  # ring_reader.Records; None without a segment
+    log: str
+
+
+class Engines:
+    """Starts engines and reads what they captured."""
+
+    def __init__(self, folder: Path, work: Path) -> None:
+        self._folder = folder
+        self._work = work
+
+    def run(self, mode: str, **settings: str) -> Run:
+        """Serves the load of engine_run.py; ``settings`` are RING2_VLLM… variables."""
+        from ring_reader import Reader
+
+        environment = {
+            **os.environ, "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+            "VLLM_CACHE_ROOT": str(self._work / "cache"), "HF_HUB_OFFLINE": "1",
+            "VLLM_NO_USAGE_STATS": "1", "OMP_NUM_THREADS": "1", **settings,
+        }
+        command = [sys.executable, str(Path(__file__).with_name("engine_run.py")), self._folder, mode]
+        done = subprocess.run(
+            command, env=environment, capture_output=True, text=True, timeout=ENGINE_SECONDS,
+            check=False,
+        )
+        log = done.stdout + done.stderr
+        lines = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
+        assert done.returncode == 0 and lines, log[-4000:]
+        path = Path(settings.get("RING2_VLLM_DIRECTORY", "/nowhere")) / (
+            f"ring2.{settings.get('RING2_VLLM_SEGMENT', '')}"
+        )
+        records = None
+        if path.exists():
+            reader = Reader(str(path))
+            records = reader.drain()
+            reader.close()
+        return Run(json.loads(lines[0].removeprefix("RESULT ")), records, log)
+
+
+@pytest.fixture(scope="session")
+def engines(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Engines:
+    return Engines(model_folder, tmp_path_factory.mktemp("engines"))
