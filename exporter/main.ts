@@ -8,6 +8,7 @@ import { deleteCommand } from './cli/delete.ts'
 import { demoCommand } from './cli/demo.ts'
 import { fetchCommand } from './cli/fetch.ts'
 import { importCommand } from './cli/import.ts'
+import { llamaProxyCommand } from './cli/llama-proxy.ts'
 import { lsCommand } from './cli/ls.ts'
 import { exitCodes, showError, surviveClosedOutput } from './cli/outcome.ts'
 import { policyCommand } from './cli/policy.ts'
@@ -27,6 +28,7 @@ runCommand(program.command('run'))
 demoCommand(program.command('demo'))
 checkCommand(program.command('check'))
 ringsCommand(program.command('rings'))
+llamaProxyCommand(program.command('llama-proxy'))
 policyCommand(program.command('policy'))
 lsCommand(program.command('ls'))
 fetchCommand(program.command('fetch'))

@@ -3,7 +3,6 @@
 #include <unistd.h>
 
 #include <memory>
-#include <set>
 
 #include "options.h"
 #include "ring2_hooks.h"
@@ -21,7 +20,6 @@ std::vector<std::unique_ptr<Engine>> &engines() {
   return *all;
 }
 size_t opened = 0;
-std::set<const void *> warming_contexts;
 
 ring2_producer *open_producer() {
   const Options &read = options();
@@ -139,17 +137,6 @@ Engine *engine_of_memory(const void *memory) {
     if (engine->memory == memory && memory != nullptr) return engine.get();
   }
   return nullptr;
-}
-
-void set_warming(const void *context, bool warming) {
-  const std::lock_guard guard(engines_lock);
-  if (warming) warming_contexts.insert(context);
-  else warming_contexts.erase(context);
-}
-
-bool is_warming(const void *context) {
-  const std::lock_guard guard(engines_lock);
-  return warming_contexts.contains(context);
 }
 
 void close_engine(const void *context) {

@@ -93,9 +93,6 @@ struct Engine {
 // The engine of a context, made when it is first seen; NULL when nothing can be captured from it.
 Engine *engine_of(const void *context, const Facts *facts);
 Engine *engine_of_memory(const void *memory);
-// A context that is warming up computes on made-up tokens.
-void set_warming(const void *context, bool warming);
-bool is_warming(const void *context);
 void close_engine(const void *context);
 void close_all_engines();
 // Calls with each engine's lock held.

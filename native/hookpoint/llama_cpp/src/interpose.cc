@@ -46,11 +46,17 @@ const Facts *usable_facts(const void *decode) {
              : facts(reinterpret_cast<const void *>(real_set_callback), decode);
 }
 
+// llama.cpp warms up on tokens of no sequence, in the shape that llama_batch_get_one gives. Such a batch is
+// of somebody only when that one has said so.
+bool is_warm_up(const Batch &batch) {
+  return batch.pos == nullptr && batch.seq_id == nullptr && !is_registered(0);
+}
+
 // The engine of a decode that is to be captured; NULL for every other one.
 Engine *begin_decode(const void *context, const void *decode, const Batch &batch) {
   try {
-    const Facts *known = is_warming(context) ? nullptr : usable_facts(decode);
-    if (known == nullptr) return nullptr;
+    const Facts *known = usable_facts(decode);
+    if (known == nullptr || is_warm_up(batch)) return nullptr;
     Engine *engine = engine_of(context, known);
     if (engine == nullptr || !engine->active) return nullptr;
     start_housekeeping();
@@ -123,14 +129,6 @@ RING2_INTERPOSED int32_t llama_decode(void *context, Batch batch) {
   if (real == nullptr) return -1;
   const Decoding decoding(begin_decode(context, reinterpret_cast<const void *>(real), batch));
   return real(context, batch);
-}
-
-RING2_INTERPOSED void llama_set_warmup(void *context, bool warmup) {
-  static const auto real = reinterpret_cast<void (*)(void *, bool)>(
-      real_function("llama_set_warmup", __builtin_return_address(0)));
-  if (real == nullptr) return;
-  set_warming(context, warmup);
-  real(context, warmup);
 }
 
 RING2_INTERPOSED void llama_free(void *context) {

@@ -115,6 +115,8 @@ const char *register_request(int32_t sequence, const char *id, const char *trace
   return nullptr;
 }
 
+bool is_registered(int32_t sequence) { return registration_of(sequence).has_value(); }
+
 void unregister_request(int32_t sequence) {
   {
     const std::lock_guard guard(registered_lock);

@@ -39,6 +39,7 @@ struct Sequence {
 // is wrong with the words.
 const char *register_request(int32_t sequence, const char *id, const char *traceparent);
 void unregister_request(int32_t sequence);
+bool is_registered(int32_t sequence);
 
 // The request that a group of rows belongs to; 1 in *prefill when they are of its prompt.
 Request &request_of(Engine &engine, const Group &group, bool *prefill);
