@@ -2,7 +2,8 @@
 
     python bench/fixed_cost.py [--rounds 40]
 
-From C: ring2_write_tensor of 64 bytes in a loop. From PyTorch: a module with a forward hook's worth
+From C: ring2_write_tensor of 64 bytes in a loop; asking for and writing 2 KiB, less the copy; and a
+step that nobody wants. From PyTorch: a module with a forward hook's worth
 of Python and the operator, minus the same module without it, in alternating pairs. Prints one JSON
 document {"results": [{name, unit, ours, peers, ratios}]}; progress goes to stderr.
 """
@@ -26,8 +27,8 @@ from ring_drain import ROOT, Drain, library_path  # noqa: E402
 CALLS = 2000  # per timed round; fewer than the ring has descriptors
 
 
-def from_c(rounds: int) -> list[float]:
-    """Nanoseconds per write, one value per round."""
+def from_c(rounds: int) -> dict[str, list[float]]:
+    """Nanoseconds of each measurement of write_cost.c, one value per round."""
     source = os.path.join(ROOT, "native", "hookpoint", "python", "bench", "write_cost.c")
     library = os.path.abspath(library_path())
     with tempfile.TemporaryDirectory() as folder:
@@ -38,8 +39,12 @@ def from_c(rounds: int) -> list[float]:
              "-o", program],
             check=True,
         )
-        output = subprocess.run([program, str(rounds)], check=True, capture_output=True, text=True)
-    return [float(line) for line in output.stdout.split()]
+        return {
+            what: [float(line) for line in subprocess.run(
+                [program, str(rounds), what], check=True, capture_output=True, text=True
+            ).stdout.split()]
+            for what in ("small", "vector", "control")
+        }
 
 
 class Chain(torch.nn.Module):
@@ -96,11 +101,18 @@ def main() -> None:
     extra = [a - b for a, b in zip(with_probe, without, strict=True)]
     ratios = [a / b for a, b in zip(with_probe, without, strict=True)]
     results = [
-        {
-            "name": "fixed cost per tensor, C", "unit": "ns",
-            "ours": statistics.median(c), "peers": {}, "ratios": [],
-            "spread": {"min": min(c), "max": max(c), "rounds": len(c)}, "budget": 300,
-        },
+        *(
+            {
+                "name": name, "unit": "ns", "ours": statistics.median(c[what]), "peers": {},
+                "ratios": [], "budget": 300,
+                "spread": {"min": min(c[what]), "max": max(c[what]), "rounds": len(c[what])},
+            }
+            for what, name in (
+                ("small", "fixed cost per tensor, C"),
+                ("vector", "fixed cost per tensor of 2 KiB without the copy, C"),
+                ("control", "step that nobody wants, C"),
+            )
+        ),
         {
             "name": "fixed cost per tensor, PyTorch eager", "unit": "ns",
             "ours": statistics.median(extra),
