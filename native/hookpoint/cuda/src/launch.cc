@@ -88,18 +88,6 @@ int capture(ring2_cuda *cuda, CUstream stream, const ring2_tensor &tensor, const
   return 0;
 }
 
-CudaWanted wanted_now(const ring2_producer *producer) {
-  CudaWanted wanted;
-  const ring2_header *header = ring2_producer_header(producer);
-  for (uint32_t hook = 0; hook < kHooks; ++hook) {
-    for (uint32_t word = 0; word < kLayerWords; ++word) {
-      wanted.words[hook * kLayerWords + word] =
-          __atomic_load_n(&header->wanted[hook][word], __ATOMIC_RELAXED);
-    }
-  }
-  return wanted;
-}
-
 }  // namespace
 
 extern "C" {
@@ -114,15 +102,21 @@ int ring2_cuda_capture_rows(ring2_cuda *cuda, void *stream, const ring2_tensor *
   return capture(cuda, static_cast<CUstream>(stream), *tensor, data, step, rows);
 }
 
-int ring2_cuda_begin_step(ring2_cuda *cuda, void *stream, int64_t step) {
+int ring2_cuda_capturing(const ring2_cuda *cuda, void *stream) {
+  const ContextScope scope(cuda);
+  return scope.entered() && state_of(cuda, static_cast<CUstream>(stream)) == StreamState::kCapturing;
+}
+
+int ring2_cuda_begin_step(ring2_cuda *cuda, void *stream, int64_t step, const uint64_t *wanted) {
   const CUstream in = static_cast<CUstream>(stream);
   if (cuda->broken.load(std::memory_order_relaxed)) return 0;
   const ContextScope scope(cuda);
   if (!scope.entered() || state_of(cuda, in) != StreamState::kPlain) return 0;
   CUdeviceptr control = cuda->control_memory;
   // By value: the host may be many steps ahead of the GPU, and each launch keeps its own copy.
-  CudaWanted wanted = wanted_now(cuda->producer);
-  void *arguments[] = {&control, &step, &wanted};
+  CudaWanted words = {};
+  if (wanted != nullptr) std::memcpy(words.words, wanted, sizeof words.words);
+  void *arguments[] = {&control, &step, &words};
   return launch(cuda, cuda->begin_step, 1, kHooks * kLayerWords, in, arguments) ? 1 : 0;
 }
 

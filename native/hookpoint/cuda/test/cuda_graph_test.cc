@@ -42,9 +42,13 @@ uint32_t first_word(const Seen &one) {
   return value;
 }
 
+int begin(Gpu &gpu, CUstream stream, int64_t step) {
+  return ring2_cuda_begin_step(gpu.cuda, stream, step, &ring2_producer_header(gpu.producer)->wanted[0][0]);
+}
+
 void step_around(Gpu &gpu, const std::shared_ptr<simulation::Graph> &graph, int64_t step) {
   gpu.step(step, 1);
-  EXPECT_EQ(ring2_cuda_begin_step(gpu.cuda, gpu.stream, step), 1);
+  EXPECT_EQ(begin(gpu, gpu.stream, step), 1);
   simulation::replay(graph, gpu.stream);
   ring2_cuda_end_step(gpu.cuda, gpu.stream);
 }
@@ -90,7 +94,7 @@ TEST(CudaGraph, CapturesNothingAtCaptureTimeNorOutsideOfAStep) {
 TEST(CudaGraph, OpensNoStepWhileItsStreamIsCaptured) {
   Gpu gpu;
   simulation::begin_capture(gpu.stream);
-  EXPECT_EQ(ring2_cuda_begin_step(gpu.cuda, gpu.stream, 7), 0);
+  EXPECT_EQ(begin(gpu, gpu.stream, 7), 0);
   EXPECT_EQ(ring2_cuda_write_behind(gpu.cuda, gpu.stream, RING2_KIND_REQUEST_END, "{}", 2), 0);
   EXPECT_NE(simulation::end_capture(gpu.stream), nullptr);
 }
@@ -121,10 +125,10 @@ TEST(CudaGraph, CountsReplaysThatTwoOpenStepsClaim) {
   const CUstream other = simulation::create_stream();
   gpu.step(0, 1);
   gpu.step(1, 1);
-  EXPECT_EQ(ring2_cuda_begin_step(gpu.cuda, gpu.stream, 0), 1);
+  EXPECT_EQ(begin(gpu, gpu.stream, 0), 1);
   simulation::replay(graph, gpu.stream);  // alone: step 0
   simulation::synchronize(gpu.stream);
-  EXPECT_EQ(ring2_cuda_begin_step(gpu.cuda, other, 1), 1);
+  EXPECT_EQ(begin(gpu, other, 1), 1);
   simulation::synchronize(other);
   simulation::replay(graph, gpu.stream);  // whose?
   simulation::synchronize(gpu.stream);
@@ -199,7 +203,7 @@ TEST(CudaTrouble, EndsWithoutWaitingWhenTheGpuIsBroken) {
   ASSERT_EQ(gpu.capture(model.facts(0), model.layers[0].data(), 0), 0);
   ASSERT_TRUE(gpu.read_until([&] { return gpu.counts().broken == 1; }));
   EXPECT_EQ(gpu.capture(model.facts(1), model.layers[1].data(), 0), -1);
-  EXPECT_EQ(ring2_cuda_begin_step(gpu.cuda, gpu.stream, 1), 0);
+  EXPECT_EQ(begin(gpu, gpu.stream, 1), 0);
   gpu.close();
   gpu.read();
   EXPECT_EQ(gpu.tensors(), 0u);

@@ -95,6 +95,8 @@ class Gpu {
       std::this_thread::sleep_for(std::chrono::microseconds(100));
       read();
     }
+    // The kernels have read what they were given: the test may free it.
+    ring2_simulation::synchronize(stream);
     return true;
   }
 

@@ -38,7 +38,7 @@ struct CUevent_st {
   std::atomic<uint64_t> recorded{0}, reached{0};
 };
 struct CUfunc_st {
-  std::string name;
+  const char *name;
 };
 
 namespace ring2_simulation {
@@ -187,9 +187,9 @@ CUresult allocate_host(void **out, size_t bytes, unsigned) {
 }
 
 CUresult release_host(void *memory) {
-  free(memory);
   const std::lock_guard<std::mutex> guard(kept_lock);
   kept.erase(memory);
+  free(memory);
   return 0;
 }
 
@@ -220,7 +220,10 @@ Driver make_driver() {
   d.module_function = [](CUfunction *function, CUmodule, const char *name) {
     static CUfunc_st known[] = {{"ring2_capture"}, {"ring2_begin_step"}, {"ring2_end_step"}, {"ring2_fence"}};
     for (CUfunc_st &one : known) {
-      if (one.name == name) { *function = &one; return 0; }
+      if (strcmp(one.name, name) == 0) {
+        *function = &one;
+        return 0;
+      }
     }
     return 500;
   };

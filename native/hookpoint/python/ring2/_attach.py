@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from . import _attention, _models, _native, _requests, _vocabulary
+from . import _attention, _cuda, _models, _native, _requests, _vocabulary
 from ._end_tokens import EndTokens
 from ._errors import Ring2Error
 from ._probe import Probe
@@ -71,6 +71,7 @@ def attach(
     revision: str | None = None,
     ranks: Ranks | None = None,
     world: World | None = None,
+    gpu_ring_mb: float = 256,
 ) -> Probe:
     """Starts capturing ``hooks`` of ``layers`` from a model into a new segment.
 
@@ -83,6 +84,7 @@ def attach(
     payload_mb  size of the payload ring in MiB
     ranks       this process's place in a model that several processes run, with ``world``, their
                 number; a Transformers model that is sharded by its tp_plan says both itself
+    gpu_ring_mb size of the ring on each GPU that the model lies on, in MiB
     when_full   "drop" counts what does not fit; "block" waits up to ``block_timeout_ms`` first
 
     Forward passes outside of ``request`` and ``batch`` get requests with generated ids, one per
@@ -116,7 +118,6 @@ def attach(
             type(model).__name__, ", ".join(skipped),
         )
     _native.register_operator()
-    _warn_of_devices(model)
     info = dict(structure.info)
     info["name"] = model_name or info["name"]
     info["revision"] = revision if revision is not None else info["revision"]
@@ -129,6 +130,7 @@ def attach(
     info.update(place.body())
     producer = Producer(name, payload_mb, when_full, block_timeout_ms, directory)
     producer.set_ranks(place.ranks)
+    _cuda.open_ways(model, producer, gpu_ring_mb)
     return _start(model, structure, chosen, producer, info, tokenizer)
 
 
@@ -136,15 +138,6 @@ def _layers_of(structure: _models.Structure) -> int:
     """Of the whole model, where it says so: a pipeline stage has some of them."""
     said = structure.info.get("layers")
     return max(structure.layer_count, said if isinstance(said, int) else 0)
-
-
-def _warn_of_devices(model: Any) -> None:
-    devices = {str(p.device) for p in model.parameters() if p.device.type not in ("cpu", "meta")}
-    if devices:
-        logger.warning(
-            "ring2: tensors on %s are not copied in this version; they are counted as lost",
-            ", ".join(sorted(devices)),
-        )
 
 
 def _start(

@@ -100,8 +100,10 @@ def _define() -> None:
         if _library is not None:
             return
         library = torch.library.Library("ring2", "FRAGMENT")
+        # Their Python must run at every pass, so a CUDA graph must not take them in.
+        unsafe = getattr(torch.Tag, "cudagraph_unsafe", None)
         for name, schema in _OPERATORS.items():
-            library.define(name + schema)
+            library.define(name + schema, tags=() if unsafe is None else (unsafe,))
             library.impl(name, globals()[f"_{name}"], "CompositeExplicitAutograd")
             library.impl(name, _nothing, "Meta")
         _library = library

@@ -5,11 +5,12 @@ inside a step: ``_taps``. Nothing here changes a tensor or raises into the model
 unexpected error ends the capture, with one log line. ``detach`` leaves the model as it was.
 """
 
+import contextlib
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
-from . import _attention, _compiled, _models, _requests
+from . import _attention, _compiled, _cuda, _models, _requests
 from ._end_tokens import EndTokens
 from ._errors import Ring2Error
 from ._producer import Producer
@@ -42,7 +43,9 @@ class Probe:
         tensors = len(self._sites()) + ("token_ids" in hooks)
         self._trouble = Trouble(type(model).__name__)
         self._steps = StepWriter(producer, end_tokens, self._trouble, tensors)
-        self._taps = Taps(producer, self._trouble, self._steps.current)
+        self._taps = Taps(
+            producer, self._trouble, self._steps.current, _token_device(model)
+        )
         self._taps.number = _compiled.register(_compiled.Handlers(
             self._steps.begin_traced, self._steps.end_traced, self._taps.compute,
             self._taps.count_failure,
@@ -76,6 +79,20 @@ class Probe:
             _requests.attached.remove(self)
         self._steps.close_all()
         self._producer.close()
+
+    @contextlib.contextmanager
+    def replay(self, **arguments: Any) -> Iterator[None]:
+        """The step of a forward pass that a CUDA graph of one's own replays inside the block.
+
+        ``arguments`` are those of the forward pass as they are now (``input_ids``,
+        ``attention_mask``, ``past_key_values``, …). The graph was captured while the probe was
+        attached.
+        """
+        self._steps.begin_traced(arguments)
+        try:
+            yield
+        finally:
+            self._steps.end_replay()
 
     def open_request(self, entry: Entry) -> None:
         """Writes the REQUEST record. Never raises."""
@@ -182,3 +199,9 @@ class Probe:
             # Eager attention returns its probabilities second: they are captured as they are.
             part = 1 if site.side == _models.WEIGHTS else site.part
             self._on(module.register_forward_hook(output_hook(tap, part)))
+
+
+def _token_device(model: Any) -> Any:
+    """The model's first GPU, else the CPU."""
+    gpus = [device for device in _cuda.devices_of(model) if device.type == "cuda"]
+    return gpus[0] if gpus else "cpu"

@@ -123,6 +123,11 @@ class Producer:
             if self._handle is None:
                 return
             self._flush()
+            if self.on_gpu and kind == _native.KIND_REQUEST_END and not self._pending:
+                # Its last tensors may still be on the GPU: the end comes behind them.
+                size = len(data)
+                if self._native.ring2_torch_write_behind(self.slot, kind, data, size):
+                    return
             if not self._pending and self._write(kind, data):
                 return
             if len(self._pending) < PENDING_RECORDS_MAX:
@@ -213,6 +218,8 @@ class Producer:
             for name, index in LOSS_REASONS.items()
             if records[index]
         }
+
+    on_gpu = False  # whether tensors of a GPU find their way here
 
     _last_losses: dict[str, tuple[int, int]] = {}
 

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from . import _compiled, _native, _requests
+from . import _compiled, _cuda, _native, _requests
 from ._anonymous import AnonymousRequests
 from ._compiled import TracedCache
 from ._control import Control
@@ -19,7 +19,7 @@ from ._end_tokens import EndTokens
 from ._finished import FinishedRows
 from ._producer import Producer
 from ._requests import Entry, Session
-from ._steps import Forward, argument_binder, read_forward
+from ._steps import Forward, argument_binder, model_input, read_forward
 from ._trouble import Trouble
 
 CALLER_FRAMES = 2  # from a hook's ``before`` to the frame that lasts as long as the forward pass
@@ -203,7 +203,18 @@ class StepWriter:
                 "or a sliding window), or logits_to_keep is a tensor of positions",
             )
 
+    def end_replay(self) -> None:
+        """Ends the step of a graph's replay. Never raises."""
+        self._after(None)
+
     def _open_step(self, arguments: dict[str, Any]) -> None:
+        if self._producer.on_gpu and _cuda.captures_graph():
+            # Nothing runs now: each replay opens a step of its own. The shape stays as it is.
+            tensor, ids = model_input(arguments)
+            batched = getattr(tensor, "ndim", 0) >= (2 if ids is not None else 3)
+            batch = tensor.shape[0] if batched else 0
+            self._native.ring2_torch_set_batch(self._producer.slot, batch)
+            return
         control = self._producer.control()
         if control.wants_nothing:
             self._skip_step(arguments)

@@ -24,13 +24,15 @@ HOOK_NAMES = {hook.id: name for name, hook in HOOKS_BY_NAME.items()}
 class Taps:
     """Makes the taps of one probe."""
 
-    def __init__(self, producer: Producer, trouble: Trouble, current: CurrentStep) -> None:
+    def __init__(
+        self, producer: Producer, trouble: Trouble, current: CurrentStep, device: Any
+    ) -> None:
         self._producer = producer
         self._trouble = trouble
         self._current = current
         self._capture = _native.register_operator()
         self._native = _native.library()
-        self.token = _token_buffer()
+        self.token = _token_buffer(device)
         self._computed: dict[int, tuple[str, ...]] = {}
         self.number = 0  # of this probe, for the operators of compiled passes
 
@@ -151,11 +153,18 @@ class Taps:
         )
 
 
-def _token_buffer() -> Any:
-    """What the operator says it changes, so that a compiler neither drops nor reorders it."""
+def _token_buffer(device: Any) -> Any:
+    """What the operator says it changes, so that a compiler neither drops nor reorders it.
+
+    It lies on the model's device and is marked as static: PyTorch makes no CUDA graph of a pass that
+    has an input in CPU memory, or that changes an input which may move.
+    """
     import torch
 
-    return torch.zeros(1, dtype=torch.uint8)
+    token = torch.zeros(1, dtype=torch.uint8, device=device)
+    if token.is_cuda:
+        torch._dynamo.mark_static_address(token)
+    return token
 
 
 def input_hook(tap: Tap, part: int, argument: str) -> Callable[..., None]:

@@ -21,6 +21,7 @@
 
 #include "ring2.h"
 #include "ring2_hooks.h"
+#include "torch_cuda.h"
 #include "torch_shape.h"
 #include "torch_ranks.h"
 #include "torch_slots.h"
@@ -49,6 +50,7 @@ static struct {
   int32_t (*get_strides)(tensor_handle, int64_t **);
   int32_t (*get_dtype)(tensor_handle, int32_t *);
   int32_t (*get_device_type)(tensor_handle, int32_t *);
+  int32_t (*get_device_index)(tensor_handle, int32_t *);
   int32_t (*get_layout)(tensor_handle, int32_t *);
   int32_t (*library_init_def)(const char *, const char *, uint32_t, library_handle *);
   int32_t (*library_init_impl)(const char *, const char *, const char *, uint32_t,
@@ -57,7 +59,7 @@ static struct {
   int32_t (*library_impl)(library_handle, const char *, boxed_kernel);
 } shim;
 
-static int32_t cpu_device;
+static int32_t cpu_device, cuda_device;
 static int32_t strided_layout;
 static struct {
   int32_t torch;
@@ -92,11 +94,19 @@ static uint64_t lost_bytes(tensor_handle handle) {
   return 0;
 }
 
+/* The index of the GPU that a tensor lies on; -1 when it lies on none. */
+static int32_t gpu_of(tensor_handle handle) {
+  int32_t device = -1, index = -1;
+  if (shim.get_device_type(handle, &device) != 0 || device != cuda_device) return -1;
+  return shim.get_device_index(handle, &index) == 0 ? index : -1;
+}
+
 /* Fills the description and the data pointer; false for what ring2 cannot copy. */
 static bool describe(tensor_handle handle, ring2_tensor *out, const void **data) {
   int32_t device = -1, layout = -1, dtype = -1;
   int64_t ndim = 0, *sizes = NULL, *strides = NULL;
-  if (shim.get_device_type(handle, &device) != 0 || device != cpu_device) return false;
+  if (shim.get_device_type(handle, &device) != 0) return false;
+  if (device != cpu_device && device != cuda_device) return false;
   if (shim.get_layout(handle, &layout) != 0 || layout != strided_layout) return false;
   if (shim.get_dtype(handle, &dtype) != 0 || shim.get_dim(handle, &ndim) != 0) return false;
   out->dtype = ring2_dtype_of(dtype);
@@ -129,6 +139,16 @@ static bool fits_step(ring2_tensor *tensor, int64_t slot, bool cut) {
   return fits;
 }
 
+/* Begins the copy of a GPU's tensor. One of a graph is copied whole whatever the step is that
+ * replays it, so what depends on the step cannot be part of one. */
+static bool copy_from_gpu(int64_t slot, int32_t gpu, const ring2_tensor *tensor, const void *data,
+                          int64_t coded_hook, int64_t step) {
+  const bool of_step = (coded_hook & CUT_KEYS) != 0 || ring2_slot_step_runs(slot) != NULL;
+  if (of_step && (step < 0 || ring2_torch_cuda_capturing(slot, gpu))) return false;
+  if (ring2_slot_step_runs(slot) != NULL) return false;
+  return ring2_torch_cuda_copy(slot, gpu, tensor, data, step);
+}
+
 static void copy_tensor(ring2_producer *producer, tensor_handle handle, int64_t slot,
                         int64_t coded_hook, int32_t layer, int64_t step) {
   ring2_tensor tensor;
@@ -140,7 +160,13 @@ static void copy_tensor(ring2_producer *producer, tensor_handle handle, int64_t 
   const void *data = NULL;
   bool supported = describe(handle, &tensor, &data);
   if (supported) ring2_fit_batch(&tensor, ring2_slot_batch(slot));
-  supported = supported && fits_step(&tensor, slot, (coded_hook & CUT_KEYS) != 0);
+  supported = supported && fits_step(&tensor, slot, step >= 0 && (coded_hook & CUT_KEYS) != 0);
+  const int32_t gpu = gpu_of(handle);
+  if (gpu >= 0) {
+    if (supported && copy_from_gpu(slot, gpu, &tensor, data, coded_hook, step)) return;
+    ring2_count_loss(producer, RING2_LOSS_UNSUPPORTED, 1, lost_bytes(handle));
+    return;
+  }
   /* Losses for want of room are counted by the producer itself; an error is not, so it is here. */
   const ring2_slot_runs *runs = ring2_slot_step_runs(slot);
   if (supported && runs == NULL && ring2_write_tensor(producer, &tensor, data) >= 0) return;
@@ -163,10 +189,14 @@ static void capture_kernel(stack_word *stack, uint64_t arguments, uint64_t outpu
   int64_t hook = (int64_t)stack[3];
   int32_t layer = (int32_t)(int64_t)stack[4];
   int64_t step = ring2_slot_step(slot);
-  if (step >= 0) {
+  /* A CUDA graph is captured in no step, or in one that is not its own, and replayed in others. */
+  const bool in_graph =
+      ring2_torch_cuda_has(slot) && ring2_torch_cuda_capturing(slot, gpu_of(x));
+  if (step >= 0 || in_graph) {
     ring2_producer *producer = ring2_slot_enter(slot);
     if (producer != NULL) {
-      if (ring2_slot_wants(slot, producer, (uint32_t)hook & (CUT_KEYS - 1), layer) == 1) {
+      const uint32_t plain = (uint32_t)hook & (CUT_KEYS - 1);
+      if (in_graph || ring2_slot_wants(slot, producer, plain, layer) == 1) {
         copy_tensor(producer, x, slot, hook, layer, step);
       }
       ring2_slot_leave(slot);
@@ -209,6 +239,7 @@ static bool load_shim(void *libtorch) {
   LOAD(get_strides, "aoti_torch_get_strides");
   LOAD(get_dtype, "aoti_torch_get_dtype");
   LOAD(get_device_type, "aoti_torch_get_device_type");
+  LOAD(get_device_index, "aoti_torch_get_device_index");
   LOAD(get_layout, "aoti_torch_get_layout");
   LOAD(library_init_def, "aoti_torch_library_init_def");
   LOAD(library_init_impl, "aoti_torch_library_init_impl");
@@ -236,6 +267,7 @@ static bool load_shim(void *libtorch) {
     dtypes[i].bytes = names[i].bytes;
   }
   cpu_device = constant(libtorch, "aoti_torch_device_type_cpu");
+  cuda_device = constant(libtorch, "aoti_torch_device_type_cuda");
   strided_layout = constant(libtorch, "aoti_torch_layout_strided");
   return registration_error[0] == '\0';
 }

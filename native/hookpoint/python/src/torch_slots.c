@@ -9,6 +9,8 @@
  */
 #include "torch_slots.h"
 
+#include "torch_cuda.h"
+
 #include <sched.h>
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -115,6 +117,7 @@ void ring2_torch_remove(int32_t slot) {
   if (!is_slot(slot)) return;
   atomic_store(&slots[slot].producer, NULL);
   while (atomic_load(&slots[slot].users) > 0) sched_yield();
+  ring2_torch_cuda_remove(slot);
 }
 
 /* In a forked child: the segments belong to the parent, so every slot is emptied without waiting
@@ -124,12 +127,29 @@ void ring2_torch_forget_all(void) {
     atomic_store(&slots[slot].producer, NULL);
     atomic_store(&slots[slot].users, 0);
   }
+  ring2_torch_cuda_forget_all();
+}
+
+/* Says on the GPU which step this thread is in. A step that holds only parts of its batch wants
+ * nothing of a graph, which copies its tensors whole. */
+static void tell_gpu(int32_t slot) {
+  const thread_state *state = &threads[slot];
+  if (!ring2_torch_cuda_has(slot)) return;
+  const uint64_t *wanted = NULL;
+  ring2_producer *producer = ring2_slot_enter(slot);
+  if (producer != NULL && state->runs.count == 0) {
+    wanted = state->control.sequence != 0 ? &state->control.wanted[0][0]
+                                          : &ring2_producer_header(producer)->wanted[0][0];
+  }
+  ring2_torch_cuda_step(slot, state->step_after - 1, wanted);
+  if (producer != NULL) ring2_slot_leave(slot);
 }
 
 /* The step that this thread's next captures belong to; -1: none, captures are ignored. */
 void ring2_torch_set_step(int32_t slot, int64_t step) {
   if (!is_slot(slot)) return;
   threads[slot].step_after = step + 1;
+  tell_gpu(slot);
   if (step >= 0) return;
   threads[slot].runs.count = 0;
   threads[slot].control.sequence = 0;
@@ -170,6 +190,7 @@ void ring2_torch_pop(int32_t slot) {
   }
   threads[slot] = *outer;
   free(outer);
+  tell_gpu(slot);
 }
 
 /* Forgets every step that was laid aside. */
