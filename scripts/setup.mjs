@@ -231,6 +231,40 @@ export function ensurePeers(environment) {
   return { PYTHONPATH: [folder, process.env.PYTHONPATH].filter(Boolean).join(delimiter) }
 }
 
+/**
+ * The library for llama.cpp, and what its tests run: a ggml for every x86-64 with AVX2, as the stock
+ * server's own one wants a newer processor, and node-llama-cpp as a project of its own.
+ */
+export function ensureLlamaCpp(environment) {
+  const folder = join(root, 'build', 'llama_cpp')
+  const generator = works('ninja') ? 'Ninja' : 'Unix Makefiles'
+  const configured = () => existsSync(join(folder, 'CMakeCache.txt'))
+  once('llama-cpp', hashOf(generator), configured, () => {
+    quietly('cmake', ['-S', 'native/hookpoint/llama_cpp', '-B', folder, '-G', generator])
+  })
+  quietly('cmake', ['--build', folder, '-j', '2'])
+  const engines = join(root, 'build', 'llama-engines')
+  const ggml = join(engines, 'libggml', 'lib64')
+  const pinned = 'libggml-python==0.20.2.post1'
+  const present = () => existsSync(join(ggml, 'libggml-cpu.so.0'))
+  once('llama-engines', hashOf(pinned), present, () => {
+    say(`installing ${pinned} …`)
+    const words = ['install', '-q', '--no-deps', '--target', engines, pinned]
+    const uv = join(root, '.venv', 'bin', 'uv')
+    if (existsSync(uv)) run(uv, ['pip', ...words, '--python', environment.RING2_PYTHON])
+    else run(environment.RING2_PYTHON, ['-m', 'pip', ...words])
+  })
+  const project = join('test', 'engines', 'node-llama-cpp')
+  const lock = hashOf(text(join(project, 'package-lock.json')))
+  const installed = () => existsSync(join(root, project, 'node_modules', 'node-llama-cpp'))
+  once('node-llama-cpp', lock, installed, () => {
+    say('installing node-llama-cpp …')
+    const words = ['ci', '--omit=optional', '--ignore-scripts', '--no-audit', '--no-fund']
+    run('npm', [...words, '--loglevel', 'error'], { cwd: join(root, project) })
+  })
+  return { RING2_LLAMA_LIBRARY: join(folder, 'libring2_llama.so'), RING2_LLAMA_GGML: ggml }
+}
+
 /** Weights are converted once and shared by every checkout of this user. */
 export function ensureModel(environment) {
   const given = process.env.RING2_MODEL_DIR

@@ -131,6 +131,14 @@ RING2_INTERPOSED int32_t llama_decode(void *context, Batch batch) {
   return real(context, batch);
 }
 
+// Before a server listens: requests can be named from their first one on.
+RING2_INTERPOSED void llama_backend_init() {
+  static const auto real =
+      reinterpret_cast<void (*)()>(real_function("llama_backend_init", __builtin_return_address(0)));
+  start_housekeeping();
+  if (real != nullptr) real();
+}
+
 RING2_INTERPOSED void llama_free(void *context) {
   static const auto real = reinterpret_cast<void (*)(void *)>(
       real_function("llama_free", __builtin_return_address(0)));
