@@ -2,39 +2,18 @@
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from cut_model import cut_model
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "test" / "python"))
 
-LAYERS = 4
 ENGINE_SECONDS = 600
-
-
-def cut_model(source: Path, target: Path) -> Path:
-    """Writes the first layers of a Llama model as a model of its own."""
-    from safetensors.torch import load_file, save_file
-
-    target.mkdir(parents=True)
-    kept = {
-        name: tensor for name, tensor in load_file(source / "model.safetensors").items()
-        if not name.startswith("model.layers.") or int(name.split(".")[2]) < LAYERS
-    }
-    kept.pop("lm_head.weight", None)
-    save_file(kept, target / "model.safetensors", {"format": "pt"})
-    config = json.loads((source / "config.json").read_text())
-    config |= {"num_hidden_layers": LAYERS, "tie_word_embeddings": True}
-    (target / "config.json").write_text(json.dumps(config))
-    for path in source.iterdir():
-        if path.name not in ("model.safetensors", "config.json"):
-            shutil.copy(path, target)
-    return target
 
 
 @pytest.fixture(scope="session")
