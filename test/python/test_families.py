@@ -4,6 +4,8 @@ One generation (a ragged left-padded prompt, then decoding) of each family, atte
 watched by forward hooks of the test's own; the same generation is captured by ring2.
 """
 
+import sys
+from contextlib import contextmanager
 from functools import cache
 
 import pytest
@@ -15,7 +17,7 @@ from ring2._catalogue import HOOKS
 from ring_reader import Reader
 from tiny_models import EXPERTS, FAMILIES, HEAD_DIM, LAYERS, PADS, TOP_K, make, ragged_batch
 
-NAMES = tuple(hook.name for hook in HOOKS if hook.name != "attn_scores")
+NAMES = tuple(hook.name for hook in HOOKS)
 VARIANTS = [(attention, dtype) for attention in ("sdpa", "eager")
             for dtype in (torch.float32, torch.bfloat16)]
 NEW_TOKENS = 3
@@ -78,6 +80,8 @@ ROUTER = ("router_logits", "topk_ids", "topk_weights")
 def layers_of(family: str, hook: str) -> list[int]:
     """The layers that have the hook, [-1] for a global one, [] where the family has none."""
     places = PLACES.get(family, LLAMA)
+    if hook == "attn_scores":
+        return list(range(LAYERS))
     if hook not in places:
         return []
     if "{}" not in places[hook][0]:
@@ -120,12 +124,33 @@ def _watch(model, family):
     return seen, handles
 
 
+@contextmanager
+def _scores_kept(model, seen):
+    """Has eager attention, written out here, tell its scores: scaled, masked, before softmax."""
+    base = getattr(model, model.base_model_prefix)
+    file = sys.modules[type(base).__module__]
+    own = file.eager_attention_forward
+
+    def attend(module, query, key, value, attention_mask, **kwargs):
+        repeated = key.repeat_interleave(query.shape[1] // key.shape[1], dim=1)
+        scores = torch.matmul(query, repeated.transpose(2, 3)) * kwargs["scaling"]
+        if attention_mask is not None:
+            scores = scores + attention_mask
+        seen.setdefault(("attn_scores", module.layer_idx), []).append(scores)
+        return own(module, query, key, value, attention_mask, **kwargs)
+
+    file.eager_attention_forward = attend
+    yield
+    file.eager_attention_forward = own
+
+
 @cache
 def reference(family, attention, dtype):
     """(what the model's modules computed, what it returned) without ring2."""
     model = model_of(family, attention, dtype)
     seen, handles = _watch(model, family)
-    out = generate(model)
+    with _scores_kept(model, seen):
+        out = generate(model)
     for handle in handles:
         handle.remove()
     return seen, out
@@ -159,7 +184,7 @@ def same(one, other) -> bool:
 def own_part(family, hook, whole, row, step):
     """One request's part of a tensor of the whole batch, in the catalogue's axes."""
     pad = PADS[row] if step == 0 else 0
-    if hook == "pattern":
+    if hook in ("pattern", "attn_scores"):
         return whole[row, :, pad:, PADS[row]:]
     if hook == "final_logits":
         return whole[row]
@@ -175,6 +200,18 @@ def own_part(family, hook, whole, row, step):
     return part
 
 
+NEAR = {torch.float32: 1e-5, torch.bfloat16: 0.02}
+
+
+def near(mine, theirs, dtype) -> bool:
+    """Equal within rounding, and hidden where the other is: by the type's lowest number."""
+    lowest = torch.finfo(dtype).min / 2
+    hidden = theirs <= lowest
+    seen = torch.allclose(mine[~hidden].float(), theirs[~hidden].float(),
+                          atol=NEAR[dtype], rtol=NEAR[dtype])
+    return seen and torch.equal(hidden, mine <= lowest)
+
+
 @pytest.mark.parametrize("hook", NAMES)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_hook_is_the_models_own_tensor(family, hook, captured):
@@ -186,15 +223,33 @@ def test_every_hook_is_the_models_own_tensor(family, hook, captured):
         for layer in layers:
             for step in range(NEW_TOKENS):
                 for row in range(2):
-                    whole = seen[hook, layer][step]
-                    if whole is None:
-                        # Attention other than eager has no weights to compare with.
-                        assert (hook, attention) == ("pattern", "sdpa")
+                    if attention == "sdpa" and hook in ("pattern", "attn_scores"):
+                        # Such a kernel has neither: they are compared below with eager ones.
                         continue
+                    whole = seen[hook, layer][step]
                     expected = own_part(family, hook, whole, row, step)
                     tensor = records.tensor(hook, layer, row + 1, step)
                     assert tensor.shape == tuple(expected.shape), (layer, step, row)
-                    assert torch.equal(tensor.torch(), expected), (layer, step, row)
+                    if hook == "attn_scores":
+                        # Computed beside the model's own product, which may round otherwise.
+                        assert near(tensor.torch(), expected, dtype), (layer, step, row)
+                    else:
+                        assert torch.equal(tensor.torch(), expected), (layer, step, row)
+
+
+@pytest.mark.parametrize("hook", ["pattern", "attn_scores"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_attention_beside_another_kernel_is_that_of_eager_attention(family, hook, captured):
+    # In bfloat16 the two kernels need not choose the same tokens.
+    _, ours, out = captured(family, "sdpa", torch.float32)
+    _, eager, same_out = captured(family, "eager", torch.float32)
+    assert torch.equal(out.sequences, same_out.sequences)
+    for one, other in zip(
+        (t for t in ours.tensors if t.hook == hook),
+        (t for t in eager.tensors if t.hook == hook), strict=True,
+    ):
+        assert (one.layer, one.key, one.step) == (other.layer, other.key, other.step)
+        assert near(one.torch(), other.torch(), torch.float32)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
