@@ -272,16 +272,20 @@ export interface Step {
   readonly sequence: number
   /** Beside the forward's own: its tensors are samples, and nobody expects them. */
   readonly extra: boolean
+  /** Announced before: of tensors that come late. */
+  readonly again: boolean
   readonly rows: readonly StepRow[]
 }
 
 /** A STEP body that native code has already validated. */
 export function readStep(body: Uint8Array): Step {
   const source = words(body)
+  const flags = body[stepHeader.flags] ?? 0
   return {
     step: source.i64(stepHeader.step),
     sequence: source.u32(stepHeader.controlSequence),
-    extra: ((body[stepHeader.flags] ?? 0) & constants.stepExtra) !== 0,
+    extra: (flags & constants.stepExtra) !== 0,
+    again: (flags & constants.stepAgain) !== 0,
     rows: readStepRows(source),
   }
 }

@@ -28,6 +28,7 @@ export const constants = {
   kindGap: 7,
   kindVocabulary: 8,
   stepExtra: 1,
+  stepAgain: 2,
   controlSampledOnly: 1,
   controlPrefill: 2,
   controlAllRequests: 4294967296,

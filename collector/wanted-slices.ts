@@ -13,11 +13,11 @@ import type { Slices } from './slices.ts'
 export function takeStep(
   book: ControlBook,
   registry: RequestRegistry,
-  { step, sequence, extra, rows }: Step,
+  { step, sequence, extra, again, rows }: Step,
   atMicros: number,
 ): void {
   book.step(step, sequence)
-  if (extra) return
+  if (extra || again) return
   for (const row of rows) {
     const info = registry.find(row.requestKey)?.info
     const wanted = book.wantsTokens(step, info, row.phase, row.tokenStart, row.tokenEnd)

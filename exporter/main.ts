@@ -6,6 +6,7 @@ import { checkCommand } from './cli/check.ts'
 import { completionCommand } from './cli/complete.ts'
 import { deleteCommand } from './cli/delete.ts'
 import { demoCommand } from './cli/demo.ts'
+import { dmiBridgeCommand } from './cli/dmi-bridge.ts'
 import { fetchCommand } from './cli/fetch.ts'
 import { importCommand } from './cli/import.ts'
 import { llamaProxyCommand } from './cli/llama-proxy.ts'
@@ -35,6 +36,7 @@ fetchCommand(program.command('fetch'))
 deleteCommand(program.command('delete'))
 retentionCommand(program.command('retention'))
 importCommand(program.command('import'))
+dmiBridgeCommand(program.command('dmi-bridge'))
 calibrateCommand(program.command('calibrate'))
 catalogCommand(program.command('catalog'))
 completionCommand(program.command('completion'), program)

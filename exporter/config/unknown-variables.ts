@@ -13,6 +13,7 @@ const PREFIX = 'RING2_'
 const otherVariables: readonly string[] = [
   'RING2_CONFIG',
   'RING2_ISA',
+  'RING2_DMI_BRIDGE',
   'RING2_LIBRARY',
   'RING2_MODEL_DIR',
   'RING2_PYTHON',

@@ -64,8 +64,9 @@ enum ring2_phase { RING2_PHASE_PREFILL = 0, RING2_PHASE_DECODE = 1 };
 enum ring2_step_layout { RING2_STEP_BATCHED = 0, RING2_STEP_PACKED = 1 };
 
 /* EXTRA: a step beside a forward's own, whose tensors are samples (attention computed for some
- * queries of one request). They are stored and measured, and nobody expects them. */
-enum ring2_step_flag { RING2_STEP_EXTRA = 1 };
+ * queries of one request). They are stored and measured, and nobody expects them. AGAIN: a step that
+ * was announced before, word for word: of some tensors of it that come late. It is not counted twice. */
+enum ring2_step_flag { RING2_STEP_EXTRA = 1, RING2_STEP_AGAIN = 2 };
 
 /* Which requests and tokens are wanted. SAMPLED_ONLY: only requests whose trace is sampled. PREFILL:
  * tokens of the prompt, too. */

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <cstring>
 
+#include "codec_lz4.h"
 #include "error.h"
 #include "ring2_codec.h"
 
@@ -202,7 +203,7 @@ int decode_blocks(Input &input, const Descriptor &frame, Output &output) {
 
 int decode(const void *frame, uint64_t bytes, Output &output) {
   Input input = {static_cast<const uint8_t *>(frame), bytes};
-  Descriptor descriptor;
+  Descriptor descriptor = {};
   const int read = read_descriptor(input, &descriptor);
   if (read != RING2_OK) return read;
   const int decoded = decode_blocks(input, descriptor, output);
@@ -211,6 +212,14 @@ int decode(const void *frame, uint64_t bytes, Output &output) {
 }
 
 }  // namespace
+
+bool decode_lz4_block(const uint8_t *block, uint64_t bytes, uint8_t *content, uint64_t content_bytes) {
+  // An empty answer still needs a place, so that it is not taken for a count.
+  uint8_t none = 0;
+  Output output = {content_bytes == 0 ? &none : content, content_bytes, 0};
+  return decode_block({block, bytes}, 0, output) == RING2_OK && output.written == content_bytes;
+}
+
 }  // namespace ring2
 
 extern "C" {

@@ -1,5 +1,6 @@
 #include "step_table.h"
 
+#include <algorithm>
 #include <cstring>
 
 namespace ring2 {
@@ -38,12 +39,13 @@ const char *StepTable::add(const uint8_t *body, uint64_t bytes) {
   for (const ring2_step_row &row : step.rows) {
     if (const char *defect = row_defect(header, row)) return defect;
   }
-  if (steps_.insert_or_assign(header.step, std::move(step)).second) {
-    order_.push_back(header.step);
-    if (order_.size() > kStepsMax) {
-      steps_.erase(order_.front());
-      order_.pop_front();
-    }
+  const bool known = !steps_.insert_or_assign(header.step, std::move(step)).second;
+  // A step that is announced again is as new as any other.
+  if (known) order_.erase(std::find(order_.begin(), order_.end(), header.step));
+  order_.push_back(header.step);
+  if (order_.size() > kStepsMax) {
+    steps_.erase(order_.front());
+    order_.pop_front();
   }
   return nullptr;
 }

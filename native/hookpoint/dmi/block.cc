@@ -1,0 +1,190 @@
+#include "block.h"
+
+#include <algorithm>
+#include <memory>
+
+namespace ring2::dmi {
+namespace {
+
+constexpr uint64_t kRevisionBlockInfo = 51903;
+constexpr uint64_t kRevisionCustomForm = 54454;
+
+enum Field : unsigned {
+  kModel, kRequest, kAct, kLayer, kShard, kStart, kEnd, kDtype, kShape, kBytes, kFields
+};
+constexpr std::string_view kNames[kFields] = {
+    "model_id", "request_id", "act_name", "layer_no", "shard_rank", "start_token_idx",
+    "end_token_idx", "dtype", "shape", "bytes"};
+constexpr unsigned kFacts = (1u << kBytes) - 1;
+
+// A payload whose row is not known yet.
+struct Held {
+  std::unique_ptr<uint8_t[]> data;
+  uint64_t bytes = 0;
+  bool kept = false;
+};
+
+class Block {
+ public:
+  Block(Stream &stream, uint64_t rows, RowSink &sink, Budget &budget)
+      : stream_(stream), sink_(sink), budget_(budget), count_(rows) {
+    kept_ = std::min(rows, kBlockRowsMax);
+  }
+  ~Block() {
+    for (const Held &held : held_) if (held.kept) budget_.give(held.bytes);
+  }
+
+  // False: a column that is none of ours, or not of the type that ours has.
+  bool column(std::string_view name, const Type &type) {
+    const auto *const found = std::find(std::begin(kNames), std::end(kNames), name);
+    const auto field = static_cast<unsigned>(found - std::begin(kNames));
+    if (field == kFields || (have_ & 1u << field) != 0 || !fits(field, type)) return false;
+    if (field == kBytes) payloads();
+    else if (field == kShape) shapes(type.inner[0]);
+    else for (uint64_t i = 0; i < count_; ++i) value(field, type, i);
+    have_ |= 1u << field;
+    return true;
+  }
+
+  // After the last column.
+  void finish() {
+    const bool complete = have_ == (1u << kFields) - 1;
+    if (!complete) return sink_.drop(count_);
+    if (count_ > kept_) sink_.drop(count_ - kept_);
+    for (uint64_t i = 0; i < held_.size(); ++i) {
+      if (!held_[i].kept) {
+        sink_.drop(1);
+        continue;
+      }
+      Memory memory(held_[i].data.get(), held_[i].bytes);
+      sink_.take(rows_[i], held_[i].bytes, memory);
+    }
+  }
+
+ private:
+  static bool fits(unsigned field, const Type &type) {
+    if (field == kShape) return type.kind == Type::kArray && type.inner[0].is_integer;
+    if (field >= kLayer && field <= kEnd) return type.is_integer;
+    return type.kind == Type::kText;
+  }
+
+  // Rows are made as their values come, not by the number that the block names.
+  Row &row_at(uint64_t index) {
+    if (index >= rows_.size()) rows_.resize(index + 1);
+    return rows_[index];
+  }
+
+  void value(unsigned field, const Type &type, uint64_t index) {
+    if (index >= kept_) {
+      if (type.kind == Type::kText) stream_.skip(stream_.length());
+      else stream_.skip(type.bytes);
+      return;
+    }
+    Row &row = row_at(index);
+    if (field >= kLayer && field <= kEnd) {
+      int64_t *const places[] = {&row.layer, &row.shard, &row.start, &row.end};
+      *places[field - kLayer] = read_integer(stream_, type);
+      return;
+    }
+    bool whole = true;
+    std::string text = stream_.text(kIdBytesMax, &whole);
+    if (!whole || text.empty()) row.broken = true;
+    (field == kModel ? row.model_id
+                     : field == kRequest ? row.request_id
+                                         : field == kAct ? row.act_name : row.dtype) = std::move(text);
+  }
+
+  void shapes(const Type &element) {
+    std::vector<uint64_t> ends;
+    uint64_t last = 0;
+    for (uint64_t i = 0; i < count_; ++i) {
+      const uint64_t end = stream_.fixed<uint64_t>();
+      if (end < last) throw Lost("offsets of an array that fall");
+      last = end;
+      if (i < kept_) ends.push_back(end);
+    }
+    uint64_t at = 0;
+    for (uint64_t i = 0; i < kept_; ++i) {
+      Row &row = row_at(i);
+      if (ends[i] - at > kShapeMax) row.broken = true;
+      for (; at < ends[i]; ++at) {
+        if (row.broken) stream_.skip(element.bytes);
+        else row.shape[row.ndim++] = read_integer(stream_, element);
+      }
+    }
+    for (; at < last; ++at) stream_.skip(element.bytes);
+  }
+
+  void payloads() {
+    const bool known = (have_ & kFacts) == kFacts;
+    for (uint64_t i = 0; i < count_; ++i) {
+      const uint64_t bytes = stream_.length();
+      if (i >= kept_) stream_.skip(bytes);
+      else if (known) sink_.take(rows_[i], bytes, stream_);
+      else hold(held_.emplace_back(), bytes);
+    }
+  }
+
+  void hold(Held &held, uint64_t bytes) {
+    held.bytes = bytes;
+    if (!budget_.take(bytes)) return stream_.skip(bytes);
+    held.kept = true;
+    // Not cleared first: every byte is read into, or the block is given up.
+    held.data.reset(new uint8_t[std::max<uint64_t>(bytes, 1)]);
+    stream_.all(held.data.get(), bytes);
+  }
+
+  Stream &stream_;
+  RowSink &sink_;
+  Budget &budget_;
+  uint64_t count_;
+  uint64_t kept_;
+  unsigned have_ = 0;
+  std::vector<Row> rows_;
+  std::vector<Held> held_;
+};
+
+void read_info(Stream &stream) {
+  while (true) {
+    switch (stream.varint()) {
+      case 0:
+        return;
+      case 1:
+        stream.skip(1);
+        break;
+      case 2:
+        stream.skip(4);
+        break;
+      default:
+        throw Lost("an unknown fact about a block");
+    }
+  }
+}
+
+}  // namespace
+
+BlockFacts read_block(Stream &stream, uint64_t revision, RowSink *sink, Budget &budget) {
+  if (revision >= kRevisionBlockInfo) read_info(stream);
+  BlockFacts facts;
+  facts.columns = stream.varint();
+  facts.rows = stream.varint();
+  if (facts.columns > kColumnsMax) throw Lost(std::to_string(facts.columns) + " columns");
+  if (facts.rows > kStringBytesMax) throw Lost(std::to_string(facts.rows) + " rows");
+  std::optional<Block> block;
+  if (sink != nullptr && facts.rows > 0) block.emplace(stream, facts.rows, *sink, budget);
+  for (uint64_t i = 0; i < facts.columns; ++i) {
+    const std::string name = stream.text(kNameBytesMax);
+    const std::string text = stream.text(kNameBytesMax);
+    const bool custom = revision >= kRevisionCustomForm && stream.byte() != 0;
+    const auto type = parse_type(text);
+    if (custom || (!type && facts.rows > 0)) {
+      throw Damaged("column " + name.substr(0, 64) + " of type " + text.substr(0, 64));
+    }
+    if (facts.rows == 0 || (block && block->column(name, *type))) continue;
+    skip_column(stream, *type, facts.rows);
+  }
+  if (block) block->finish();
+  return facts;
+}
+
+}  // namespace ring2::dmi
