@@ -3,8 +3,10 @@
 Reads one JSON command per line and answers each with one line of JSON:
 
     {"do": "generate", "requests": [{"id", "text", "traceparent"?, "attributes"?}], "tokens": N,
-     "reference"?: true}       one left-padded batch; with `reference`, what the model itself says
-                               is saved as {out}/{id}.npz and named in the answer
+     "reference"?: true, "pause"?: S}
+                               one left-padded batch; with `reference`, what the model itself says
+                               is saved as {out}/{id}.npz and named in the answer; with `pause`,
+                               {"paused": S} is said before forward pass S, and a line waited for
     {"do": "counters"}         records and bytes that the segment says were committed
     {"do": "die", "request", "text", "layer": L, "step": S}
                                generates, and in step S claims a tensor of layer L and is killed
@@ -105,12 +107,27 @@ class ModelProcess:
             )
         return inputs, output
 
+    def pause(self, step: int):
+        """Stops before a forward pass until the next line comes; returns what takes that back."""
+        passes = iter(range(1_000_000))
+
+        def wait(_module, _args) -> None:
+            if next(passes) == step:
+                print(json.dumps({"paused": step}), flush=True)
+                sys.stdin.readline()
+
+        # Before the probe looks what is wanted.
+        return self.model.register_forward_pre_hook(wait, prepend=True)
+
     def generate(self, command: dict) -> dict:
+        pause = self.pause(command["pause"]) if "pause" in command else None
         reference = command.get("reference", False)
         requests = command["requests"]
         inputs, output = self.run(
             requests, command["tokens"], output_hidden_states=reference, output_logits=reference
         )
+        if pause is not None:
+            pause.remove()
         padding = (inputs["attention_mask"] == 0).sum(dim=1).tolist()
         width = inputs["input_ids"].shape[1]
         answers = []
@@ -118,7 +135,8 @@ class ModelProcess:
             prompt = width - padding[row]
             # The model never sees the last token it produced.
             answer = {"id": request["id"], "prompt": prompt,
-                      "tokens": prompt + command["tokens"] - 1, "steps": command["tokens"]}
+                      "tokens": prompt + command["tokens"] - 1, "steps": command["tokens"],
+                      "ids": output.sequences[row, padding[row]:].tolist()}
             if reference:
                 path = os.path.join(self.out, f"{request['id']}.npz")
                 numpy.savez(path, **self.reference(output, row, padding[row], width))
@@ -184,7 +202,7 @@ def main() -> None:
     commands = {"generate": process.generate, "counters": process.counters, "die": process.die}
     print(json.dumps({"ready": True, "layers": process.model.config.num_hidden_layers,
                       "segment": process.probe.path}), flush=True)
-    for line in sys.stdin:
+    for line in iter(sys.stdin.readline, ""):
         command = json.loads(line)
         if command["do"] == "detach":
             break

@@ -180,6 +180,8 @@ export interface GeneratedRequest {
   readonly prompt: number
   readonly tokens: number
   readonly steps: number
+  /** The tokens of prompt and answer. */
+  readonly ids: readonly number[]
   readonly reference?: string
 }
 
@@ -198,6 +200,13 @@ export interface ModelProcess {
     requests: readonly RequestCommand[],
     tokens: number,
     reference?: boolean,
+  ): Promise<readonly GeneratedRequest[]>
+  /** The same, stopped before a forward pass until something was done. */
+  generateAround(
+    requests: readonly RequestCommand[],
+    tokens: number,
+    pause: number,
+    doing: () => Promise<unknown>,
   ): Promise<readonly GeneratedRequest[]>
   counters(): Promise<{ readonly records: number; readonly bytes: number }>
   /** Starts what ends in its own SIGKILL, and waits for that. */
@@ -249,6 +258,13 @@ export async function startModel(
     segment,
     async generate(requests, tokens, reference = false) {
       send({ do: 'generate', requests, tokens, reference })
+      return (await next<{ requests: GeneratedRequest[] }>()).requests
+    },
+    async generateAround(requests, tokens, pause, doing) {
+      send({ do: 'generate', requests, tokens, pause })
+      await next<{ paused: number }>()
+      await doing()
+      send({})
       return (await next<{ requests: GeneratedRequest[] }>()).requests
     },
     async counters() {
