@@ -66,6 +66,21 @@ def traced() -> bool:
     return torch.compiler.is_dynamo_compiling()
 
 
+def untraced(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The same function, which a compiler runs as it is, with all that it calls."""
+    import torch
+
+    return torch.compiler.disable(function)
+
+
+def never_first(*functions: Any) -> None:
+    """A compiler begins no graph with these functions; inside a graph it follows them."""
+    from torch._dynamo.eval_frame import skip_code
+
+    for function in functions:
+        skip_code(function.__code__)
+
+
 def register(handlers: Handlers) -> int:
     """Makes the operators call these; returns the number to give them."""
     _define()

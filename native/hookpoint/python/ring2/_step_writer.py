@@ -22,8 +22,6 @@ from ._requests import Entry, Session
 from ._steps import Forward, argument_binder, model_input, read_forward
 from ._trouble import Trouble
 
-CALLER_FRAMES = 2  # from a hook's ``before`` to the frame that lasts as long as the forward pass
-
 
 class CurrentStep(threading.local):
     """The step that this thread's forward pass belongs to."""
@@ -80,11 +78,11 @@ class StepWriter:
         return undo
 
     def _hooks(self, entrance: int, bind: Callable[..., Any]) -> tuple[Any, Any]:
-        def before(args: tuple, kwargs: dict[str, Any]) -> None:
+        def before(caller: Any, args: tuple, kwargs: dict[str, Any]) -> None:
             if not self._trouble.active:
                 return
             try:
-                if self._nest(entrance, sys._getframe(CALLER_FRAMES)):
+                if self._nest(entrance, caller):
                     self._open_step(bind(args, kwargs))
             except Exception as error:  # the model must go on, whatever this was
                 self.disable(error)
@@ -93,25 +91,31 @@ class StepWriter:
             if self.current.entrance == entrance:
                 self._after(output)
 
-        return before, after
+        return _compiled.untraced(before), _compiled.untraced(after)
 
     @staticmethod
     def _watch(
         module: Any, before: Any, after: Any, trace_before: Any, trace_after: Any
     ) -> list[Callable[[], object]]:
-        # A compiler follows these to the operators; Python's own way is not for it to see.
+        # Of a model that is compiled by itself these are called outside of the graph, as they are.
+        # Where a compiler traces the call of the model, it follows them to the operators.
+        import torch
+
+        traced = torch.compiler.is_dynamo_compiling
+
         def pre_hook(_module: Any, args: tuple, kwargs: dict[str, Any]) -> None:
-            if _compiled.traced():
+            if traced():
                 trace_before(args, kwargs)
             else:
-                before(args, kwargs)
+                before(sys._getframe(1), args, kwargs)
 
         def hook(_module: Any, _args: tuple, output: Any) -> None:
-            if _compiled.traced():
+            if traced():
                 trace_after(output)
             else:
                 after(output)
 
+        _compiled.never_first(pre_hook, hook)
         return [
             module.register_forward_pre_hook(pre_hook, with_kwargs=True, prepend=True).remove,
             module.register_forward_hook(hook, always_call=True).remove,
