@@ -17,6 +17,7 @@ from typing import Any
 
 from ._errors import Ring2Error
 from ._selection import HOOKS_BY_NAME
+from ._shards import Parallel, check_ranks, join_shards, parallel_of, shard_ranks
 from ._stitch import Ranges, Row, parse_heads, parse_tokens, ranges_of, stitch
 from ._tensor_data import TensorData, needed
 from .codec import verified_bytes
@@ -56,8 +57,10 @@ class StoreSource:
             (one["request_id"], one["producer"]): {**one, "trace_id": trace_id, "tensors": []}
             for one in self._table("requests", None, _among("trace_id", ids))
         }
+        told = self._told(requests.values())
         for row in held:
             key = (row["request_id"], row["producer"])
+            key = told.get(key, key)
             # A request that has not ended has rows and no entry.
             entry = requests.setdefault(key, {
                 "trace_id": trace_id, "request_id": key[0], "producer": key[1],
@@ -104,17 +107,27 @@ class StoreSource:
                 "List what it has with `trace.tensors()`.",
             )
         chosen = _one(places, "request_id")
-        chosen = _one(chosen, "producer")
-        chosen = _of_one_rank(chosen, hook)
+        parallel = self._parallel(chosen[0])
+        if parallel is None or not {row["producer"] for row in chosen} <= parallel.producers:
+            chosen, parallel = _one(chosen, "producer"), None
+        producer = query.get("producer")
+        alone = producer is not None and self._meant(trace_id, producer) == {producer}
+        shards = shard_ranks(hook, None if alone else parallel, _ranks(query.get("rank")))
+        if shards is None:
+            chosen = _of_one_rank(chosen, hook)
+        else:
+            check_ranks(shards, (row["tp_rank"] for row in chosen))
+            chosen = [row for row in chosen if row["tp_rank"] in shards]
         tokens = parse_tokens(query.get("tokens"))
         kind = HOOKS_BY_NAME.get(hook)
         # A hook that is not of the catalogue has a row for each token.
         shape, dims = ("token", ()) if kind is None else (kind.shape, kind.dims)
         head_axis = next((i for i, name in enumerate(dims) if name in ("heads", "kv_heads")), None)
-        count = None if head_axis is None else chosen[0]["shape"][head_axis]
-        heads = parse_heads(query.get("heads"), count)
-        rows = self._payloads(condition, chosen, tokens)
-        values, held = stitch(rows, shape == "attention", tokens, heads, head_axis)
+        rows, values, held = self._stitched(condition, chosen, shards, (shape, head_axis), tokens)
+        if query.get("heads") is not None:
+            count = None if head_axis is None else values.shape[head_axis]
+            heads = parse_heads(query.get("heads"), count)
+            values = needed("numpy").take(values, heads, axis=head_axis)
         expected = self._expected(chosen[0], shape)
         facts = {"trace_id": trace_id, "request_id": chosen[0]["request_id"], "hook": hook,
                  "layer": layer, "tokens": held, **_completeness(held, expected, tokens, rows, shape)}
@@ -123,6 +136,51 @@ class StoreSource:
         numpy = needed("numpy")
         data = numpy.ascontiguousarray(values).reshape(-1).view(numpy.uint8)
         return TensorData(data, chosen[0]["dtype"], values.shape, facts)
+
+    def _stitched(
+        self, condition: Any, chosen: list[dict[str, Any]], shards: list[int] | None,
+        layout: tuple[str, int | None], tokens: tuple[int, int] | None,
+    ) -> tuple[list[Row], Any, Ranges]:
+        """Checked rows, the tensor along the token axis (and whole, of shards), and its positions."""
+        shape, head_axis = layout
+        attention = shape == "attention"
+        if shards is None:
+            rows = self._payloads(condition, chosen, tokens)
+            return rows, *stitch(rows, attention, tokens, None, head_axis)
+        of_ranks = [
+            self._payloads(condition, [row for row in chosen if row["tp_rank"] == rank], tokens)
+            for rank in shards
+        ]
+        parts = [stitch(rows, attention, tokens, None, head_axis) for rows in of_ranks]
+        return of_ranks[0], *join_shards(parts, shape, head_axis)
+
+    def _told(self, requests: Iterable[dict[str, Any]]) -> dict[tuple[str, str], tuple[str, str]]:
+        """Which request, by id and producer, tells of the tensors of another rank's producer."""
+        told = {}
+        for one in requests:
+            parallel = parallel_of(one["summary"])
+            for label in parallel.producers if parallel else ():
+                told[one["request_id"], label] = (one["request_id"], one["producer"])
+        return told
+
+    def _parallel(self, row: dict[str, Any]) -> Parallel | None:
+        """The ranks that ran the request of a row together; None while the request goes on."""
+        condition = _among("trace_id", [row["trace_id"]])
+        condition &= needed("pyarrow.compute").field("request_id") == row["request_id"]
+        for entry in self._table("requests", ["summary"], condition):
+            parallel = parallel_of(entry["summary"])
+            if parallel is not None and row["producer"] in parallel.producers:
+                return parallel
+        return None
+
+    def _meant(self, trace_id: str, producer: str) -> set[str]:
+        """The producers of all ranks, for the one that tells of their request; else that one."""
+        condition = _among("trace_id", self._ids(trace_id))
+        condition &= needed("pyarrow.compute").field("producer") == producer
+        meant = {producer}
+        for entry in self._table("requests", ["summary"], condition):
+            meant |= getattr(parallel_of(entry["summary"]), "producers", set())
+        return meant
 
     def _payloads(
         self, condition: Any, chosen: list[dict[str, Any]], tokens: tuple[int, int] | None
@@ -156,8 +214,11 @@ class StoreSource:
         compute = needed("pyarrow.compute")
         condition = _among("trace_id", [row["trace_id"]])
         condition &= compute.field("request_id") == row["request_id"]
-        condition &= compute.field("producer") == row["producer"]
-        for entry in self._table("requests", ["summary"], condition):
+        for entry in self._table("requests", ["summary", "producer"], condition):
+            parallel = parallel_of(entry["summary"])
+            producers = {entry["producer"], *(parallel.producers if parallel else ())}
+            if row["producer"] not in producers:
+                continue
             positions: set[int] = set()
             for phase in json.loads(entry["summary"])["phases"]:
                 start, end = phase["tokenStart"], phase["tokenEnd"]
@@ -169,9 +230,12 @@ class StoreSource:
     def _filter(self, trace_id: str, query: dict[str, str | None]) -> Any:
         compute = needed("pyarrow.compute")
         condition = _among("trace_id", self._ids(trace_id))
-        for name in ("hook", "request_id", "producer"):
+        for name in ("hook", "request_id"):
             if query.get(name) is not None:
                 condition &= compute.field(name) == query[name]
+        producer = query.get("producer")
+        if producer is not None:
+            condition &= _among("producer", self._meant(trace_id, producer))
         layer = query.get("layer")
         if layer is not None:
             condition &= compute.field("layer") == (-1 if layer == "global" else int(layer))

@@ -14,6 +14,7 @@ from ._errors import Ring2Error
 from ._http import Http
 from ._progress import progress_bar
 from ._selection import ALIASES
+from ._shards import parallel_of
 from ._store import StoreSource
 from ._tensor_data import TensorData, needed, read_safetensors
 
@@ -91,7 +92,8 @@ class Trace:
         """One tensor, stitched over steps. ``layer`` is left out for global hooks.
 
         tokens    a half-open range of positions like "0:16"; heads  numbers like "0,3"
-        rank      of a sharded tensor: "1" is the tensor-parallel rank, "tp:0,pp:1" names others
+        rank      one shard of a sharded tensor, which comes whole without it: "1" is the
+                  tensor-parallel rank, "tp:0,pp:1" names others
         progress  True shows a bar (needs tqdm), False none; None where somebody looks
         """
         query = {
@@ -126,7 +128,8 @@ class Trace:
             yield tensor
 
     def _held(self) -> list[dict[str, Any]]:
-        """Arguments of ``tensor`` for every tensor that the trace has, each once."""
+        """Arguments of ``tensor`` for every tensor that the trace has, each once. Shards that ranks
+        hold of one tensor are one."""
         found = {}
         for request in self.requests:
             for one in request["tensors"]:
@@ -136,7 +139,7 @@ class Trace:
                     "layer": one["layer"],
                     "request_id": request["request_id"],
                     "producer": request["producer"],
-                    "rank": ranks,
+                    "rank": None if _is_parallel(request) else ranks,
                 }
                 found[tuple(held.values())] = held
         return list(found.values())
@@ -162,6 +165,14 @@ class ExporterSource:
         with progress_bar(f"{hook}.{layer_text(layer)}", progress) as show:
             body, headers = self._http.get(path, {**query, "format": "safetensors"}, show)
         return read_safetensors(body, headers.get("x-ring2-completeness", "unknown"))
+
+
+def _is_parallel(request: dict[str, Any]) -> bool:
+    """Whether several processes ran the request together."""
+    details = request.get("details")
+    if details is not None:
+        return details.get("parallel") is not None
+    return parallel_of(request.get("summary")) is not None
 
 
 def _path(trace_id: str) -> str:
