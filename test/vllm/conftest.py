@@ -54,7 +54,7 @@ class Engines:
 
         environment = {
             **os.environ, "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-            "VLLM_CACHE_ROOT": str(self._work / "cache"), "HF_HUB_OFFLINE": "1",
+            "VLLM_CACHE_ROOT": str(Path.home() / ".cache" / "ring2" / "vllm"), "HF_HUB_OFFLINE": "1",
             "VLLM_NO_USAGE_STATS": "1", "OMP_NUM_THREADS": "1", **settings,
         }
         command = [sys.executable, str(Path(__file__).with_name("engine_run.py")), self._folder, mode]

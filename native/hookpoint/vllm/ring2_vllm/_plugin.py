@@ -8,6 +8,7 @@ import functools
 import importlib
 import inspect
 import logging
+import sys
 from typing import Any
 
 from . import _settings, _trace
@@ -28,7 +29,15 @@ SYMBOLS = (
     ("vllm.v1.engine.llm_engine", "LLMEngine.add_request", ("self", *_trace.PARAMETERS)),
 )
 
+# vLLM looks at a model's class in a short process of its own, where nothing is served.
+INSPECTION = "vllm.model_executor.models.registry"
+
 _registered = False
+
+
+def _is_inspection() -> bool:
+    specification = getattr(sys.modules.get("__main__"), "__spec__", None)
+    return getattr(specification, "name", None) == INSPECTION
 
 
 def find(module: str, name: str) -> Any:
@@ -52,7 +61,7 @@ def missing() -> list[str]:
 def register() -> None:
     """Wraps what capture needs, once per process. Never raises."""
     global _registered
-    if _registered or not _settings.enabled():
+    if _registered or not _settings.enabled() or _is_inspection():
         return
     _registered = True
     try:

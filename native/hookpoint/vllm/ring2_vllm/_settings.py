@@ -13,6 +13,7 @@ from ring2._errors import Ring2Error
 PREFIX = "RING2_VLLM"
 OFF = ("0", "off", "false", "no")
 PATTERN_QUERIES_MAX = 4096
+TRACED = "traced"  # what a worker writes for vLLM's compile cache, beside the settings
 
 
 class Settings(NamedTuple):
@@ -58,6 +59,8 @@ def read(additional: object, environment: Mapping[str, str] = os.environ) -> Set
     if own is not None and not isinstance(own, Mapping):
         raise _error('additional_config["ring2"]', "an object", own)
     for name, value in (own or {}).items():
+        if name == TRACED:
+            continue
         if name not in Settings._fields:
             known = ", ".join(Settings._fields)
             raise _error('a name in additional_config["ring2"]', f"one of {known}", name)

@@ -99,6 +99,13 @@ def _segment(settings: _settings.Settings, name: str, place: Place) -> str:
     return f"{chosen}-dp{ranks.dp}pp{ranks.pp}tp{ranks.tp}"
 
 
+def say_what_is_traced(config: Any, slot: int, wanted: set[tuple[str, int]]) -> None:
+    """Makes the taps part of the key of vLLM's compile cache. Called before anything is compiled."""
+    additional = config.additional_config
+    own = {**(additional.get("ring2") or {}), _settings.TRACED: [ring2.__version__, slot, sorted(wanted)]}
+    config.additional_config = {**additional, "ring2": own}
+
+
 def _start(worker: Any) -> Capture | None:
     config, runner = worker.vllm_config, worker.model_runner
     model = runner.get_model()
@@ -144,11 +151,7 @@ def _start(worker: Any) -> Capture | None:
         taps = Taps(producer, capture.trouble)
         wanted = {(hook, layer) for hook, numbers in chosen.items() for layer in numbers}
         compiled = int(config.compilation_config.mode or 0) != 0
-        # Before any compilation: the key of its cache says what is traced into the graph.
-        additional["ring2"] = {
-            **(additional.get("ring2") or {}),
-            "traced": [ring2.__version__, producer.slot, sorted(map(list, wanted))],
-        }
+        say_what_is_traced(config, producer.slot, wanted)
         taps.install([site for site in sites if (site.hook, site.layer) in wanted], compiled)
         capture.install({n: patterns[n] for n in chosen.get("pattern", ())})
     except BaseException:
