@@ -10,7 +10,16 @@ from typing import Any, NamedTuple
 
 from ring2._errors import Ring2Error
 
-PREFIX = "RING2_VLLM"
+SWITCH = "RING2_VLLM"
+VARIABLES = {
+    "hooks": "RING2_VLLM_HOOKS",
+    "layers": "RING2_VLLM_LAYERS",
+    "segment": "RING2_VLLM_SEGMENT",
+    "directory": "RING2_VLLM_DIRECTORY",
+    "payload_mb": "RING2_VLLM_PAYLOAD_MB",
+    "when_full": "RING2_VLLM_WHEN_FULL",
+    "pattern_queries": "RING2_VLLM_PATTERN_QUERIES",
+}
 OFF = ("0", "off", "false", "no")
 PATTERN_QUERIES_MAX = 4096
 TRACED = "traced"  # what a worker writes for vLLM's compile cache, beside the settings
@@ -30,7 +39,7 @@ class Settings(NamedTuple):
 
 def enabled(environment: Mapping[str, str] = os.environ) -> bool:
     """False when ``RING2_VLLM`` says off."""
-    return environment.get(PREFIX, "on").strip().lower() not in OFF
+    return environment.get(SWITCH, "on").strip().lower() not in OFF
 
 
 def _error(name: str, expected: str, actual: object) -> Ring2Error:
@@ -51,8 +60,8 @@ def _value(name: str, given: object) -> object:
 def read(additional: object, environment: Mapping[str, str] = os.environ) -> Settings:
     """The settings in force. Raises RING2_E_ARGUMENT for what cannot be meant."""
     given: dict[str, object] = {}
-    for name in Settings._fields:
-        text = environment.get(f"{PREFIX}_{name.upper()}")
+    for name, variable in VARIABLES.items():
+        text = environment.get(variable)
         if text:
             given[name] = _value(name, text)
     own: Any = additional.get("ring2") if isinstance(additional, Mapping) else None
