@@ -37,8 +37,8 @@ RING2_API const char *ring2_cuda_error(void);
  * captured into a CUDA graph, the copy becomes part of the graph: at each replay it belongs to the
  * step that is open then and is left out when that step does not want it. Otherwise it belongs to
  * `step`, and -1 means to leave it out. 0, or -1 when it could not be launched (the caller counts it). */
-RING2_API int ring2_cuda_capture(ring2_cuda *cuda, void *stream, const ring2_tensor *tensor, const void *data,
-                       int64_t step);
+RING2_API int ring2_cuda_capture(ring2_cuda *cuda, void *stream, const ring2_tensor *tensor,
+                                 const void *data, int64_t step);
 /* As before, but only the first *rows (int32 in GPU memory, read when the copy runs) indices of axis 0
  * hold anything: the padding of a CUDA graph's batch is left out. */
 RING2_API int ring2_cuda_capture_rows(ring2_cuda *cuda, void *stream, const ring2_tensor *tensor,
