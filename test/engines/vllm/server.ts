@@ -9,7 +9,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { modelFolder, python, repository, type Workspace } from '../../pipeline/processes.ts'
 
 const logLinesKept = 40
-const readyMillis = 300_000
+const readyMillis = 400_000
 const pollMillis = 300
 
 export interface Vllm {

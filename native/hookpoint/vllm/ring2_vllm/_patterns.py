@@ -52,13 +52,13 @@ def _plain(blocks: Any) -> Any:
 
 
 def _columns(blocks: Any) -> Any:
-    """[…, block, size] whose memory holds one element of every token of a block, then the next."""
+    """[…, block, size] whose memory holds an element of every token of a block, then the next."""
     *outer, block, size = blocks.shape
     return blocks.reshape(*outer, size, block).transpose(-1, -2)
 
 
 def _pairs(blocks: Any) -> Any:
-    """The same by some tokens and by pairs of elements, as matrix units of 16-bit numbers take them."""
+    """The same by some tokens and by pairs of elements, as matrix units take 16-bit numbers."""
     *outer, block, size = blocks.shape
     groups = blocks.reshape(*outer, block // TOKENS_TOGETHER, size // 2, TOKENS_TOGETHER, 2)
     return groups.transpose(-2, -3).reshape(*outer, block, size)
@@ -187,7 +187,8 @@ class Patterns:
         """The STEP of this request's samples in this forward pass, written with the first."""
         step = self._steps.get(row.index)
         if step is None:
-            values = ((row.session.key, row.token_end - queries, row.token_end, 0, 0, 0, row.phase),)
+            first = row.token_end - queries
+            values = ((row.session.key, first, row.token_end, 0, 0, 0, row.phase),)
             step = self._producer.write_step(
                 _native.LAYOUT_BATCHED, queries, values, 1, self._sequence, STEP_EXTRA
             )

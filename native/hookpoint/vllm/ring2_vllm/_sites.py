@@ -91,7 +91,8 @@ def _attention_sites(layout: Layout, block: Any, layer: int) -> list[Site]:
     ]
     # Queries and keys that have a norm of their own are what it returns, as in Transformers.
     for hook, name, view in (
-        ("q", "q_norm", _part(0, queries, size)), ("k", "k_norm", _part(queries, queries + keys, size)),
+        ("q", "q_norm", _part(0, queries, size)),
+        ("k", "k_norm", _part(queries, queries + keys, size)),
     ):
         head_norm = getattr(attention, name, None)
         if head_norm is None:

@@ -100,9 +100,10 @@ def _segment(settings: _settings.Settings, name: str, place: Place) -> str:
 
 
 def say_what_is_traced(config: Any, slot: int, wanted: set[tuple[str, int]]) -> None:
-    """Makes the taps part of the key of vLLM's compile cache. Called before anything is compiled."""
+    """Makes the taps part of the key of vLLM's compile cache, before anything is compiled."""
     additional = config.additional_config
-    own = {**(additional.get("ring2") or {}), _settings.TRACED: [ring2.__version__, slot, sorted(wanted)]}
+    traced = [ring2.__version__, slot, sorted(wanted)]
+    own = {**(additional.get("ring2") or {}), _settings.TRACED: traced}
     config.additional_config = {**additional, "ring2": own}
 
 
@@ -113,7 +114,7 @@ def _start(worker: Any) -> Capture | None:
     settings = _settings.read(additional)
     _refuse_what_is_not_known(config)
     if not isinstance(additional, dict):
-        # The key of vLLM's compile cache comes from it, and must not be that of an engine without hooks.
+        # The key of vLLM's compile cache comes from it, and must tell of the taps.
         raise Ring2Error(
             "RING2_E_MODEL",
             f"expected vLLM's additional_config to be an object, got {type(additional).__name__}",

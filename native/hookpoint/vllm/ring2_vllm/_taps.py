@@ -47,7 +47,8 @@ class Taps:
     def guarded(self, site: Site) -> Callable[..., None]:
         """A hook that never raises."""
         tap, trouble, producer = self.traced(site), self._trouble, self._producer
-        wants, slot, number = self._native.ring2_torch_wants, producer.slot, HOOKS_BY_NAME[site.hook].id
+        wants, slot = self._native.ring2_torch_wants, producer.slot
+        number = HOOKS_BY_NAME[site.hook].id
         name, working = f"{site.hook}[{site.layer}]", True
 
         def guard(module: Any, inputs: tuple, output: Any) -> None:
