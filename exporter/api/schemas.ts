@@ -100,7 +100,7 @@ const requestFields = {
   steps: nullable(Type.Integer()),
   verdict: Type.String({ description: verdicts.join(', ') }),
   completeness: Type.String({
-    description: 'of the capture, when the request ended: complete, incomplete or unknown',
+    description: 'of the capture, when the request ended: complete, sampled, incomplete or unknown',
   }),
   tensors_stored: Type.Integer(),
   bytes_stored: Type.Integer({ description: 'of the decoded elements' }),
@@ -197,6 +197,11 @@ const details = Type.Object(
         expected: Type.Integer(),
         seen: Type.Integer(),
         reasons: Type.Array(Type.String()),
+        kept: Type.Optional(
+          Type.Array(Type.Array(Type.Integer()), {
+            description: 'when sampled: the token ranges that were captured, half open',
+          }),
+        ),
       },
       strict,
     ),
