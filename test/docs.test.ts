@@ -147,7 +147,7 @@ describe('Commands', () => {
   /** Commands with their long flags and subcommands, from the completion script: one process. */
   function commands(): ReadonlyMap<string, ReadonlySet<string>> {
     known ??= new Map(
-      [...run('completion', 'bash').matchAll(/^ +([a-z]+)\) known="([^"]*)"/gm)].map((match) => [
+      [...run('completion', 'bash').matchAll(/^ +([a-z-]+)\) known="([^"]*)"/gm)].map((match) => [
         match[1] ?? '',
         new Set((match[2] ?? '').split(' ')),
       ]),
