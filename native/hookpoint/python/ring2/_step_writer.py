@@ -19,7 +19,7 @@ from ._end_tokens import EndTokens
 from ._finished import FinishedRows
 from ._producer import Producer
 from ._requests import Entry, Session
-from ._steps import Forward, argument_binder, model_input, read_forward
+from ._steps import Forward, argument_binder, holds_values, model_input, read_forward
 from ._trouble import Trouble
 
 
@@ -222,6 +222,9 @@ class StepWriter:
         control = self._producer.control()
         if control.wants_nothing:
             self._skip_step(arguments)
+            return
+        if not holds_values(arguments):
+            self._refuse("a forward pass on meta or fake tensors was not captured: they hold nothing")
             return
         forward = read_forward(arguments)
         if forward is None:

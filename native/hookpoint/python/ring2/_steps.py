@@ -147,6 +147,16 @@ def model_input(arguments: Mapping[str, Any]) -> tuple[Any, Any]:
     return None, None
 
 
+def holds_values(arguments: Mapping[str, Any]) -> bool:
+    """False for a pass on meta or fake tensors, which have shapes alone."""
+    import torch
+
+    tensor, _ = model_input(arguments)
+    if tensor is None or type(tensor) is torch.Tensor:
+        return tensor is None or not tensor.is_meta
+    return not tensor.is_meta and not isinstance(tensor, torch._subclasses.FakeTensor)
+
+
 def read_forward(arguments: Mapping[str, Any]) -> Forward | None:
     """What this forward pass processes; None when no tensor says so.
 
