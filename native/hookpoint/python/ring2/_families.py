@@ -1,7 +1,7 @@
 """How stock Hugging Face language models name their modules, and which of it a model has.
 
-Two layouts: blocks as Llama's (Mistral, Qwen, Mixtral, SmolLM, …) and as GPT-2's. A model type of the
-table is taken by its name. Another one is taken by its layout when nothing speaks against it: every
+Two layouts: blocks as Llama's (Mistral, Qwen, Mixtral, SmolLM, …) and as GPT-2's. A model type of
+the table is taken by its name. Another one is taken by its layout when nothing speaks against it: every
 module is there under its name, a block and its attention have no others with weights, and its
 configuration scales nothing between modules, as then the output of a module is not what is added
 to the residual stream. What fits neither is not guessed at: the error lists what was found.
