@@ -31,12 +31,16 @@ function run(option: string) {
 test('Without the functions that are needed the engine serves on, and one line names them', () => {
   const { stdout, stderr, status, segments } = run('FAKE_NOTHING')
   expect({ stdout, status, segments }).toEqual({ stdout: '21\n', status: 0, segments: [] })
-  expect(stderr).toMatch(/^ring2: llama\.cpp: these functions are not there: ggml_op_desc, [^\n]*\n$/)
+  expect(stderr).toMatch(
+    /^ring2: llama\.cpp: these functions are not there: ggml_op_desc, [^\n]*\n$/,
+  )
   expect(stderr).toContain('Nothing is captured, the engine serves on')
 })
 
 test('With tensors that are laid out differently the engine serves on, and one line says which field', () => {
   const { stdout, stderr, status, segments } = run('FAKE_LAYOUT')
   expect({ stdout, status, segments }).toEqual({ stdout: '21\n', status: 0, segments: [] })
-  expect(stderr).toMatch(/^ring2: llama\.cpp: the field "name" of its tensors is not where [^\n]*\n$/)
+  expect(stderr).toMatch(
+    /^ring2: llama\.cpp: the field "name" of its tensors is not where [^\n]*\n$/,
+  )
 })
