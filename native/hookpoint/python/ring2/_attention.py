@@ -22,7 +22,7 @@ TAP = "_ring2_attention_tap"
 EAGER = "eager_attention_forward"
 
 _eager_lock = threading.Lock()
-_eager_users: dict[str, list[Any]] = {}  # module file -> [its function, probes that need it replaced]
+_eager_users: dict[str, list[Any]] = {}  # file -> [its function, how many replace it]
 
 
 def implementation(config: Any) -> str:

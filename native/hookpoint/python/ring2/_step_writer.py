@@ -224,7 +224,7 @@ class StepWriter:
             self._skip_step(arguments)
             return
         if not holds_values(arguments):
-            self._refuse("a forward pass on meta or fake tensors was not captured: they hold nothing")
+            self._refuse("a forward pass on meta or fake tensors was not captured")
             return
         forward = read_forward(arguments)
         if forward is None:

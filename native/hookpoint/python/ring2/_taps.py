@@ -140,7 +140,9 @@ class Taps:
         else:
             self.count_failure(hook, layer, f"{type(error).__name__}: {error}")
 
-    def count_failure(self, hook: int, layer: int, reason: str = "its compiled form failed") -> None:
+    def count_failure(
+        self, hook: int, layer: int, reason: str = "its tap could not be traced"
+    ) -> None:
         if self._current.forward is None:
             return
         self._producer.count_loss("unsupported", 1)
