@@ -45,9 +45,10 @@ RING2_API int ring2_cuda_capture_rows(ring2_cuda *cuda, void *stream, const ring
                             const void *data, int64_t step, const int32_t *rows);
 
 /* Around a forward pass that may replay graphs, in its stream: the step they belong to, and what is
- * wanted of it: RING2_HOOKS_MAX times RING2_LAYERS_MAX / 64 words of bits; NULL: nothing. Left out while the stream is being captured. When steps
- * of two streams are open at once, replays in between are counted as lost (unsupported): nobody could
- * tell them apart. Every begin that returned 1 needs an end on the same stream. */
+ * wanted of it: RING2_HOOKS_MAX times RING2_LAYERS_MAX / 64 words of bits; NULL: nothing. Left out
+ * while the stream is being captured. When steps of two streams are open at once, replays in between
+ * are counted as lost (unsupported): nobody could tell them apart. Every begin that returned 1 needs
+ * an end on the same stream. */
 RING2_API int ring2_cuda_begin_step(ring2_cuda *cuda, void *stream, int64_t step,
                                     const uint64_t *wanted);
 RING2_API void ring2_cuda_end_step(ring2_cuda *cuda, void *stream);
