@@ -5,6 +5,7 @@ import { Ring2Error } from '../errors.ts'
 import { type Fault, messagesOf } from './conversations.ts'
 import { fetchChecked } from './http.ts'
 import { demoLimits } from './limits.ts'
+import type { Ancestry } from './trace-tree.ts'
 
 export interface Answer {
   readonly question: string
@@ -14,6 +15,8 @@ export interface Answer {
   readonly promptTokens: number
   readonly completionTokens: number
   readonly seconds: number
+  /** Where its spans hang. */
+  readonly ancestry: Ancestry
 }
 
 /** What the API says of one request; only what the demo shows. */
@@ -33,17 +36,18 @@ export interface StoredRequest {
   } | null
 }
 
-/** One request, in a trace of its own whose root is the client's and is sent to nobody. */
-export async function ask(service: string, question: string): Promise<Answer> {
-  const traceId = randomBytes(16).toString('hex')
-  const spanId = randomBytes(8).toString('hex')
+/** A trace of the client's own, whose root is sent to nobody. */
+export function newTrace(): Readonly<Record<'traceId' | 'spanId' | 'traceparent', string>> {
+  const [traceId, spanId] = [randomBytes(16).toString('hex'), randomBytes(8).toString('hex')]
+  return { traceId, spanId, traceparent: `00-${traceId}-${spanId}-01` }
+}
+
+/** One request to the chat service. */
+export async function askChatService(service: string, question: string): Promise<Answer> {
   const began = performance.now()
   const response = await fetchChecked(`${service}/chat`, {
     method: 'POST',
-    headers: {
-      'content-type': 'application/json',
-      traceparent: `00-${traceId}-${spanId}-01`,
-    },
+    headers: { 'content-type': 'application/json', traceparent: newTrace().traceparent },
     body: JSON.stringify({
       messages: messagesOf(question),
       max_tokens: demoLimits.tokensPerAnswer,
@@ -64,12 +68,16 @@ export async function ask(service: string, question: string): Promise<Answer> {
     promptTokens: body.prompt_tokens,
     completionTokens: body.completion_tokens,
     seconds: (performance.now() - began) / 1000,
+    // The service's own span is the root of what is sent.
+    ancestry: { client: null, services: 2 },
   }
 }
 
+export type Ask = (question: string) => Promise<Answer>
+
 /** Groups are sent one after the other, a group's questions at once. */
 export async function chat(
-  service: string,
+  ask: Ask,
   groups: readonly (readonly string[])[],
   onAnswer: (answer: Answer) => void,
 ): Promise<Answer[]> {
@@ -77,7 +85,7 @@ export async function chat(
   for (const group of groups) {
     const together = await Promise.all(
       group.map(async (question) => {
-        const answer = await ask(service, question)
+        const answer = await ask(question)
         onAnswer(answer)
         return answer
       }),

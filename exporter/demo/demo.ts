@@ -10,19 +10,13 @@ import { join } from 'node:path'
 import { composeIsThere } from './compose.ts'
 import { brokenConversations, demoFault } from './conversations.ts'
 import type { DemoDocument, DemoRequest, Page, StackEvidence } from './document.ts'
+import { type EngineName, engines } from './engines.ts'
 import { readTrace } from './jaeger.ts'
 import { linksOf, serverLinks } from './links.ts'
-import {
-  heldFolder,
-  type Parts,
-  startExporter,
-  startReceiver,
-  startService,
-  stopParts,
-} from './parts.ts'
+import { heldFolder, type Parts, startExporter, startReceiver, stopParts } from './parts.ts'
 import type { Period } from './prometheus.ts'
 import { receivedTrace } from './received.ts'
-import { checkStored, healthyRequests } from './requests.ts'
+import { checkStored, comparedOf, healthyRequests } from './requests.ts'
 import {
   breakAndMend,
   readEvidence,
@@ -36,6 +30,8 @@ import { requireStackBinaries, stackBinaries } from './stack/binaries.ts'
 import { drawTree } from './trace-tree.ts'
 
 export interface DemoOptions {
+  /** What runs the model. */
+  readonly engine: EngineName
   /** Directory or s3:// URL of the store. */
   readonly store: string
   /** Whether the real servers watch. */
@@ -74,7 +70,7 @@ export async function runDemo(options: DemoOptions): Promise<Demo> {
   }
   const show = async (): Promise<{ document: DemoDocument; page: Page }> => {
     if (!options.stack) return showPlain(options, parts, began)
-    watched = await startServersAndModel({ ...options, parts })
+    watched = await startServersAndModel({ ...options, engine: engines[options.engine], parts })
     return showWatched(options, watched, began)
   }
   try {
@@ -104,22 +100,30 @@ async function receiverFor(parts: Parts): Promise<{ endpoint: string; file: stri
 
 async function showPlain(options: DemoOptions, parts: Parts, began: number) {
   const { onProgress, store } = options
+  const engine = engines[options.engine]
   onProgress('starting the exporter …')
   const { endpoint, file } = await receiverFor(parts)
   const api = await startExporter(parts, { store, endpoint })
-  onProgress('starting the chat service with SmolLM2-135M-Instruct …')
-  const service = await startService(parts, { endpoint, allowFaults: options.keep })
-  const { last, requests } = await healthyRequests({ service, api }, onProgress)
-  const checked = await checkStored(parts, { service, api }, last, layersOf(requests))
+  onProgress(`starting ${engine.title} …`)
+  const { address, ask } = await engine.start(parts, { endpoint, allowFaults: options.keep })
+  const { requests, ...ends } = await healthyRequests({ ask, api }, onProgress)
+  const shown = comparedOf(ends, engine.tolerance)
+  const checked = await checkStored(parts, { api }, shown, layersOf(requests), engine.tolerance)
   const seconds = (performance.now() - began) / 1000
   const document: DemoDocument = { requests, ...checked, store, seconds }
-  const traceLines = file === null ? [] : drawTree(await receivedTrace(file, last.traceId))
-  const links = linksOf({ api, service }, endpoint, last.traceId)
-  return { document, page: { document, shown: last.traceId, traceLines, links, running: true } }
+  const traceLines =
+    file === null ? [] : drawTree(await receivedTrace(file, shown.traceId, shown.ancestry))
+  const links = linksOf({ api, service: address }, endpoint, shown.traceId, engine)
+  return { document, page: { document, shown: shown.traceId, traceLines, links, running: true } }
 }
 
 function layersOf(requests: readonly DemoRequest[]): number {
   return requests.at(-1)?.norms.length ?? 0
+}
+
+async function breakOneLayer(watched: Watched, onProgress: (text: string) => void) {
+  onProgress(`adding noise to layer ${demoFault.layer}, and asking again …`)
+  return breakAndMend(watched, demoFault, brokenConversations, onProgress)
 }
 
 /** A demo that the servers watched. */
@@ -130,25 +134,28 @@ export interface WatchedDemo {
   readonly healthy: Period
 }
 
-/** The healthy part, the broken part, and what the servers have of both. */
+/** The healthy part, the broken part where the engine has one, and what the servers have of both. */
 export async function showWatched(
-  options: Pick<DemoOptions, 'store' | 'onProgress'>,
+  options: Pick<DemoOptions, 'store' | 'engine' | 'onProgress'>,
   watched: Watched,
   began: number,
 ): Promise<WatchedDemo> {
   const { onProgress, store } = options
+  const engine = engines[options.engine]
   const from = Date.now() / 1000
   const before = await healthyRequests(watched, onProgress)
   onProgress('waiting until Prometheus has counted them …')
   const healthy = { from, to: await settle(watched, before.requests.length) }
-  onProgress(`adding noise to layer ${demoFault.layer}, and asking again …`)
-  const broken = await breakAndMend(watched, demoFault, brokenConversations, onProgress)
+  const broken = engine.breakable ? await breakOneLayer(watched, onProgress) : null
   onProgress('reading back what the servers have …')
-  const shown = broken.worst.traceId
-  const evidence = await readEvidence(watched, shown, healthy)
+  const looked = broken?.worst ?? comparedOf(before, engine.tolerance)
+  const shown = looked.traceId
+  const evidence = await readEvidence(watched, looked, healthy)
+  const requests = [...before.requests, ...(broken?.requests ?? [])]
+  const { parts } = watched
   const document = {
-    ...(await checkStored(watched.parts, watched, broken.worst, layersOf(broken.requests))),
-    requests: [...before.requests, ...broken.requests],
+    ...(await checkStored(parts, watched, looked, layersOf(requests), engine.tolerance)),
+    requests,
     store,
     seconds: (performance.now() - began) / 1000,
     ...evidence,
@@ -157,7 +164,7 @@ export async function showWatched(
   const traceLines = drawTree(await readTrace(urls.jaeger, shown))
   const period = { from, to: Date.now() / 1000 }
   const servers = serverLinks(urls, shown, period, watched.webhook === null)
-  const links = { ...linksOf(watched, urls.otlpGrpc, shown), servers }
+  const links = { ...linksOf(watched, urls.otlpGrpc, shown, engine), servers }
   const page: Page = { document, shown, traceLines, links, running: true }
   return { document, page, healthy }
 }

@@ -1,4 +1,5 @@
 /** HTTP as the demo speaks it: every answer in bounded time, and an unexpected one is an error. */
+import { createServer } from 'node:net'
 import { Ring2Error } from '../errors.ts'
 import { demoLimits } from './limits.ts'
 
@@ -29,5 +30,17 @@ export async function getJson<T>(url: string, none?: number): Promise<T | undefi
   throw new Ring2Error('RING2_E_INTERNAL_EXPORTER', {
     expected: `${url} to answer`,
     actual: `${response.status} ${await response.text()}`,
+  })
+}
+
+/** A port that was free a moment ago. */
+export async function freePort(): Promise<number> {
+  return new Promise((resolve, reject) => {
+    const server = createServer().once('error', reject)
+    server.listen(0, '127.0.0.1', () => {
+      const address = server.address()
+      const port = typeof address === 'object' && address !== null ? address.port : 0
+      server.close(() => resolve(port))
+    })
   })
 }

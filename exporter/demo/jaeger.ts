@@ -2,7 +2,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { getJson } from './http.ts'
 import { demoLimits } from './limits.ts'
-import { isWhole, type TraceSpan } from './trace-tree.ts'
+import { type Ancestry, isWhole, type TraceSpan } from './trace-tree.ts'
 
 export interface JaegerEvidence {
   readonly trace_id: string
@@ -56,28 +56,42 @@ export async function readTrace(jaeger: string, traceId: string): Promise<TraceS
 }
 
 /** Waits until app and exporter have sent their spans; what there is when they do not. */
-export async function waitForTrace(jaeger: string, traceId: string): Promise<TraceSpan[]> {
+export async function waitForTrace(
+  jaeger: string,
+  traceId: string,
+  ancestry: Ancestry,
+): Promise<TraceSpan[]> {
   const until = performance.now() + demoLimits.storedMillis
   let spans = await readTrace(jaeger, traceId)
-  while (!(isWhole(spans) && liesUnderApp(spans)) && performance.now() < until) {
+  while (
+    !(isWhole(spans, ancestry) && liesUnderApp(spans, ancestry)) &&
+    performance.now() < until
+  ) {
     await sleep(demoLimits.pollMillis)
     spans = await readTrace(jaeger, traceId)
   }
   return spans
 }
 
-export async function jaegerEvidence(jaeger: string, traceId: string): Promise<JaegerEvidence> {
+export async function jaegerEvidence(
+  jaeger: string,
+  traceId: string,
+  ancestry: Ancestry,
+): Promise<JaegerEvidence> {
   const spans = await readTrace(jaeger, traceId)
   return {
     trace_id: traceId,
     services: [...new Set(spans.map((span) => span.service))].sort(),
     spans: spans.length,
-    under_app: liesUnderApp(spans),
+    under_app: liesUnderApp(spans, ancestry),
   }
 }
 
-/** App span → `ring2 request` → `ring2 prefill` and `ring2 decode`, each within its parent's time. */
-export function liesUnderApp(spans: readonly TraceSpan[]): boolean {
+/** App span, or the client's that nobody sends → `ring2 request` → `ring2 prefill` and `ring2 decode`, each within its parent's time. */
+export function liesUnderApp(
+  spans: readonly TraceSpan[],
+  { client }: Pick<Ancestry, 'client'>,
+): boolean {
   const byId = new Map(spans.map((span) => [span.spanId, span]))
   const requests = spans.filter((span) => span.name === 'ring2 request')
   const phases = spans.filter((span) => /^ring2 (prefill|decode)$/.test(span.name))
@@ -92,7 +106,11 @@ export function liesUnderApp(spans: readonly TraceSpan[]): boolean {
   }
   return (
     requests.length > 0 &&
-    requests.every((span) => within(span) && parentOf(span)?.service !== span.service) &&
+    requests.every(
+      (span) =>
+        (client !== null && span.parentSpanId === client) ||
+        (within(span) && parentOf(span)?.service !== span.service),
+    ) &&
     ['ring2 prefill', 'ring2 decode'].every((name) => phases.some((span) => span.name === name)) &&
     phases.every((span) => within(span) && parentOf(span)?.name === 'ring2 request')
   )

@@ -1,4 +1,5 @@
 /** Where the demo's processes are, and what to open there. It opens nothing. */
+import type { Engine } from './engines.ts'
 import { exemplarsUrl, graphUrl, type Period, rangeUrl } from './prometheus.ts'
 import type { StackUrls } from './stack/servers.ts'
 
@@ -21,10 +22,10 @@ export interface Links {
   readonly request: string
   /** The same request in the explorer. */
   readonly explorer: string
-  /** Where the chat service takes prompts. */
+  /** Where the model takes prompts. */
   readonly chat: string
-  /** Where the chat service can be broken, and mended. */
-  readonly faults: string
+  /** Where the model can be broken, and mended; null for an engine that cannot be. */
+  readonly faults: string | null
   /** OTLP over gRPC: the Collector, or the receiver in its place. */
   readonly otlp: string
   /** With the servers that watched. */
@@ -42,13 +43,14 @@ export function linksOf(
   addresses: { readonly api: string; readonly service: string },
   otlp: string,
   traceId: string,
+  { breakable }: Pick<Engine, 'breakable'>,
 ): Links {
   return {
     api: addresses.api,
     request: `${addresses.api}/v1/traces/${traceId}`,
     explorer: `${addresses.api}/t/${traceId}`,
-    chat: `${addresses.service}/chat`,
-    faults: `${addresses.service}/faults`,
+    chat: `${addresses.service}${breakable ? '/chat' : '/v1/chat/completions'}`,
+    faults: breakable ? `${addresses.service}/faults` : null,
     otlp,
   }
 }

@@ -140,7 +140,7 @@ export async function startService(parts: Parts, settings: ServiceSettings): Pro
   return ready
 }
 
-function python(): string {
+export function python(): string {
   const program = process.env.RING2_PYTHON
   if (program !== undefined && program !== '') return program
   throw new Ring2Error('RING2_E_CONFIG', {
@@ -150,7 +150,7 @@ function python(): string {
   })
 }
 
-function modelFolder(): string {
+export function modelFolder(): string {
   const folder = process.env.RING2_MODEL_DIR
   if (folder !== undefined && folder !== '') return folder
   throw new Ring2Error('RING2_E_CONFIG', {

@@ -54,7 +54,11 @@ export async function startProcess(
     timeout(demoLimits.startMillis).then(() =>
       Promise.reject(ended(options.name, `nothing in ${demoLimits.startMillis / 1000} s`, logPath)),
     ),
-  ])
+  ]).catch((error: unknown) => {
+    // It may go on, and nobody else knows of it.
+    child.kill('SIGKILL')
+    throw error
+  })
   return {
     ready,
     process: {

@@ -2,7 +2,7 @@
 import { readFileSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { demoLimits } from './limits.ts'
-import { isWhole, type TraceSpan } from './trace-tree.ts'
+import { type Ancestry, isWhole, type TraceSpan } from './trace-tree.ts'
 
 interface Span {
   readonly traceId: string
@@ -52,10 +52,14 @@ function traceSpan(span: Span, service: string): TraceSpan {
 }
 
 /** Waits until app and exporter have sent their spans; what there is when they do not. */
-export async function receivedTrace(path: string, traceId: string): Promise<TraceSpan[]> {
+export async function receivedTrace(
+  path: string,
+  traceId: string,
+  ancestry: Ancestry,
+): Promise<TraceSpan[]> {
   const until = performance.now() + demoLimits.storedMillis
   let spans = readSpans(path, traceId)
-  while (!isWhole(spans) && performance.now() < until) {
+  while (!isWhole(spans, ancestry) && performance.now() < until) {
     await sleep(demoLimits.pollMillis)
     spans = readSpans(path, traceId)
   }

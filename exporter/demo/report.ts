@@ -4,6 +4,7 @@ import { demoFault } from './conversations.ts'
 import type { Page } from './document.ts'
 import type { Links } from './links.ts'
 import { stackLines } from './stack-report.ts'
+import type { Verified } from './verify.ts'
 
 /** Quoted where a shell would split it or read more into it. */
 function shellWord(text: string): string {
@@ -37,7 +38,7 @@ export function renderPage(page: Page): string {
   const bytes = requests.reduce((sum, request) => sum + request.bytes, 0)
   const tensors = requests.reduce((sum, request) => sum + request.tensors, 0)
   const fetchCommand = `npx ring2-exporter fetch ${verified.trace_id} --hook ${verified.hook} --layer ${verified.layer} --store ${shellWord(document.store)}`
-  const outcome = verified.equal ? green('equal byte for byte') : yellow('NOT EQUAL')
+  const outcome = outcomeText(verified)
   return [
     '',
     table(columns, rows, bold),
@@ -48,7 +49,7 @@ export function renderPage(page: Page): string {
       : [bold('One trace, from the app to the layers'), ...traceLines, '']),
     `${bold('Tensors')}    ${tensors} tensors, ${bytesText(bytes)} of Parquet payload under ${document.store}`,
     `${bold('Fetch one')}  ${fetchCommand}`,
-    `${bold('Checked')}    the same: ${verified.hook} layer ${verified.layer} [${verified.shape.join(', ')}], ${bytesText(verified.bytes)}: ${outcome} with what the model process held`,
+    `${bold('Checked')}    the same: ${verified.hook} layer ${verified.layer} [${verified.shape.join(', ')}], ${bytesText(verified.bytes)}: ${verified.equal ? green(outcome) : yellow(outcome)}`,
     `${bold('Lost')}       ${losses.length === 0 ? 'nothing' : losses.map((loss) => `${loss.records} records (${loss.reason})`).join(', ')}`,
     ...stackLines(page),
     ...(running ? runningLines(links) : [lookLine(page)]),
@@ -57,11 +58,26 @@ export function renderPage(page: Page): string {
   ].join('\n')
 }
 
+function outcomeText({ equal, difference }: Verified): string {
+  if (difference > 0) {
+    const far = `${(difference * 100).toPrecision(2)} % of its largest magnitude from Transformers`
+    return equal ? `within ${far}` : `TOO FAR: ${far}`
+  }
+  return `${equal ? 'equal' : 'NOT EQUAL'} byte for byte with what the model process held`
+}
+
 /** How to open the trace that was shown when the exporter of the demo has ended. */
 function lookLine({ document, shown }: Page): string {
   const { bold } = styles()
   const start = `npx ring2-exporter run --store ${shellWord(document.store)}`
   return `${bold('Look at it')} ${start}, then open http://127.0.0.1:9464/t/${shown}`
+}
+
+function faultLines(faults: string, json: string): [string, string][] {
+  return [
+    [`curl -s ${faults} ${json} '${JSON.stringify(demoFault)}'`, 'breaks a layer'],
+    [`curl -s -X DELETE ${faults}`, 'mends it'],
+  ]
 }
 
 function runningLines(links: Links): string[] {
@@ -73,8 +89,7 @@ function runningLines(links: Links): string[] {
     [links.api, 'the exporter, and every trace that it keeps'],
     [links.otlp, `OTLP over gRPC: ${links.servers === undefined ? 'a receiver' : 'the Collector'}`],
     [`curl -s ${links.chat} ${json} '${prompt}'`, 'sends a prompt; the answer has its trace id'],
-    [`curl -s ${links.faults} ${json} '${JSON.stringify(demoFault)}'`, 'breaks a layer'],
-    [`curl -s -X DELETE ${links.faults}`, 'mends it'],
+    ...(links.faults === null ? [] : faultLines(links.faults, json)),
   ]
   return [
     `${bold('Running')}    until Ctrl-C`,

@@ -2,7 +2,6 @@
  * A model that is watched by the real servers, and then breaks: the parts of `demo --stack`, each a
  * function that tests call too. What the servers say is read from their own APIs.
  */
-import { createServer } from 'node:net'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { Ring2Error } from '../errors.ts'
@@ -14,13 +13,15 @@ import {
   type Webhook,
   wasSilent,
 } from './alerts.ts'
-import { type Answer, injectFault, removeFault } from './client.ts'
+import { type Answer, type Ask, injectFault, removeFault } from './client.ts'
 import { type Servers, startCompose } from './compose.ts'
 import type { Fault } from './conversations.ts'
 import type { DemoRequest, StackEvidence } from './document.ts'
+import type { Engine } from './engines.ts'
+import { freePort } from './http.ts'
 import { jaegerEvidence, waitForTrace } from './jaeger.ts'
 import { demoLimits } from './limits.ts'
-import { type Parts, startExporter, startService, stopParts } from './parts.ts'
+import { type Parts, startExporter, stopParts } from './parts.ts'
 import { type Period, prometheusEvidence, queryNumber } from './prometheus.ts'
 import { askAll } from './requests.ts'
 import { type Stack, startStack } from './stack/servers.ts'
@@ -32,7 +33,9 @@ export interface Watched<S extends Servers = Servers> {
   /** At the end of an alert's way; null where containers could not reach it. */
   readonly webhook: Webhook | null
   readonly api: string
+  /** Where the model takes prompts. */
   readonly service: string
+  readonly ask: Ask
   /** Ends everything, the model first; false when a process did not end in order. */
   stop(): Promise<boolean>
 }
@@ -40,6 +43,7 @@ export interface Watched<S extends Servers = Servers> {
 export interface WatchedOptions {
   readonly parts: Parts
   readonly store: string
+  readonly engine: Engine
   onProgress(text: string): void
 }
 
@@ -85,7 +89,7 @@ export async function startWatchedByCompose(options: WatchedOptions): Promise<Wa
 
 /** Exporter and chat service; when one does not start, the servers end too. */
 async function startModel(
-  { parts, store, onProgress }: WatchedOptions,
+  { parts, store, engine, onProgress }: WatchedOptions,
   servers: Servers,
   port: number,
 ): Promise<Omit<Watched, 'stack' | 'webhook'>> {
@@ -99,24 +103,13 @@ async function startModel(
     const endpoint = servers.urls.otlpGrpc
     onProgress('starting the exporter …')
     const api = await startExporter(parts, { store, endpoint, port, metricsSeconds: 2 })
-    onProgress('starting the chat service with SmolLM2-135M-Instruct …')
-    const service = await startService(parts, { endpoint, allowFaults: true })
-    return { parts, api, service, stop }
+    onProgress(`starting ${engine.title} …`)
+    const { address, ask } = await engine.start(parts, { endpoint, allowFaults: true })
+    return { parts, api, service: address, ask, stop }
   } catch (error) {
     await stop()
     throw error
   }
-}
-
-async function freePort(): Promise<number> {
-  return new Promise((resolve, reject) => {
-    const server = createServer().once('error', reject)
-    server.listen(0, '127.0.0.1', () => {
-      const address = server.address()
-      const port = typeof address === 'object' && address !== null ? address.port : 0
-      server.close(() => resolve(port))
-    })
-  })
 }
 
 /**
@@ -188,13 +181,13 @@ export function pageOf(webhook: Webhook): Notification | undefined {
 /** Reads everything back from the servers: the trace of one request, the series, the alerts. */
 export async function readEvidence(
   { stack }: Watched,
-  traceId: string,
+  { traceId, ancestry }: Pick<Answer, 'traceId' | 'ancestry'>,
   healthy: Period,
 ): Promise<StackEvidence> {
   const { jaeger, prometheus, alertmanager } = stack.urls
-  await waitForTrace(jaeger, traceId)
+  await waitForTrace(jaeger, traceId, ancestry)
   return {
-    jaeger: await jaegerEvidence(jaeger, traceId),
+    jaeger: await jaegerEvidence(jaeger, traceId, ancestry),
     prometheus: await prometheusEvidence(prometheus),
     alerts: {
       fired: await alertsFired(alertmanager),

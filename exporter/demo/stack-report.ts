@@ -15,9 +15,12 @@ export function stackLines(page: Page): string[] {
   const { jaeger, prometheus, alerts } = page.document
   if (servers === undefined || jaeger === undefined) return []
   if (prometheus === undefined || alerts === undefined) return []
-  const before = alerts.silent_before
-    ? green('nothing fired before the layer was broken')
-    : yellow('SOMETHING FIRED BEFORE THE LAYER WAS BROKEN')
+  const healthy = page.links.faults === null
+  const before = healthy
+    ? 'nothing was broken'
+    : alerts.silent_before
+      ? green('nothing fired before the layer was broken')
+      : yellow('SOMETHING FIRED BEFORE THE LAYER WAS BROKEN')
   const fired = alerts.fired.map(({ alertname, severity }) => `${alertname} (${severity})`)
   const hint = page.running
     ? ''
@@ -27,7 +30,7 @@ export function stackLines(page: Page): string[] {
     bold('What the servers have, read back from their own APIs'),
     `Jaeger        ${jaeger.spans} spans in the trace above (${jaeger.services.join(', ')}), ${jaeger.under_app ? green('the model inside the app’s span') : yellow('NOT UNDER THE APP')}`,
     `Prometheus    ${prometheus.series} series, ${prometheus.native_histograms} of them native histograms; exemplars of ${prometheus.exemplar_trace_ids.length} traces`,
-    `Alertmanager  ${fired.length === 0 ? yellow('NOTHING FIRED') : fired.join(', ')}; ${before}`,
+    `Alertmanager  ${fired.length > 0 ? fired.join(', ') : healthy ? 'nothing fired' : yellow('NOTHING FIRED')}; ${before}`,
     '',
     bold('Where to look'),
     ...look(servers, page.links.explorer),

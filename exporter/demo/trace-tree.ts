@@ -19,9 +19,23 @@ export function rootsOf(spans: readonly TraceSpan[]): TraceSpan[] {
   return spans.filter((span) => span.parentSpanId === null || !known.has(span.parentSpanId))
 }
 
-/** Whether the spans of an app and of the exporter hang together under one root. */
-export function isWhole(spans: readonly TraceSpan[]): boolean {
-  return rootsOf(spans).length === 1 && new Set(spans.map((span) => span.service)).size > 1
+/** Where the spans of a request hang. */
+export interface Ancestry {
+  /** The span of a client that sends none, in which the others lie; null: one of them is the root. */
+  readonly client: string | null
+  /** How many services send spans of it, the exporter among them. */
+  readonly services: number
+}
+
+/** Whether the spans of all services have come and hang together. */
+export function isWhole(spans: readonly TraceSpan[], { client, services }: Ancestry): boolean {
+  const roots = rootsOf(spans)
+  const together =
+    client === null
+      ? roots.length === 1
+      : roots.every(({ parentSpanId }) => parentSpanId === client)
+  const sent = new Set(spans.map((span) => span.service)).size
+  return together && sent >= services && spans.some(({ name }) => name === 'ring2 request')
 }
 
 export function drawTree(spans: readonly TraceSpan[]): string[] {

@@ -1,5 +1,8 @@
-/** Compares a fetched tensor with what the model process itself held, byte for byte. */
-import { readFileSync } from 'node:fs'
+/** Compares a fetched tensor with what the model process itself held, or with what Transformers computes. */
+import { execFile } from 'node:child_process'
+import { readFileSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { promisify } from 'node:util'
 import { Ring2Error } from '../errors.ts'
 
 export interface Verified {
@@ -9,7 +12,10 @@ export interface Verified {
   readonly request_id: string
   readonly shape: readonly number[]
   readonly bytes: number
+  /** Byte for byte, or within the tolerance. */
   readonly equal: boolean
+  /** Largest difference from Transformers over the largest magnitude; 0 where bytes are compared. */
+  readonly difference: number
 }
 
 interface Npy {
@@ -40,6 +46,7 @@ function parseNpy(file: Uint8Array): Npy {
   }
 }
 
+/** With what the model process held, byte for byte. */
 export function verify(
   fetched: Uint8Array,
   heldPath: string,
@@ -56,5 +63,35 @@ export function verify(
     shape: ours.shape,
     bytes: ours.data.byteLength,
     equal,
+    difference: 0,
   }
+}
+
+export interface Reference {
+  readonly python: string
+  readonly model: string
+  /** For what the comparing program reads. */
+  readonly folder: string
+  readonly tolerance: number
+}
+
+/** With the hidden states that Transformers computes for the same tokens. */
+export async function verifyWithTransformers(
+  fetched: Uint8Array,
+  tokenIds: Uint8Array,
+  { python, model, folder, tolerance }: Reference,
+  what: Pick<Verified, 'hook' | 'layer' | 'trace_id' | 'request_id'>,
+): Promise<Verified> {
+  const { shape, data } = parseNpy(fetched)
+  const [ids, states] = [join(folder, 'token-ids.npy'), join(folder, 'fetched.npy')]
+  writeFileSync(ids, tokenIds)
+  writeFileSync(states, fetched)
+  const program = join(import.meta.dirname, 'compare_with_transformers.py')
+  const words = [program, model, String(what.layer), ids, states]
+  const { stdout } = await promisify(execFile)(python, words, {
+    env: { ...process.env, HF_HUB_OFFLINE: '1' },
+  })
+  const { difference } = JSON.parse(stdout) as { difference: number }
+  const equal = difference <= tolerance
+  return { ...what, shape, bytes: data.byteLength, equal, difference }
 }

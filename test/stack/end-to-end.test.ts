@@ -4,9 +4,15 @@ import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { checkQueries, failures } from '../../dashboards/check-queries.ts'
-import { type Answer, ask, injectFault, removeFault } from '../../exporter/demo/client.ts'
+import {
+  type Answer,
+  askChatService,
+  injectFault,
+  removeFault,
+} from '../../exporter/demo/client.ts'
 import { demoFault } from '../../exporter/demo/conversations.ts'
 import { showWatched, type WatchedDemo } from '../../exporter/demo/demo.ts'
+import { engines } from '../../exporter/demo/engines.ts'
 import { readTrace } from '../../exporter/demo/jaeger.ts'
 import { entropyQuery } from '../../exporter/demo/links.ts'
 import { exemplarTraceIds, query, queryNumber } from '../../exporter/demo/prometheus.ts'
@@ -89,7 +95,7 @@ describe.runIf(stackIsThere())('A model that is watched by the real servers', ()
 
   const say = (text: string): void => void process.stderr.write(`${text}\n`)
   const askOne = async (question: string): Promise<Answer> => {
-    const answer = await ask(watched.service, question)
+    const answer = await askChatService(watched.service, question)
     asked.push({ tokens: answer.completionTokens })
     return answer
   }
@@ -119,9 +125,13 @@ describe.runIf(stackIsThere())('A model that is watched by the real servers', ()
   beforeAll(async () => {
     process.env.RING2_PYTHON = python
     process.env.RING2_MODEL_DIR = modelFolder()
-    const options = { store: join(folder, 'store'), onProgress: say }
+    const engine = 'transformers'
+    const options = { store: join(folder, 'store'), engine, onProgress: say } as const
     const parts = { processes: [], folder, segment: `end-to-end-${process.pid}` }
-    watched = await startWatched({ ...options, parts }, requireStackBinaries())
+    watched = await startWatched(
+      { ...options, engine: engines[engine], parts },
+      requireStackBinaries(),
+    )
     demo = await showWatched(options, watched, performance.now())
     asked.push(...demo.document.requests.map((one) => ({ tokens: one.completion_tokens })))
   }, 400_000)

