@@ -90,15 +90,7 @@ beforeAll(async () => {
       RING2_VLLM_HOOKS:
         'hidden-states,resid_mid,resid_final,q,z,mlp_out,logits,token-ids,pattern[0,2]',
     },
-    [
-      '--enforce-eager',
-      '--max-num-batched-tokens',
-      '64',
-      '--block-size',
-      '32',
-      '--distributed-executor-backend',
-      'uni',
-    ],
+    ['--enforce-eager', '--max-num-batched-tokens', '64', '--block-size', '32'],
   )
   await Promise.all(asked.map(ask))
   await ask(again)
