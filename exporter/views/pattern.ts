@@ -147,8 +147,10 @@ async function patternFacts(
     const { traceId, requestId, producer } = scope.query
     const rows = await reader.list({ traceId, requestId, producer, hook: HOOK, layer })
     const [heads = 1, queries = 1, keys = 1] = rows[0]?.shape ?? []
+    // Tensor-parallel ranks have heads of their own.
+    const shards = new Map(rows.map((row) => [row.tp_rank, row.shape[0] ?? 0]))
     const value = {
-      heads,
+      heads: [...shards.values()].reduce((sum, count) => sum + count, 0) || heads,
       keys: rows.reduce((longest, row) => Math.max(longest, row.shape[2] ?? 0), 0),
       elementBytes: (rows[0]?.data_bytes ?? 0) / (heads * queries * keys),
     }
