@@ -9,6 +9,7 @@ import json
 import pathlib
 import socket
 import struct
+import subprocess
 import threading
 
 COLUMNS = [
@@ -229,6 +230,44 @@ class Raw:
         self.socket.close()
 
 
+# -------------------------------------------------------------------- clickhouse-client
+
+
+class Cli:
+    """The command-line client; every INSERT is a process, and compresses unless told not to."""
+
+    def __init__(self, _host, port, compression):
+        self.words = ["clickhouse-client", "--port", str(port), "--compression", "1"]
+        if compression == "zstd":
+            self.words += ["--network_compression_method", "zstd"]
+
+    def run(self, statement, data=b""):
+        done = subprocess.run([*self.words, "--query", statement], input=data, capture_output=True)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def execute(self, statement):
+        return self.run(statement)
+
+    def insert(self, rows):
+        out = b""
+        for row in rows:
+            for (_, kind), value in zip(COLUMNS, row):
+                if kind == "String":
+                    out += text(value)
+                elif kind == "Int32":
+                    out += struct.pack("<i", value)
+                else:
+                    out += number(len(value)) + struct.pack(f"<{len(value)}q", *value)
+        self.run(f"INSERT INTO default.offload ({NAMES}) FORMAT RowBinary", out)
+
+    def close(self):
+        pass
+
+
+CLIENTS = {"driver": Driver, "raw": Raw, "cli": Cli}
+
+
 def spread(make, rows, connections, batch):
     """Every connection takes every so manieth row, in batches, all at once."""
     failures = []
@@ -255,13 +294,13 @@ def main():
     arguments = argparse.ArgumentParser()
     arguments.add_argument("folder")
     arguments.add_argument("port", type=int)
-    arguments.add_argument("--client", choices=["driver", "raw"], default="driver")
+    arguments.add_argument("--client", choices=list(CLIENTS), default="driver")
     arguments.add_argument("--compression", default=None)
     arguments.add_argument("--connections", type=int, default=10)
     arguments.add_argument("--batch", type=int, default=7)
     arguments.add_argument("--read-back", action="store_true")
     given = arguments.parse_args()
-    kind = Driver if given.client == "driver" else Raw
+    kind = CLIENTS[given.client]
 
     def make():
         return kind("127.0.0.1", given.port, given.compression)
