@@ -165,3 +165,33 @@ def test_a_generation_stitches_to_one_forward_pass(model, chat, attach):
             own = model(input_ids=whole[None], output_hidden_states=True).hidden_states
         assert torch.allclose(records.stitched("resid_pre", 29, key), own[29][0], atol=1e-2)
         assert torch.equal(records.stitched("resid_pre", 0, key), own[0][0])
+
+
+def test_every_hook_of_the_trained_model_fits_its_neighbours(model, prompt, attach):
+    with torch.no_grad():
+        before = model(**prompt).logits
+        attached = attach(model, "full", layers=[0, 14, 29])
+        with ring2.request("one"):
+            assert torch.equal(model(**prompt).logits, before)
+        records = attached.finish()
+
+        def part(hook, layer=-1):
+            return records.tensor(hook, layer).torch()
+
+        tokens = prompt["input_ids"].shape[1]
+        assert torch.equal(part("embed"), part("resid_pre", 0))
+        for layer in (0, 14, 29):
+            block = model.model.layers[layer]
+            middle = part("resid_pre", layer) + part("attn_out", layer)
+            assert torch.equal(part("resid_mid", layer), middle)
+            assert torch.equal(part("ln1", layer), block.input_layernorm(part("resid_pre", layer)))
+            assert torch.equal(part("ln2", layer), block.post_attention_layernorm(middle))
+            assert torch.equal(part("mlp_in", layer), part("ln2", layer))
+            z = part("z", layer)
+            assert z.shape == (tokens, 9, 64)
+            assert torch.equal(block.self_attn.o_proj(z.reshape(1, tokens, -1))[0],
+                               part("attn_out", layer))
+            assert torch.equal(block.mlp.down_proj(part("mlp_post", layer)[None])[0],
+                               part("mlp_out", layer))
+        assert torch.equal(part("resid_final"), part("resid_mid", 29) + part("mlp_out", 29))
+        assert torch.equal(part("final_logits"), before[0])
