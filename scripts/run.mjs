@@ -7,6 +7,7 @@
 import { spawnSync } from 'node:child_process'
 import {
   ensureExplorer,
+  ensureLlamaCpp,
   ensureModel,
   ensureNative,
   ensurePackages,
@@ -21,12 +22,12 @@ import {
 
 const needs = {
   demo: ['packages', 'native', 'explorer', 'python', 'model'],
-  test: ['packages', 'native-tests', 'explorer', 'python', 'model', 'stack-if-go'],
-  bench: ['packages', 'native-tests', 'python', 'peers', 'model', 'stack-if-go'],
+  test: ['packages', 'native-tests', 'explorer', 'python', 'llama-cpp', 'model', 'stack-if-go'],
+  bench: ['packages', 'native-tests', 'python', 'llama-cpp', 'peers', 'model', 'stack-if-go'],
   check: ['packages', 'native'],
   sanitize: ['packages'],
   gen: ['packages'],
-  setup: ['packages', 'native-tests', 'explorer', 'python', 'model'],
+  setup: ['packages', 'native-tests', 'explorer', 'python', 'llama-cpp', 'model'],
   native: ['packages', 'native'],
   stack: ['packages'],
 }
@@ -54,11 +55,13 @@ const steps = {
   'native-tests': () => ensureNative(true),
   explorer: ensureExplorer,
   python: ensurePython,
+  'llama-cpp': ensureLlamaCpp,
   peers: ensurePeers,
   model: ensureModel,
   watchers: ensureWatchers,
   'stack-if-go': (environment) => ensureStack(false, environment),
 }
+if (command === 'demo' && rest.some((word) => /llama\.cpp$/.test(word))) needs.demo.push('llama-cpp')
 if (command === 'demo' && rest.includes('--stack')) needs.demo.push('watchers')
 
 const environment = { ...process.env }

@@ -180,6 +180,7 @@ export function ensurePython() {
   )
   const sources = [
     ...filesBelow('native/hookpoint/python'),
+    ...filesBelow('native/hookpoint/vllm'),
     ...filesBelow('native/src'),
     ...filesBelow('native/include'),
   ]
@@ -187,10 +188,10 @@ export function ensurePython() {
   once(
     'python-package',
     packageRecipe,
-    () => works(python, ['-c', 'import ring2']),
+    () => works(python, ['-c', 'import ring2, ring2_vllm']),
     () => {
-      say('building the Python package ring2 …')
-      install('--no-deps', '--reinstall', './native/hookpoint/python')
+      say('building the Python packages ring2 and ring2-vllm …')
+      install('--no-deps', '--reinstall', './native/hookpoint/python', './native/hookpoint/vllm')
     },
   )
   return { RING2_PYTHON: python, PIP_DISABLE_PIP_VERSION_CHECK: '1' }

@@ -31,6 +31,13 @@ runSuites([
     count: countPytest,
   },
   {
+    name: 'vLLM with the plugin (pytest)',
+    program: python,
+    arguments: [...pytest, join(root, 'test', 'vllm')],
+    environment: torch,
+    count: countPytest,
+  },
+  {
     name: 'collector, exporter, end to end (vitest)',
     program: process.execPath,
     arguments: [join(root, 'node_modules', 'vitest', 'vitest.mjs'), 'run', '--root', root],
