@@ -4,7 +4,7 @@
  */
 
 import { type HookShape, hooks } from '../../collector/hooks.gen.ts'
-import { isReplica } from '../../collector/ranks.ts'
+import { isReplica } from '../../collector/index.ts'
 import type { RequestSummary } from '../../collector/records.ts'
 import type { Catalog, CatalogSeries } from '../catalog/catalog.ts'
 import { producersMeant, requestOf } from '../catalog/parallel.ts'
