@@ -89,8 +89,8 @@ def test_chunked_prefill_continues_the_range(tiny, attach):
     with _requests(2):
         _generate(model, ids, mask, prefill_chunk_size=4)
     steps = attached.finish().steps
-    # The first chunk is padding alone for request 1, so it has no row there.
-    assert steps[0].rows == ((2, 0, 4, 1, 0, 0),)
+    # The first chunk is padding alone for request 1: it has no row there, and is not copied.
+    assert steps[0].rows == ((2, 0, 4, 0, 0, 0),)
     assert steps[1].rows == ((1, 0, 4, 0, 0, 4), (2, 4, 8, 1, 0, 0))
     assert steps[2].rows == ((1, 4, 6, 0, 0, 4), (2, 8, 10, 1, 0, 0))
     assert steps[3].rows == ((1, 6, 7, 0, 0, 4), (2, 10, 11, 1, 0, 0))
