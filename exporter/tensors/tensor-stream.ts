@@ -4,7 +4,8 @@
  * Tensors along the token axis are read run by run: memory is that of one run (some MiB, or one row)
  * whatever the tensor's size, rows outside the range asked for are not read, and whoever stops
  * taking stops the reads. Attention is laid out by heads and stored by steps, and shards are stored by
- * ranks, so each part needs every row: they are put together in memory, as large as the answer's bound, and cut into parts.
+ * ranks, so each part needs every row: they are put together in memory, as large as the answer's
+ * bound, and cut into parts.
  */
 
 import { answerLimits } from '../limits.ts'
