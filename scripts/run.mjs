@@ -61,7 +61,8 @@ const steps = {
   watchers: ensureWatchers,
   'stack-if-go': (environment) => ensureStack(false, environment),
 }
-if (command === 'demo' && rest.some((word) => /llama\.cpp$/.test(word))) needs.demo.push('llama-cpp')
+if (command === 'demo' && rest.some((word) => /llama\.cpp$/.test(word)))
+  needs.demo.push('llama-cpp')
 if (command === 'demo' && rest.includes('--stack')) needs.demo.push('watchers')
 
 const environment = { ...process.env }

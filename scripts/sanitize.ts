@@ -31,11 +31,11 @@ runSuites([
     count: countCtest,
   },
   {
-    name: 'ring under ThreadSanitizer',
+    name: 'rings under ThreadSanitizer',
     program: 'ctest',
     arguments: [
       ...['--test-dir', build('thread'), '--output-on-failure', '-j', '2'],
-      ...['-R', '^(Ring|Lifecycle|Hostile)'],
+      ...['-R', '^(Ring|Lifecycle|Hostile|Cuda)'],
     ],
     count: countCtest,
   },
