@@ -1,4 +1,5 @@
 /** What a drain is given and what it offers; see drain.ts. Types alone. */
+import type { DrainEvent } from './drain-event.ts'
 import type { FoldBook } from './folds.ts'
 import type { CapturePlan } from './policy.ts'
 import type { RankJoin } from './rank-join.ts'
@@ -13,12 +14,6 @@ import type {
 import type { SegmentInfo } from './segments.ts'
 import type { Slices } from './slices.ts'
 import type { Verdicts } from './verdicts.ts'
-
-export interface DrainEvent {
-  readonly level: 'info' | 'warn' | 'error'
-  readonly message: string
-  readonly facts: Readonly<Record<string, unknown>>
-}
 
 export interface DrainOptions {
   readonly path: string

@@ -5,7 +5,9 @@
  * in the ring until `flush` has made what they became safe; only then is their space released.
  * Synchronous: it runs in a worker and never inside a callback.
  */
+
 import { dirname } from 'node:path'
+import type { ActiveRequest } from './active-request.ts'
 import {
   parseModel,
   parseRequest,
@@ -31,7 +33,7 @@ import { factsOf, must } from './outcomes.ts'
 import type { Outcome, ProducerInfo } from './records.ts'
 import { withoutPayload } from './redaction.ts'
 import { foldRequest } from './request-samples.ts'
-import { type ActiveRequest, createRegistry } from './requests.ts'
+import { createRegistry } from './requests.ts'
 import { decodeSegmentInfo, producerName, readSegmentInfo, type SegmentInfo } from './segments.ts'
 import { actionOf, takeStep } from './wanted-slices.ts'
 import { words } from './words.ts'

@@ -2,6 +2,7 @@
  * Parts of requests that a segment's registry holds until all ranks of a parallel model have theirs
  * (rank-join.ts). They are in the segment's checkpoint, so that a restarted exporter joins them too.
  */
+import type { ActiveRequest } from './active-request.ts'
 import type { RequestEnd } from './bodies.ts'
 import type { Expectation } from './control-book.ts'
 import { groupName, type PartHolder, type RankJoin } from './rank-join.ts'
@@ -9,7 +10,6 @@ import { isParallel } from './ranks.ts'
 import type { ProducerInfo, RequestSummary } from './records.ts'
 import { restoreStatistics, type StoredStatistics, storeStatistics } from './request-statistics.ts'
 import { type RequestPart, summarizeParts } from './request-summary.ts'
-import type { ActiveRequest } from './requests.ts'
 import type { Verdicts } from './verdicts.ts'
 
 /** An active request as a checkpoint has it. */

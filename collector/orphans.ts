@@ -13,7 +13,7 @@ import {
   writeCheckpoint,
 } from './checkpoint.ts'
 import { storedExpectation } from './control-book.ts'
-import type { DrainEvent } from './drain-contract.ts'
+import type { DrainEvent } from './drain-event.ts'
 import { createRankJoin, type RankJoin } from './rank-join.ts'
 import type { Outcome, ProducerInfo, RequestSummary, TensorSink } from './records.ts'
 import { createRegistry, type RequestRegistry } from './requests.ts'

@@ -9,7 +9,7 @@
  *
  * Kept apart, and said: two parts that claim one rank, and ranks of worlds of different sizes.
  */
-import type { DrainEvent } from './drain-contract.ts'
+import type { DrainEvent } from './drain-event.ts'
 import { collectorLimits } from './limits.ts'
 import { compareRanks, isParallel, missingRanks, rankText } from './ranks.ts'
 import type { ModelInfo, ProducerInfo, RequestInfo, RequestSummary } from './records.ts'

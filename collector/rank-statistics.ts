@@ -8,6 +8,7 @@
  * - What shards cannot tell of the whole has no value: a norm of a vector that is cut in pieces, and a
  *   share of heads whose largest was taken over several steps.
  */
+import type { ActiveRequest } from './active-request.ts'
 import { compareRanks, isParallel, isReplica, isSharded, noRanks } from './ranks.ts'
 import {
   type Cell,
@@ -16,7 +17,6 @@ import {
   createStatistics,
   type RequestStatistics,
 } from './request-statistics.ts'
-import type { ActiveRequest } from './requests.ts'
 
 /** Norms along an axis that is sharded: of each shard there is one, of the whole there is none. */
 const cutAlongTheirRows = new Set(['l2_mean', 'l2_max', 'rms_mean', 'l2_no_first_mean'])

@@ -5,6 +5,7 @@
  * What ranks hold of one tensor is merged by rank-statistics.ts; whatever cannot be merged exactly has
  * no value. Completeness is each part's own first: what its MODEL promised, counted by its steps.
  */
+import type { ActiveRequest, PhaseState } from './active-request.ts'
 import type { RequestEnd } from './bodies.ts'
 import { judgeCompleteness } from './completeness.ts'
 import type { Expectation } from './control-book.ts'
@@ -22,7 +23,6 @@ import type {
   RequestSummary,
 } from './records.ts'
 import { summarize, summarizePhase } from './request-statistics.ts'
-import type { ActiveRequest, PhaseState } from './requests.ts'
 import { phaseEvidence } from './verdict.ts'
 import type { Verdicts } from './verdicts.ts'
 

@@ -4,6 +4,7 @@
  * Bounded: the request not heard of for longest is given up first, and says so in its summary. Its
  * state goes into checkpoints, so that a restarted exporter finishes what an earlier one began.
  */
+import type { ActiveRequest } from './active-request.ts'
 import { identify, type RequestEnd, type StepRow, unknownModel } from './bodies.ts'
 import type { Expectation } from './control-book.ts'
 import {
@@ -16,47 +17,10 @@ import {
 import { deriveSpanId } from './ids.ts'
 import { collectorLimits } from './limits.ts'
 import type { RankJoin } from './rank-join.ts'
-import type { ModelInfo, Phase, ProducerInfo, RequestInfo, RequestSummary } from './records.ts'
-import {
-  addSlice,
-  countSlice,
-  createStatistics,
-  type MeasuredSlice,
-  type RequestStatistics,
-} from './request-statistics.ts'
+import type { ModelInfo, ProducerInfo, RequestInfo, RequestSummary } from './records.ts'
+import { addSlice, countSlice, createStatistics, type MeasuredSlice } from './request-statistics.ts'
 import type { LossCount } from './segments.ts'
 import type { Verdicts } from './verdicts.ts'
-
-export interface PhaseState {
-  startedAtMicros: number
-  endedAtMicros: number
-  tokenStart: number
-  tokenEnd: number
-  steps: number
-}
-
-/** A request that has not ended. */
-export interface ActiveRequest {
-  info: RequestInfo
-  model: ModelInfo
-  readonly phases: Partial<Record<Phase, PhaseState>>
-  readonly statistics: RequestStatistics
-  steps: number
-  tokens: number
-  lastSeenMicros: number
-  tensorsStored: number
-  bytesStored: number
-  readonly losses: string[]
-  readonly doubts: string[]
-  /** Its steps by the control words they were captured by. */
-  readonly captured: [sequence: number, steps: number][]
-  /** Steps whose tokens are left out here, because the producer does not ask what is wanted. */
-  leftOut: number
-  /** Tokens that no step covered, in words: doubts, unless the policy left steps out. */
-  readonly gaps: string[]
-  /** Tokens of its steps, half-open ranges. */
-  readonly kept: [start: number, end: number][]
-}
 
 export interface SliceFacts extends MeasuredSlice {
   readonly nan: number

@@ -5,7 +5,7 @@
 
 import type { Finding, ParallelInfo, RequestSummary } from '../../collector/records.ts'
 import type { CatalogSeries } from '../catalog/catalog.ts'
-import type { CatalogRequest } from '../catalog/list.ts'
+import type { CatalogRequest } from '../catalog/catalog-request.ts'
 import { producersOf } from '../catalog/parallel.ts'
 import { producerLabel } from '../parquet/schema.ts'
 import type { TensorRowPlace } from '../tensors/payloads.ts'

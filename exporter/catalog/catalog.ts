@@ -15,6 +15,7 @@ import type { DatabaseSync } from 'node:sqlite'
 import type { RequestSummary } from '../../collector/records.ts'
 import type { KnownFile } from '../parquet/parquet-file.ts'
 import type { StoreLocation } from '../store/location.ts'
+import type { CatalogRequest } from './catalog-request.ts'
 import { catalogError, isDamage, openDatabase } from './database.ts'
 import type { FileDescription } from './description.ts'
 import {
@@ -32,7 +33,7 @@ import {
   readKnownOfTrace,
   settleDue,
 } from './indexes.ts'
-import type { CatalogRequest, ListFilter, RequestPage } from './list.ts'
+import type { ListFilter, RequestPage } from './list.ts'
 import { replaceContents } from './replace.ts'
 import { dropReplaced, filesOfIndex } from './replaced-indexes.ts'
 import {

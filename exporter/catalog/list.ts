@@ -8,26 +8,8 @@
 import type { SQLInputValue } from 'node:sqlite'
 import { Ring2Error } from '../errors.ts'
 import { catalogLimits } from '../limits.ts'
-import type { RequestEntry } from './description.ts'
+import type { CatalogRequest } from './catalog-request.ts'
 import { isPartSql } from './parallel.ts'
-
-/** A request as the catalogue knows it. */
-export interface CatalogRequest extends Omit<RequestEntry, 'summary'> {
-  /** Microseconds since the epoch; null while no summary has come, like all that comes with it. */
-  readonly ended_at: number | null
-  /** The caller's trace, where its context came after the rows were stored; else null. */
-  readonly caller_trace_id: string | null
-  readonly tokens: number | null
-  readonly prompt_tokens: number | null
-  readonly steps: number | null
-  readonly verdict: string
-  readonly completeness: string
-  /** Payload bytes and rows that the store holds of it. */
-  readonly bytes_stored: number
-  readonly tensors_stored: number
-  /** JSON of the RequestSummary. */
-  readonly summary: string | null
-}
 
 export interface ListFilter {
   /** Only requests that started at or after this, in microseconds since the epoch. */

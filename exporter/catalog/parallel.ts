@@ -6,7 +6,7 @@
  */
 import type { ParallelInfo, RequestSummary } from '../../collector/records.ts'
 import { producerLabel } from '../parquet/schema.ts'
-import type { CatalogRequest } from './list.ts'
+import type { CatalogRequest } from './catalog-request.ts'
 
 /** SQL: labels of the producers that a summary names, one row each. */
 function labels(summary: string): string {

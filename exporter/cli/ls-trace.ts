@@ -1,7 +1,7 @@
 /** `ring2-exporter ls TRACE_ID`: a trace's requests, and which tensors each has, by the catalogue. */
 import type { RequestSummary } from '../../collector/records.ts'
 import type { Catalog, CatalogSeries } from '../catalog/catalog.ts'
-import type { CatalogRequest } from '../catalog/list.ts'
+import type { CatalogRequest } from '../catalog/catalog-request.ts'
 import { producersOf } from '../catalog/parallel.ts'
 import { findingText } from '../finding-text.ts'
 import { unknownTrace } from '../tensors/series-choice.ts'

@@ -2,7 +2,7 @@
 import { type Command, Option } from 'commander'
 import { verdicts } from '../../collector/records.ts'
 import { requestView, traceView } from '../api/views.ts'
-import type { CatalogRequest } from '../catalog/list.ts'
+import type { CatalogRequest } from '../catalog/catalog-request.ts'
 import { Ring2Error } from '../errors.ts'
 import { catalogLimits } from '../limits.ts'
 import { openTensors, openTrace } from '../tensors/open.ts'

@@ -7,7 +7,7 @@
 
 import { createHash } from 'node:crypto'
 import type { Catalog, CatalogSeries } from '../catalog/catalog.ts'
-import type { CatalogRequest } from '../catalog/list.ts'
+import type { CatalogRequest } from '../catalog/catalog-request.ts'
 import { producersMeant } from '../catalog/parallel.ts'
 import { Ring2Error } from '../errors.ts'
 import type { TensorQuery, TokenRange } from '../tensors/selection.ts'

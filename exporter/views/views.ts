@@ -4,7 +4,7 @@
  */
 
 import type { Catalog } from '../catalog/catalog.ts'
-import type { CatalogRequest } from '../catalog/list.ts'
+import type { CatalogRequest } from '../catalog/catalog-request.ts'
 import { viewLimits } from '../limits.ts'
 import type { TensorReader } from '../tensors/reader.ts'
 import { type AlternativesView, alternativesView } from './alternatives.ts'

@@ -6,7 +6,8 @@
  */
 import { onTestFinished } from 'vitest'
 import { openDrain } from '../../collector/drain.ts'
-import type { DrainEvent, DrainOptions, SegmentDrain } from '../../collector/drain-contract.ts'
+import type { DrainOptions, SegmentDrain } from '../../collector/drain-contract.ts'
+import type { DrainEvent } from '../../collector/drain-event.ts'
 import { createFoldBook, type FoldBook } from '../../collector/folds.ts'
 import { constants } from '../../collector/layout.gen.ts'
 import { everything, planCapture } from '../../collector/policy.ts'
