@@ -5,7 +5,6 @@
  * in the ring until `flush` has made what they became safe; only then is their space released.
  * Synchronous: it runs in a worker and never inside a callback.
  */
-
 import { dirname } from 'node:path'
 import type { ActiveRequest } from './active-request.ts'
 import {
@@ -84,11 +83,9 @@ export function openDrain(options: DrainOptions): SegmentDrain {
   const infoWords = words(new Uint8Array(segmentInfo.bytes))
   const resultWords = words(new Uint8Array(drainResult.bytes))
   const { slices, sink } = options
-
   /** As it is before anything of this segment was drained. */
   const unbegun = registry.store()
   let recorded = false
-
   let book: ControlBook
   try {
     const checkpoint = readCheckpoint(options.stateDirectory, producer)
