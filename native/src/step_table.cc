@@ -40,7 +40,7 @@ const char *StepTable::add(const uint8_t *body, uint64_t bytes) {
     if (const char *defect = row_defect(header, row)) return defect;
   }
   const bool known = !steps_.insert_or_assign(header.step, std::move(step)).second;
-  // A step that is announced again is as new as any other.
+  // A step that is announced again is the newest.
   if (known) order_.erase(std::find(order_.begin(), order_.end(), header.step));
   order_.push_back(header.step);
   if (order_.size() > kStepsMax) {

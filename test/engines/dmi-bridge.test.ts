@@ -99,13 +99,14 @@ async function startBridge(segment: string, more: readonly string[] = []): Promi
   })
   children.push(child)
   const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]()
-  const first = JSON.parse((await lines.next()).value) as { listening: string }
+  const nextLine = async () => JSON.parse((await lines.next()).value ?? '')
+  const first = (await nextLine()) as { listening: string }
   return {
     port: Number(first.listening.split(':')[1]),
     async stop() {
       const exited = once(child, 'exit')
       child.kill('SIGTERM')
-      const counts = JSON.parse((await lines.next()).value) as Record<string, number>
+      const counts = (await nextLine()) as Record<string, number>
       expect(await exited).toEqual([0, null])
       return counts
     },
@@ -208,7 +209,11 @@ test('clickhouse-driver and clickhouse-client are served alike, and no ClickHous
   // Nobody listens where the tee goes.
   const bridge = await startBridge('dmi-clients', ['--tee', `127.0.0.1:${await freePort()}`])
   const words = [folder, String(bridge.port)]
-  const clients = [['--client', 'driver']]
+  const clients = ['none', 'lz4', 'zstd'].map((method) => [
+    '--client',
+    'driver',
+    ...(method === 'none' ? [] : ['--compression', method]),
+  ])
   if (clickhouse !== undefined) {
     for (const method of ['lz4', 'zstd']) {
       clients.push([

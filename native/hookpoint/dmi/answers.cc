@@ -58,10 +58,10 @@ ServerHello read_server_hello(Stream &stream, uint64_t client_revision) {
 std::string read_exception(Stream &stream) {
   std::string text;
   for (int depth = 0; depth < 16; ++depth) {
-    stream.skip(4);
+    stream.discard(4);
     const std::string name = stream.text(kNameBytesMax);
     const std::string message = stream.text(kNameBytesMax);
-    stream.skip(stream.length());
+    stream.discard(stream.length());
     if (depth == 0) text = name + ": " + message;
     if (stream.byte() == 0) return text;
   }
@@ -69,7 +69,7 @@ std::string read_exception(Stream &stream) {
 }
 
 void read_server_block(Plain &stream, uint64_t revision, bool compressed, Budget &budget) {
-  stream.skip(stream.length());
+  stream.discard(stream.length());
   if (!compressed) {
     read_block(stream, revision, nullptr, budget);
     return;
@@ -104,13 +104,13 @@ void read_body(Plain &stream, uint64_t client_revision, uint64_t revision, bool 
       return;
     case kServerProfileInfo:
       for (int i = 0; i < 3; ++i) stream.varint();
-      stream.skip(1);
+      stream.discard(1);
       stream.varint();
-      stream.skip(1);
+      stream.discard(1);
       return;
     case kServerTableColumns:
-      stream.skip(stream.length());
-      stream.skip(stream.length());
+      stream.discard(stream.length());
+      stream.discard(stream.length());
       return;
     default:
       throw Lost("packet " + std::to_string(answer->kind) + " of a server");

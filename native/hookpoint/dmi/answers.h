@@ -1,5 +1,5 @@
-// What a server says: our own answers, and the packets of a real server that are looked at before they
-// are passed on.
+// What a server says: our own answers, and the packets of a real server that are looked at before
+// they are passed on.
 #ifndef RING2_DMI_ANSWERS_H
 #define RING2_DMI_ANSWERS_H
 

@@ -76,8 +76,8 @@ class Block {
 
   void value(unsigned field, const Type &type, uint64_t index) {
     if (index >= kept_) {
-      if (type.kind == Type::kText) stream_.skip(stream_.length());
-      else stream_.skip(type.bytes);
+      if (type.kind == Type::kText) stream_.discard(stream_.length());
+      else stream_.discard(type.bytes);
       return;
     }
     Row &row = row_at(index);
@@ -89,9 +89,11 @@ class Block {
     bool whole = true;
     std::string text = stream_.text(kIdBytesMax, &whole);
     if (!whole || text.empty()) row.broken = true;
-    (field == kModel ? row.model_id
-                     : field == kRequest ? row.request_id
-                                         : field == kAct ? row.act_name : row.dtype) = std::move(text);
+    std::string &place = field == kModel     ? row.model_id
+                         : field == kRequest ? row.request_id
+                         : field == kAct     ? row.act_name
+                                             : row.dtype;
+    place = std::move(text);
   }
 
   void shapes(const Type &element) {
@@ -108,18 +110,18 @@ class Block {
       Row &row = row_at(i);
       if (ends[i] - at > kShapeMax) row.broken = true;
       for (; at < ends[i]; ++at) {
-        if (row.broken) stream_.skip(element.bytes);
+        if (row.broken) stream_.discard(element.bytes);
         else row.shape[row.ndim++] = read_integer(stream_, element);
       }
     }
-    for (; at < last; ++at) stream_.skip(element.bytes);
+    for (; at < last; ++at) stream_.discard(element.bytes);
   }
 
   void payloads() {
     const bool known = (have_ & kFacts) == kFacts;
     for (uint64_t i = 0; i < count_; ++i) {
       const uint64_t bytes = stream_.length();
-      if (i >= kept_) stream_.skip(bytes);
+      if (i >= kept_) stream_.discard(bytes);
       else if (known) sink_.take(rows_[i], bytes, stream_);
       else hold(held_.emplace_back(), bytes);
     }
@@ -127,7 +129,7 @@ class Block {
 
   void hold(Held &held, uint64_t bytes) {
     held.bytes = bytes;
-    if (!budget_.take(bytes)) return stream_.skip(bytes);
+    if (!budget_.take(bytes)) return stream_.discard(bytes);
     held.kept = true;
     // Not cleared first: every byte is read into, or the block is given up.
     held.data.reset(new uint8_t[std::max<uint64_t>(bytes, 1)]);
@@ -150,10 +152,10 @@ void read_info(Stream &stream) {
       case 0:
         return;
       case 1:
-        stream.skip(1);
+        stream.discard(1);
         break;
       case 2:
-        stream.skip(4);
+        stream.discard(4);
         break;
       default:
         throw Lost("an unknown fact about a block");

@@ -7,8 +7,8 @@
 
 namespace ring2::dmi {
 
-// The dialect of the protocol that is announced to every client, and to a real server. From 54456 on
-// a server has to answer each block of an INSERT with its counters.
+// The dialect of the protocol that is announced to every client, and to a real server. From 54456
+// on a server has to answer each block of an INSERT with its counters.
 inline constexpr uint64_t kRevision = 54453;
 
 inline constexpr uint64_t kBufferBytes = 64 * 1024;      // of one connection, for what is small
@@ -18,7 +18,7 @@ inline constexpr uint64_t kIdBytesMax = 1024;            // of a model, a reques
 inline constexpr uint64_t kColumnsMax = 1024;            // of a block
 inline constexpr uint64_t kBlockRowsMax = 65536;         // rows of a block whose facts are kept
 inline constexpr uint64_t kStringBytesMax = uint64_t{1} << 34;  // longer: the framing is lost
-inline constexpr uint64_t kFrameBytesMax = uint64_t{1} << 30;   // of a compressed frame, as ClickHouse
+inline constexpr uint64_t kFrameBytesMax = uint64_t{1} << 30;  // of a compressed frame
 inline constexpr uint64_t kFrameKeptBytes = 1 << 20;     // of a frame's buffer, kept between frames
 inline constexpr uint64_t kHeapBytesMax = 512 << 20;     // of all frames and held payloads together
 inline constexpr uint32_t kTypeDepthMax = 8;
@@ -42,7 +42,7 @@ inline constexpr uint64_t kHoldNs = kSecond;             // logits wait so long 
 inline constexpr uint64_t kTickNs = 100 * kMillisecond;
 inline constexpr uint64_t kSendNs = 10 * kSecond;        // a client that takes no answer is gone
 inline constexpr uint64_t kSilenceNs = 100 * kMillisecond;
-inline constexpr uint64_t kModelIdleNs = 60 * kSecond;   // before another model may have its segment
+inline constexpr uint64_t kModelIdleNs = 60 * kSecond;  // before another model has its segment
 inline constexpr uint64_t kModelAgainNs = 200 * kMillisecond;
 inline constexpr uint64_t kAnswerBytesMax = 4 << 20;     // of a real server, not yet passed on
 inline constexpr uint64_t kNever = UINT64_MAX;

@@ -1,5 +1,5 @@
-// After CityHash 1.0.2 (Geoff Pike and Jyrki Alakuijala, Google, 2011; MIT): the same constants, rounds
-// and order of them, which is what makes it the same hash.
+// After CityHash 1.0.2 (Geoff Pike and Jyrki Alakuijala, Google, 2011; MIT): the same constants,
+// rounds and order of them, which is what makes it the same hash.
 
 #include "city_hash.h"
 

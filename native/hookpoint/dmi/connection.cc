@@ -26,7 +26,9 @@ void Connection::run() {
 }
 
 void Connection::greet() {
-  if (varint() != kClientHello) throw Lost("no Hello of the native protocol; HTTP has another port");
+  if (varint() != kClientHello) {
+    throw Lost("no Hello of the native protocol; HTTP has another port");
+  }
   Hello hello = read_hello(*this);
   hello.revision = std::min(hello.revision, kRevision);
   client_revision_ = revision_ = hello.revision;
@@ -44,7 +46,7 @@ void Connection::greet() {
   settle();
   while (!exchange_.finished) wait(false, kNever);
   // The key of a quota.
-  if (has_addendum(revision_)) skip(length());
+  if (has_addendum(revision_)) discard(length());
 }
 
 void Connection::packet() {
@@ -78,7 +80,7 @@ void Connection::statement() {
 }
 
 void Connection::data() {
-  skip(length());  // name of a temporary table
+  discard(length());  // name of a temporary table
   const bool insert = exchange_.kind == Exchange::kStatement &&
                       exchange_.statement.kind == Statement::kInsert && exchange_.tables_sent;
   block_of(insert && !exchange_.data_ended ? &shared_.ledger : nullptr);
@@ -112,8 +114,8 @@ void Connection::block_of(RowSink *sink) {
   due();
 }
 
-// Nobody can count the bytes of such a block. But a client ends its INSERT with an empty block and is
-// silent then until it is answered.
+// Nobody can count the bytes of such a block. But a client ends its INSERT with an empty block and
+// is silent then until it is answered.
 void Connection::resume_plain() {
   const std::string end = revision_ >= 51903
                               ? std::string("\x02\x00\x01\x00\x02\xff\xff\xff\xff\x00\x00\x00", 12)

@@ -1,6 +1,6 @@
-// One client, in a thread of its own: decodes what it sends and answers as a server would. With a tee
-// the answers are the real server's, as long as there is one, and errors of statements that capture
-// depends on are withheld.
+// One client, in a thread of its own: decodes what it sends and answers as a server would. With a
+// tee the answers are the real server's, as long as there is one, and errors of statements that
+// capture depends on are withheld.
 #ifndef RING2_DMI_CONNECTION_H
 #define RING2_DMI_CONNECTION_H
 

@@ -87,13 +87,14 @@ bool Frames::load(uint64_t deadline) {
     packed_have_ = kHeadBytes;
     packed_bytes_ = head.packed;
     if (!reserve(head.packed, head.content)) {
-      under_.skip(head.packed - kHeadBytes);
+      under_.discard(head.packed - kHeadBytes);
       header_have_ = 0;
       throw Damaged("no memory for a frame of " + std::to_string(head.content) + " bytes");
     }
     std::memcpy(packed_.data(), header_ + kChecksumBytes, kHeadBytes);
   }
-  packed_have_ += under_.until(packed_.data() + packed_have_, packed_bytes_ - packed_have_, deadline);
+  packed_have_ +=
+      under_.until(packed_.data() + packed_have_, packed_bytes_ - packed_have_, deadline);
   if (packed_have_ < packed_bytes_) return false;
   header_have_ = 0;
   open();
@@ -137,7 +138,7 @@ void Frames::resume() {
     if (packet && plausible(head_at(next + 2 + kChecksumBytes))) return;
     const Head head = head_at(next + kChecksumBytes);
     if (!plausible(head)) throw Lost("neither a frame nor a packet after a damaged frame");
-    under_.skip(kChecksumBytes + head.packed);
+    under_.discard(kChecksumBytes + head.packed);
   }
 }
 
@@ -152,7 +153,8 @@ std::string as_frame(const std::string &text) {
     packed += static_cast<char>(left);
   }
   packed += text;
-  const uint32_t sizes[2] = {static_cast<uint32_t>(packed.size()), static_cast<uint32_t>(text.size())};
+  const uint32_t sizes[2] = {static_cast<uint32_t>(packed.size()),
+                             static_cast<uint32_t>(text.size())};
   std::memcpy(packed.data() + 1, sizes, sizeof sizes);
   const Hash128 hash =
       city_hash_128(reinterpret_cast<const uint8_t *>(packed.data()), packed.size());

@@ -139,7 +139,8 @@ Place Ledger::refuse(const Row &row, uint64_t bytes, const char *wrong) {
   ring2_count_loss(any->producer, RING2_LOSS_UNSUPPORTED, 1, bytes);
   counts_.unsupported += 1;
   std::string text = wrong;
-  text.append(": such rows are dropped, as of ").append(row.act_name).append(", ").append(row.dtype);
+  text += ": such rows are dropped, as of ";
+  text.append(row.act_name).append(", ").append(row.dtype);
   log_once(wrong, text);
   return {};
 }
@@ -212,7 +213,7 @@ void Ledger::put(const Row &row, uint64_t bytes, Stream &stream) {
   const Place where = place(row, bytes);
   switch (where.kind) {
     case Place::kDrop:
-      return stream.skip(bytes);
+      return stream.discard(bytes);
     case Place::kClaimed:
       return fill(where, bytes, stream);
     case Place::kHold:
@@ -221,7 +222,8 @@ void Ledger::put(const Row &row, uint64_t bytes, Stream &stream) {
 }
 
 void Ledger::fill(const Place &place, uint64_t bytes, Stream &stream) {
-  const uint64_t deadline = now_ns() + kClaimNs + bytes / (kClaimBytesPerSecond / 1000) * kMillisecond;
+  const uint64_t patience = kClaimNs + bytes / (kClaimBytesPerSecond / 1000) * kMillisecond;
+  const uint64_t deadline = now_ns() + patience;
   uint64_t got = 0;
   try {
     got = stream.until(static_cast<uint8_t *>(place.claim.payload), bytes, deadline);
@@ -236,7 +238,7 @@ void Ledger::fill(const Place &place, uint64_t bytes, Stream &stream) {
     return;
   }
   give_back(place);
-  stream.skip(bytes - got);
+  stream.discard(bytes - got);
 }
 
 void Ledger::give_back(const Place &place) {

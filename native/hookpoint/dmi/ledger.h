@@ -1,7 +1,8 @@
 // From rows to records: which model, request and step a row belongs to, and when a request is over.
 //
-// Rows come over several connections in no order at all. A row's place is claimed under one lock, its
-// bytes are received outside of it. Nothing throws but a stream, and nothing waits for an exporter.
+// Rows come over several connections in no order at all. A row's place is claimed under one lock,
+// its bytes are received outside of it. Nothing throws but a stream, and nothing waits for an
+// exporter.
 #ifndef RING2_DMI_LEDGER_H
 #define RING2_DMI_LEDGER_H
 
@@ -42,7 +43,8 @@ class Ledger : public RowSink {
  public:
   Ledger(const LedgerOptions &options, Counts &counts, Budget &budget);
   ~Ledger() override;
-  // Opens the first segment, so that a name that is taken is told at the start. Empty: it went well.
+  // Opens the first segment, so that a name that is taken is told at the start. Empty: it went
+  // well.
   std::string open();
 
   void take(const Row &row, uint64_t bytes, Stream &stream) override;

@@ -46,7 +46,8 @@ void Ledger::end_over(Model &model, uint64_t now) {
   }
   std::sort(quiet.begin(), quiet.end());
   for (const auto &[last, key] : quiet) {
-    const bool crowded = model.steps_kept > kStepsMax || model.requests.size() > kRequestsMax * 3 / 4;
+    const bool crowded =
+        model.steps_kept > kStepsMax || model.requests.size() > kRequestsMax * 3 / 4;
     Request &request = model.requests.at(key);
     if (request.judged_ns != last && model.whole(request)) {
       model.end(key, nullptr);

@@ -1,5 +1,6 @@
-// ring2-dmi-bridge: a DMI deployment takes this program for its ClickHouse. One line of JSON on standard
-// output when it listens, another with all counts when it ends; everything else on standard error.
+// ring2-dmi-bridge: a DMI deployment takes this program for its ClickHouse. One line of JSON on
+// standard output when it listens, another with all counts when it ends; everything else on
+// standard error.
 
 #include <arpa/inet.h>
 #include <charconv>
@@ -73,16 +74,19 @@ Options read_options(int count, char **words) {
     }
     if (i + 1 == count) refuse(name + " without a value");
     const std::string value = words[i + 1];
+    LedgerOptions &ledger = options.ledger;
+    TeeOptions &tee = options.tee_options;
+    const auto within = [&](uint64_t most) { return number(name, value, most); };
     if (name == "--listen") options.listen = value;
     else if (name == "--tee") options.tee = value;
-    else if (name == "--segment") options.ledger.segment = value;
-    else if (name == "--directory") options.ledger.directory = value;
-    else if (name == "--payload-mb") options.ledger.payload_bytes = number(name, value, kMost) << 20;
-    else if (name == "--connections") options.connections = number(name, value, 4096);
-    else if (name == "--settle-ms") options.ledger.settle_ns = number(name, value, kMost) * kMillisecond;
-    else if (name == "--idle-ms") options.ledger.idle_ns = number(name, value, 1 << 30) * kMillisecond;
-    else if (name == "--tee-wait-ms") options.tee_options.wait_ns = number(name, value, kMost) * kMillisecond;
-    else if (name == "--tee-buffer-mb") options.tee_options.buffer_bytes = number(name, value, 4096) << 20;
+    else if (name == "--segment") ledger.segment = value;
+    else if (name == "--directory") ledger.directory = value;
+    else if (name == "--payload-mb") ledger.payload_bytes = within(kMost) << 20;
+    else if (name == "--connections") options.connections = within(4096);
+    else if (name == "--settle-ms") ledger.settle_ns = within(kMost) * kMillisecond;
+    else if (name == "--idle-ms") ledger.idle_ns = within(1 << 30) * kMillisecond;
+    else if (name == "--tee-wait-ms") tee.wait_ns = within(kMost) * kMillisecond;
+    else if (name == "--tee-buffer-mb") tee.buffer_bytes = within(4096) << 20;
     else refuse("unknown option " + name);
   }
   return options;

@@ -94,8 +94,9 @@ inline uint64_t step_place(int64_t start, int64_t end) {
   return static_cast<uint64_t>(end) << 32 | static_cast<uint64_t>(start);
 }
 
-// The step that a row of logits belongs to, or null. Logits are of the last tokens of a step only, so
-// that their range is a part of it. `exact`: it is certain that a step has the very range of the row.
+// The step that a row of logits belongs to, or null. Logits are of the last tokens of a step only,
+// so that their range is a part of it. `exact`: it is certain that a step has the very range of the
+// row.
 const Step *step_of_logits(const Request &request, const Row &row, bool *exact);
 
 // `<trace id>-<span id>` in hexadecimal.

@@ -17,28 +17,28 @@ void read_client_info(Stream &stream, uint64_t revision) {
   const uint8_t kind = stream.byte();
   if (kind == 0) return;
   if (kind > 2) throw Lost("an unknown kind of query");
-  for (int i = 0; i < 3; ++i) stream.skip(stream.length());  // initial user, query, address
-  if (revision >= kStartTime) stream.skip(8);
+  for (int i = 0; i < 3; ++i) stream.discard(stream.length());  // initial user, query, address
+  if (revision >= kStartTime) stream.discard(8);
   const uint8_t interface = stream.byte();
   const bool tcp = interface == 1;
   if (tcp) {
-    for (int i = 0; i < 3; ++i) stream.skip(stream.length());  // system user, host, client
+    for (int i = 0; i < 3; ++i) stream.discard(stream.length());  // system user, host, client
     for (int i = 0; i < 3; ++i) stream.varint();               // version, revision
   } else if (interface == 2) {
-    stream.skip(1);
-    stream.skip(stream.length());
-    if (revision >= kForwardedFor) stream.skip(stream.length());
-    if (revision >= kReferer) stream.skip(stream.length());
+    stream.discard(1);
+    stream.discard(stream.length());
+    if (revision >= kForwardedFor) stream.discard(stream.length());
+    if (revision >= kReferer) stream.discard(stream.length());
   } else {
     throw Lost("an unknown interface of a client");
   }
-  if (revision >= kQuotaKey) stream.skip(stream.length());
+  if (revision >= kQuotaKey) stream.discard(stream.length());
   if (revision >= kDistributedDepth) stream.varint();
   if (tcp && revision >= kVersionPatch) stream.varint();
   if (revision >= kTracing && stream.byte() != 0) {
-    stream.skip(24);
-    stream.skip(stream.length());
-    stream.skip(1);
+    stream.discard(24);
+    stream.discard(stream.length());
+    stream.discard(1);
   }
   if (revision >= kParallelReplicas) {
     for (int i = 0; i < 3; ++i) stream.varint();
@@ -65,9 +65,9 @@ void read_settings(Stream &stream, uint64_t revision) {
     if (name.empty()) return;
     if (revision >= kSettingsAsText) {
       stream.varint();
-      stream.skip(stream.length());
+      stream.discard(stream.length());
     } else if (was_text(name)) {
-      stream.skip(stream.length());
+      stream.discard(stream.length());
     } else {
       stream.varint();
     }
@@ -111,10 +111,10 @@ std::string write_hello(const Hello &hello) {
 
 Query read_query(Stream &stream, uint64_t revision) {
   Query query;
-  stream.skip(stream.length());  // its id
+  stream.discard(stream.length());  // its id
   if (revision >= kClientInfo) read_client_info(stream, revision);
   read_settings(stream, revision);
-  if (revision >= kServerSecret) stream.skip(stream.length());
+  if (revision >= kServerSecret) stream.discard(stream.length());
   if (stream.varint() > 4) throw Lost("an unknown stage of a query");
   const uint64_t compression = stream.varint();
   if (compression > 1) throw Lost("an unknown kind of compression");

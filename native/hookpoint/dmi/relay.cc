@@ -21,7 +21,8 @@ void Connection::due() {
   bool waits = !now.finished && now.kind != Exchange::kNone;
   if (now.kind == Exchange::kStatement) {
     waits = waits && now.tables_sent;
-    if (now.statement.kind == Statement::kInsert) waits = waits && (!now.header_given || now.data_ended);
+    const bool insert = now.statement.kind == Statement::kInsert;
+    if (insert) waits = waits && (!now.header_given || now.data_ended);
   }
   exchange_.due_ns = waits ? now_ns() : 0;
 }

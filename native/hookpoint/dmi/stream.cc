@@ -29,7 +29,7 @@ uint64_t Stream::until(uint8_t *target, uint64_t bytes, uint64_t deadline) {
   return got;
 }
 
-void Stream::skip(uint64_t bytes) {
+void Stream::discard(uint64_t bytes) {
   uint8_t scratch[16 * 1024];
   while (bytes > 0) bytes -= some(scratch, std::min<uint64_t>(bytes, sizeof scratch), kNever);
 }
@@ -57,7 +57,7 @@ std::string Stream::text(uint64_t most, bool *whole) {
   const uint64_t bytes = length();
   std::string kept(std::min(bytes, most), '\0');
   all(kept.data(), kept.size());
-  skip(bytes - kept.size());
+  discard(bytes - kept.size());
   if (whole != nullptr) *whole = kept.size() == bytes;
   return kept;
 }

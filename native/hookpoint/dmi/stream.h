@@ -1,7 +1,7 @@
 // Bytes that are pulled: from a client's socket, out of compressed frames, or from memory.
 //
-// Decoding is written straight on, as if all bytes were there; a stream waits for them. Nothing here
-// takes memory by a length that the peer names.
+// Decoding is written straight on, as if all bytes were there; a stream waits for them. Nothing
+// here takes memory by a length that the peer names.
 #ifndef RING2_DMI_STREAM_H
 #define RING2_DMI_STREAM_H
 
@@ -53,7 +53,7 @@ class Stream {
   // As many of `bytes` as come before the deadline.
   uint64_t until(uint8_t *target, uint64_t bytes, uint64_t deadline);
   void all(void *target, uint64_t bytes) { until(static_cast<uint8_t *>(target), bytes, kNever); }
-  void skip(uint64_t bytes);
+  void discard(uint64_t bytes);
   uint8_t byte();
   uint64_t varint();
   // The length of a text that follows, within kStringBytesMax.

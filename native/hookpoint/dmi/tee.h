@@ -1,5 +1,6 @@
-// A connection to a real ClickHouse beside one of a client: the client's bytes as they came, and what
-// the server says to them. When it is away, or takes nothing for too long, it is cut and stays cut.
+// A connection to a real ClickHouse beside one of a client: the client's bytes as they came, and
+// what the server says to them. When it is away, or takes nothing for too long, it is cut and stays
+// cut.
 #ifndef RING2_DMI_TEE_H
 #define RING2_DMI_TEE_H
 

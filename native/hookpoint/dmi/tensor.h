@@ -7,7 +7,8 @@
 
 namespace ring2::dmi {
 
-// A hook by its selector (`resid_pre`) or by the name that DMI stores (`blocks.hook_resid_pre`); -1.
+// A hook by its selector (`resid_pre`) or by the name that DMI stores (`blocks.hook_resid_pre`);
+// -1.
 int hook_of(std::string_view act_name);
 // `torch.half` and `torch.float16` alike; 0: none of ours.
 uint32_t dtype_of(std::string_view name);

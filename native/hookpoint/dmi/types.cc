@@ -124,12 +124,12 @@ void skip_fixed(Stream &stream, uint64_t rows, uint64_t bytes) {
   if (__builtin_mul_overflow(rows, bytes, &all) || all > kStringBytesMax) {
     throw Lost("a column of " + std::to_string(rows) + " values");
   }
-  stream.skip(all);
+  stream.discard(all);
 }
 
 // What some columns have once, before their values.
 void skip_prefix(Stream &stream, const Type &type) {
-  if (type.kind == Type::kLowCardinality) stream.skip(8);
+  if (type.kind == Type::kLowCardinality) stream.discard(8);
   for (const Type &inner : type.inner) {
     if (type.kind != Type::kLowCardinality) skip_prefix(stream, inner);
   }
@@ -153,7 +153,7 @@ void skip_values(Stream &stream, const Type &type, uint64_t rows) {
     case Type::kFixed:
       return skip_fixed(stream, rows, type.bytes);
     case Type::kText:
-      for (uint64_t row = 0; row < rows; ++row) stream.skip(stream.length());
+      for (uint64_t row = 0; row < rows; ++row) stream.discard(stream.length());
       return;
     case Type::kNullable:
       skip_fixed(stream, rows, 1);

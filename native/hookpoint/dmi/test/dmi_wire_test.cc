@@ -20,14 +20,22 @@ TEST(DmiWire, TheChecksumIsThatOfCityHash102) {
     uint64_t bytes, low, high;
   };
   constexpr Known kKnown[] = {
-      {0, 0x3df09dfc64c09a2bu, 0x3cb540c392e51e29u},   {1, 0x8be55b379cce0e40u, 0x5ab4744478b1cbau},
-      {4, 0x905dcb2063ae124fu, 0x57fd5b5954a593c5u},   {7, 0xd7ba2459ab7c2913u, 0x53dd430b513ca460u},
-      {8, 0xf5a4ca47208136a0u, 0x3dd4575b3d46e5abu},   {15, 0xd956065c63d9ab15u, 0x9623caadd0037b73u},
-      {16, 0x3f3a3275564b7f48u, 0xb48a2a7a16bac60bu},  {17, 0xaee34bf68bb2e0a2u, 0xe0d6910555f00b87u},
-      {31, 0x9b7f93e5ecfaed63u, 0xd646e40154fb0d6bu},  {33, 0x4e495b057af3b520u, 0xabae1d24f18410b5u},
-      {64, 0xe225cf33b373dc02u, 0x8d252ce5152d6d96u},  {127, 0xc244dc8a06ce8c41u, 0xf30e2cf6b33629a6u},
-      {143, 0x59abee69ce16e6a3u, 0x83e91d7a8903bfbeu}, {144, 0x2ca82631884c46a7u, 0x71edb8d50338bb1fu},
-      {160, 0x5cb38c23f218820bu, 0x28eec84c96793879u}, {300, 0xad7d1f77d7e62c5u, 0x702d3372375ccf2u},
+      {0, 0x3df09dfc64c09a2bu, 0x3cb540c392e51e29u},
+      {1, 0x8be55b379cce0e40u, 0x5ab4744478b1cbau},
+      {4, 0x905dcb2063ae124fu, 0x57fd5b5954a593c5u},
+      {7, 0xd7ba2459ab7c2913u, 0x53dd430b513ca460u},
+      {8, 0xf5a4ca47208136a0u, 0x3dd4575b3d46e5abu},
+      {15, 0xd956065c63d9ab15u, 0x9623caadd0037b73u},
+      {16, 0x3f3a3275564b7f48u, 0xb48a2a7a16bac60bu},
+      {17, 0xaee34bf68bb2e0a2u, 0xe0d6910555f00b87u},
+      {31, 0x9b7f93e5ecfaed63u, 0xd646e40154fb0d6bu},
+      {33, 0x4e495b057af3b520u, 0xabae1d24f18410b5u},
+      {64, 0xe225cf33b373dc02u, 0x8d252ce5152d6d96u},
+      {127, 0xc244dc8a06ce8c41u, 0xf30e2cf6b33629a6u},
+      {143, 0x59abee69ce16e6a3u, 0x83e91d7a8903bfbeu},
+      {144, 0x2ca82631884c46a7u, 0x71edb8d50338bb1fu},
+      {160, 0x5cb38c23f218820bu, 0x28eec84c96793879u},
+      {300, 0xad7d1f77d7e62c5u, 0x702d3372375ccf2u},
       {1000, 0x597ff4957972ad7eu, 0x7f39a4abd7c010e1u}};
   std::vector<uint8_t> data(1000);
   for (size_t i = 0; i < data.size(); ++i) data[i] = static_cast<uint8_t>(i * 31 + 7);
@@ -51,8 +59,10 @@ TEST(DmiWire, FramesOfEveryMethodHoldWhatWasPutIn) {
   std::string content;
   for (int i = 0; i < 20; ++i) content += "ring2 ";
   const std::string lz4("\x6fring2 \x06\x00\x5aPing2 ", 16);
-  const std::string zstd("\x28\xb5\x2f\xfd\x20\x78\x6d\x00\x00\x30ring2 \x01\x00\x2f\x69\x29\x02", 22);
-  std::vector<std::string> all = {as_frame(content), frame(0x02, content, 120), frame(0x82, lz4, 120)};
+  const std::string zstd(
+      "\x28\xb5\x2f\xfd\x20\x78\x6d\x00\x00\x30ring2 \x01\x00\x2f\x69\x29\x02", 22);
+  std::vector<std::string> all = {as_frame(content), frame(0x02, content, 120),
+                                  frame(0x82, lz4, 120)};
 #ifdef RING2_HAVE_ZSTD
   all.push_back(frame(0x90, zstd, 120));
 #endif
@@ -128,21 +138,23 @@ TEST(DmiWire, ColumnsOfOtherTypesAreSkippedExactly) {
       {"Array(Int16)", 2, 0, words({1, 3}) + "abcdef"},
       {"Map(String, UInt8)", 1, 0, words({2}) + std::string("\x01" "a\x01" "b\x05\x06", 6)},
       {"LowCardinality(String)", 3, 0,
-       words({1, 0x600, 2}) + std::string("\x00\x01" "a", 3) + words({3}) + std::string("\x00\x01\x01", 3)},
+       words({1, 0x600, 2}) + std::string("\x00\x01" "a", 3) + words({3}) +
+           std::string("\x00\x01\x01", 3)},
       {"Array(LowCardinality(Nullable(String)))", 1, 0,
        words({1, 2, 0x600, 1}) + std::string(1, '\0') + words({2}) + std::string(2, '\0')},
   };
   for (const Column &column : columns) {
     const auto type = parse_type(column.type);
     ASSERT_TRUE(type.has_value()) << column.type;
-    const std::string content = column.content.empty() ? std::string(column.bytes, '\0') : column.content;
+    const std::string zeros(column.bytes, '\0');
+    const std::string &content = column.content.empty() ? zeros : column.content;
     const std::string all = content + "end";
     Memory stream = memory(all);
     skip_column(stream, *type, column.rows);
     EXPECT_EQ(stream.left(), 3u) << column.type;
   }
-  for (const char *const unknown : {"JSON", "AggregateFunction(sum, Int8)", "Variant(Int8)", "Array(",
-                                    "Nullable()", "FixedString(-1)", ""}) {
+  for (const char *const unknown : {"JSON", "AggregateFunction(sum, Int8)", "Variant(Int8)",
+                                    "Array(", "Nullable()", "FixedString(-1)", ""}) {
     EXPECT_FALSE(parse_type(unknown).has_value()) << unknown;
   }
   std::string deep;

@@ -64,7 +64,8 @@ inline std::string query(const std::string &statement, bool compressed = false) 
   out += text("") + "\x01" + text("") + text("") + text("") + std::string(8, '\0') + "\x01";
   out += text("") + text("") + text("") + std::string("\x02\x06\x00", 3);  // user, host, client
   out += text("") + std::string("\0\0\0\0\0\0", 6);  // quota, depth, patch, tracing, replicas
-  out += text("") + text("") + "\x02" + std::string(1, compressed ? '\x01' : '\0') + text(statement);
+  out += text("") + text("") + "\x02" + std::string(1, compressed ? '\x01' : '\0');
+  out += text(statement);
   return out;
 }
 
