@@ -2,54 +2,30 @@
  * What DMI would write to ClickHouse, sent by real clients to the bridge, with a real ClickHouse behind it:
  * the tensors of a real model come out of the exporter, and out of the table, equal byte for byte.
  */
-import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
-import { once } from 'node:events'
-import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
-import { createServer } from 'node:net'
+import { spawnSync } from 'node:child_process'
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { createInterface } from 'node:readline'
 import { afterAll, beforeAll, expect, test, vi } from 'vitest'
 import {
   createWorkspace,
   type Exporter,
-  exporterEnvironment,
   get,
   killAll,
   modelFolder,
-  python,
-  repository,
   startExporter,
 } from '../pipeline/processes.ts'
+import { createBridges, findProgram, freePort, type Row, runScript, wait } from './dmi/bridge.ts'
 
-const wait = { timeout: 60_000, interval: 200 }
-const scripts = join(import.meta.dirname, 'dmi')
 const trace = '4bf92f3577b34da6a3ce929d0e0e4736'
 
-const clickhouse = ['/usr/sbin/clickhouse-server', '/usr/bin/clickhouse-server'].find(existsSync)
-if (clickhouse === undefined) {
-  const missing =
-    'clickhouse-server is not here (apt-get install clickhouse-server clickhouse-client)'
-  const required = process.env.CI !== undefined || process.env.RING2_REQUIRE_STACK !== undefined
-  if (required) throw new Error(missing)
-  process.stderr.write(`${missing}: the bridge is tested without it\n`)
-}
-
-type Row = readonly [
-  model: string,
-  request: string,
-  act: string,
-  layer: number,
-  shard: number,
-  start: number,
-  end: number,
-  dtype: string,
-  shape: readonly number[],
-  file: string,
-]
+const clickhouse = findProgram(
+  ['/usr/sbin/clickhouse-server', '/usr/bin/clickhouse-server'],
+  'clickhouse-server is not here (apt-get install clickhouse-server clickhouse-client)',
+)
 
 const workspace = createWorkspace()
+const bridges = createBridges(workspace)
 const folder = join(workspace.root, 'rows')
-const children: ChildProcess[] = []
 let exporter: Exporter
 let rows: readonly Row[]
 
@@ -60,84 +36,11 @@ beforeAll(async () => {
   exporter = await startExporter(workspace)
 })
 
-afterAll(async () => {
-  for (const child of children) child.kill('SIGKILL')
+afterAll(() => {
+  bridges.killAll()
   killAll()
   workspace.remove()
 })
-
-function runScript(script: string, words: readonly string[]): string {
-  const done = spawnSync(python, [join(scripts, script), ...words], { encoding: 'utf8' })
-  expect(done.status, done.stderr).toBe(0)
-  return done.stdout
-}
-
-interface Bridge {
-  readonly port: number
-  stop(): Promise<Record<string, number>>
-}
-
-async function startBridge(segment: string, more: readonly string[] = []): Promise<Bridge> {
-  const words = [
-    'dmi-bridge',
-    '--listen',
-    '127.0.0.1:0',
-    '--segment',
-    segment,
-    '--payload-mb',
-    '64',
-  ]
-  const command = join(repository, 'bin/ring2-exporter.js')
-  const child = spawn(process.execPath, [command, ...words, ...more], {
-    env: {
-      ...exporterEnvironment(workspace, {}),
-      ...(process.env.RING2_DMI_BRIDGE === undefined
-        ? {}
-        : { RING2_DMI_BRIDGE: process.env.RING2_DMI_BRIDGE }),
-    },
-    stdio: ['ignore', 'pipe', 'inherit'],
-  })
-  children.push(child)
-  const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]()
-  const nextLine = async () => JSON.parse((await lines.next()).value ?? '')
-  const first = (await nextLine()) as { listening: string }
-  return {
-    port: Number(first.listening.split(':')[1]),
-    async stop() {
-      const exited = once(child, 'exit')
-      child.kill('SIGTERM')
-      const counts = (await nextLine()) as Record<string, number>
-      expect(await exited).toEqual([0, null])
-      return counts
-    },
-  }
-}
-
-async function freePort(): Promise<number> {
-  const server = createServer().listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  const address = server.address()
-  server.close()
-  await once(server, 'close')
-  return typeof address === 'object' && address !== null ? address.port : 0
-}
-
-async function startClickHouse(program: string): Promise<number> {
-  const port = await freePort()
-  const home = join(workspace.root, 'clickhouse')
-  mkdirSync(home)
-  for (const name of ['clickhouse.xml', 'users.xml']) {
-    const text = readFileSync(join(scripts, name), 'utf8')
-    writeFileSync(join(home, name), text.replaceAll('FOLDER', home).replace('PORT', String(port)))
-  }
-  const words = [`--config-file=${join(home, 'clickhouse.xml')}`]
-  children.push(spawn(program, words, { cwd: home, stdio: 'ignore' }))
-  await vi.waitFor(() => {
-    const words = ['--port', String(port), '--query', 'SELECT 1']
-    expect(spawnSync('clickhouse-client', words, { encoding: 'utf8' }).stdout).toBe('1\n')
-  }, wait)
-  return port
-}
 
 /** All rows of a hook, in order of their tokens. */
 function expected(request: string, act: string, layer: number): Buffer {
@@ -163,9 +66,9 @@ interface TraceView {
 }
 
 test('rows of a model spread over ten connections are fetched as they were, and read back from the table', async () => {
-  const port = clickhouse === undefined ? null : await startClickHouse(clickhouse)
+  const port = clickhouse === undefined ? null : await bridges.startClickHouse(clickhouse)
   const tee = port === null ? [] : ['--tee', `127.0.0.1:${port}`, '--tee-wait-ms', '30000']
-  const bridge = await startBridge('dmi', tee)
+  const bridge = await bridges.start('dmi', tee)
   const words = [folder, String(bridge.port), '--client', 'raw']
   const sent = JSON.parse(
     runScript('feed.py', [...words, ...(port === null ? [] : ['--read-back'])]),
@@ -207,7 +110,7 @@ test('rows of a model spread over ten connections are fetched as they were, and 
 
 test('clickhouse-driver and clickhouse-client are served alike, and no ClickHouse is no trouble', async () => {
   // Nobody listens where the tee goes.
-  const bridge = await startBridge('dmi-clients', ['--tee', `127.0.0.1:${await freePort()}`])
+  const bridge = await bridges.start('dmi-clients', ['--tee', `127.0.0.1:${await freePort()}`])
   const words = [folder, String(bridge.port)]
   const clients = ['none', 'lz4', 'zstd'].map((method) => [
     '--client',
@@ -237,4 +140,48 @@ test('clickhouse-driver and clickhouse-client are served alike, and no ClickHous
   expect(Number(counts.rows_written) + Number(counts.rows_duplicate)).toBe(counts.rows)
   expect(counts).toMatchObject({ rows_lost: 0, connections_framing_lost: 0, blocks_damaged: 0 })
   expect(counts.tees_cut).toBe(counts.connections)
+})
+
+test("rows of ClickHouse's client in Go are fetched as they were, with and without compression", async () => {
+  const go = findProgram(
+    (process.env.PATH ?? '').split(':').map((path) => join(path, 'go')),
+    'go is not here',
+  )
+  if (go === undefined) return
+  const client = join(workspace.root, 'ch-go-client')
+  const built = spawnSync(go, ['build', '-mod=readonly', '-trimpath', '-o', client, '.'], {
+    cwd: join(import.meta.dirname, 'dmi/ch-go'),
+    env: { ...process.env, CGO_ENABLED: '0', GOTOOLCHAIN: 'local', GOFLAGS: '-buildvcs=false' },
+    encoding: 'utf8',
+  })
+  expect(built.status, built.stderr).toBe(0)
+  // The prompt of the first request alone, under a trace of its own.
+  const own = '0af7651916cd43dd8448eb211c80319c'
+  const request = `${own}-b7ad6b7169203331`
+  const step = rows.filter((row) => row[1].startsWith(trace) && row[6] === rows[0]?.[6])
+  const named = step.map((row) => [row[0], request, ...row.slice(2, 9), join('../rows', row[9])])
+  const goFolder = join(workspace.root, 'go')
+  mkdirSync(goFolder)
+  writeFileSync(join(goFolder, 'rows.json'), JSON.stringify(named))
+  const bridge = await bridges.start('dmi-go')
+  const words = [goFolder, String(bridge.port), 'none', 'lz4', 'zstd']
+  const sent = spawnSync(client, words, { encoding: 'utf8' })
+  expect(sent.stderr).toBe('')
+  expect(JSON.parse(sent.stdout)).toEqual({ sent: step.length })
+  const counts = await bridge.stop()
+  expect(counts).toMatchObject({
+    connections: 3,
+    rows: step.length,
+    rows_written: step.length,
+    blocks_damaged: 0,
+    connections_framing_lost: 0,
+  })
+  await vi.waitFor(async () => {
+    const view = (await get(`${exporter.url}/v1/traces/${own}`)).json<TraceView>()
+    expect(view.requests.map((one) => one.completeness)).toEqual(['complete'])
+  }, wait)
+  for (const row of step.filter((row) => row[2].endsWith('resid_pre') && row[3] % 10 === 0)) {
+    const got = await fetched(own, 'resid_pre', row[3])
+    expect(got.equals(readFileSync(join(folder, row[9])))).toBe(true)
+  }
 })
