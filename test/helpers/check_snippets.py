@@ -5,6 +5,7 @@ of a snippet. Names that documents use for results stand for their classes.
 """
 
 import ast
+import importlib.util
 import inspect
 import json
 import re
@@ -20,9 +21,11 @@ CLASSES = {
 
 
 def has(owner, name: str) -> bool:
-    """Whether a class or module has an attribute, those that a constructor sets included."""
+    """Whether a class or module has an attribute, or a module inside; a constructor's included."""
     if hasattr(owner, name):
         return True
+    if owner is ring2:
+        return importlib.util.find_spec(f"ring2.{name}") is not None
     return inspect.isclass(owner) and bool(
         re.search(rf"\bself\.{name}\b", inspect.getsource(owner.__init__))
     )

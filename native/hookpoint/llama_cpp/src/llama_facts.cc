@@ -2,6 +2,7 @@
 
 #include <dlfcn.h>
 
+#include <atomic>
 #include <cstring>
 #include <mutex>
 #include <string>
@@ -20,6 +21,9 @@ void *library_of(const void *address) {
 }
 
 void *own_library() { return library_of(reinterpret_cast<const void *>(&library_of)); }
+
+// What a caller has told, whose calls come from neither llama.cpp nor a program linked with it.
+std::atomic<void *> told_library{nullptr};
 
 struct Lookup {
   void *library;
@@ -174,8 +178,18 @@ bool look_up(const void *ggml_function, const void *llama_function, Facts *facts
 void *real_function(const char *symbol, const void *caller) {
   if (void *next = dlsym(RTLD_NEXT, symbol); next != nullptr) return next;
   void *library = library_of(caller);
-  if (library == nullptr || library == own_library()) return nullptr;
-  return dlsym(library, symbol);
+  if (library != nullptr && library != own_library()) {
+    if (void *found = dlsym(library, symbol); found != nullptr) return found;
+  }
+  library = told_library.load();
+  return library == nullptr ? nullptr : dlsym(library, symbol);
+}
+
+bool tell_library(const void *function) {
+  void *library = library_of(function);
+  const bool usable = library != nullptr && library != own_library();
+  if (usable) told_library = library;
+  return usable;
 }
 
 const Facts *facts(const void *ggml_function, const void *llama_function) {

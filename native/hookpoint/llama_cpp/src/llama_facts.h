@@ -71,6 +71,10 @@ struct Facts {
 // an address in the code that called, for engines that were loaded with RTLD_LOCAL.
 void *real_function(const char *symbol, const void *caller);
 
+// For callers that call by address (ctypes): the library that holds this function is llama.cpp. False when
+// none does, or this library itself.
+bool tell_library(const void *function);
+
 // Looks everything up and checks it, once. NULL when this llama.cpp is not one that is understood: then
 // one log line has said so.
 const Facts *facts(const void *ggml_function, const void *llama_function);
