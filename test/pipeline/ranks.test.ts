@@ -3,7 +3,7 @@
  * tp_plan, and a model of one's own, sharded and in two stages. Each rank has a segment; what comes
  * out is one request, with the tensors and statistics of the unsharded model.
  */
-import { spawn } from 'node:child_process'
+import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
@@ -48,30 +48,35 @@ const workspace = createWorkspace()
 const model = join(workspace.root, 'tiny-llama')
 let receiver: Receiver
 let exporter: Exporter
-let port = 29_700 + (process.pid % 200)
+const port = 29_700 + (process.pid % 200)
+const children: ChildProcess[] = []
 
 afterAll(async () => {
+  for (const child of children) child.kill('SIGKILL')
   killAll()
   await receiver?.stop()
   workspace.remove()
 })
 
-/** Both ranks to their end; how each ended. */
-async function launch(mode: Mode, id: string, traceId: string, extra: readonly string[] = []) {
-  port += 1
+/** Both ranks, through all requests, to their end; how each ended. */
+async function launch() {
+  const requests = Object.fromEntries(
+    Object.entries(traceOf).map(([mode, trace]) => [mode, `00-${trace}-${parent}-01`]),
+  )
   const ranks = [0, 1].map((rank) => {
     const words = [
       join(import.meta.dirname, 'ranks_process.py'),
-      ...['--mode', mode, '--rank', String(rank), '--segments', workspace.segments],
-      ...['--out', workspace.out, '--model', model, '--hooks', hooks, '--request', id],
-      ...['--traceparent', `00-${traceId}-${parent}-01`, ...extra],
+      ...['--requests', JSON.stringify(requests), '--rank', `${rank}`, '--hooks', hooks],
+      ...['--segments', workspace.segments, '--out', workspace.out, '--model', model],
     ]
     const place = { RANK: `${rank}`, LOCAL_RANK: `${rank}`, WORLD_SIZE: '2' }
     const env = { ...process.env, ...place, MASTER_ADDR: '127.0.0.1', MASTER_PORT: `${port}` }
     const child = spawn(python, words, { env, stdio: ['ignore', 'pipe', 'pipe'] })
+    children.push(child)
     const lines: string[] = []
-    child.stderr.on('data', (part) => void lines.push(String(part)))
-    child.stdout.resume()
+    for (const stream of [child.stderr, child.stdout]) {
+      stream.on('data', (part) => void lines.push(String(part)))
+    }
     return once(child, 'exit').then(([code, signal]) => ({
       how: (code ?? signal) as number | string,
       log: lines.join(''),
@@ -88,15 +93,16 @@ async function listed(): Promise<Record<string, unknown>[]> {
 beforeAll(async () => {
   receiver = await startReceiver()
   exporter = await startExporter(workspace, { RING2_TELEMETRY_ENDPOINT: receiver.url })
-  runPython('make_tiny_llama.py', [model])
-  const launched = await Promise.all(modes.map((mode) => launch(mode, mode, traceOf[mode])))
-  for (const { how, log } of launched.flat()) expect(how, log).toBe(0)
+  const [first, second] = await launch()
+  expect(first?.how, first?.log).toBe(0)
+  expect(first?.log).toContain('left alone: ')
+  expect(second?.how, second?.log).toBe('SIGKILL')
   const over = (one: Record<string, unknown>): boolean => one.ended_at !== null
-  await vi.waitUntil(async () => (await listed()).filter(over).length === modes.length, {
-    timeout: 60_000,
+  await vi.waitUntil(async () => (await listed()).filter(over).length === modes.length + 1, {
+    timeout: 90_000,
     interval: 200,
   })
-}, 540_000)
+}, 300_000)
 
 async function summaryOf(traceId: string): Promise<RequestSummary> {
   const [row] = await queryDuckDb(
@@ -107,7 +113,7 @@ async function summaryOf(traceId: string): Promise<RequestSummary> {
 
 describe('a request that two ranks ran', () => {
   test('is one request, complete, of two producers', async () => {
-    const requests = await listed()
+    const requests = (await listed()).filter((one) => one.request_id !== 'dead')
     expect(requests.map(({ request_id }) => request_id).sort()).toEqual([...modes].sort())
     for (const one of requests) {
       expect(one).toMatchObject({ tokens, prompt_tokens: 7, steps: 4, completeness: 'complete' })
@@ -115,7 +121,7 @@ describe('a request that two ranks ran', () => {
     const rows = await queryDuckDb(
       `SELECT request_id, count(*)::INTEGER AS n FROM ${requestsOf(workspace.store)} GROUP BY ALL`,
     )
-    expect(rows.map(({ n }) => n)).toEqual([1, 1, 1])
+    expect(rows.map(({ n }) => n)).toEqual([1, 1, 1, 1])
   })
 
   test.each(modes)('%s carries the ranks of each process in its rows', async (mode) => {
@@ -255,19 +261,14 @@ describe('the statistics', () => {
 })
 
 test('a rank that is killed leaves the request incomplete, and says so', async () => {
-  await launch('own-tp', 'dead', traceOf.dead, ['--die'])
-  await vi.waitUntil(async () => (await listed()).some((one) => one.trace_id === traceOf.dead), {
-    timeout: 30_000,
-    interval: 200,
-  })
-  await vi.waitUntil(
-    async () => (await listed()).find((one) => one.trace_id === traceOf.dead)?.ended_at !== null,
-    { timeout: 60_000, interval: 200 },
-  )
   const own = (await listed()).filter((one) => one.trace_id === traceOf.dead)
-  expect(own).toHaveLength(1)
+  expect(own).toMatchObject([{ request_id: 'dead', completeness: 'incomplete' }])
   const { completeness } = await summaryOf(traceOf.dead)
-  expect(completeness.state).not.toBe('complete')
+  expect(completeness.state).toBe('incomplete')
   expect(completeness.reasons.join('; ')).toContain('the producer ended before the request did')
+  const spans = (): OtlpSpan[] => receiver.spans().filter((one) => one.traceId === traceOf.dead)
+  const request = (): OtlpSpan[] => spans().filter(({ name }) => name === 'ring2 request')
+  await vi.waitUntil(() => request().length > 0, { timeout: 30_000 })
+  expect(request()).toHaveLength(1)
   await vi.waitUntil(() => segmentFiles(workspace).length === 0, { timeout: 30_000 })
-}, 120_000)
+})

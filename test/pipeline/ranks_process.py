@@ -3,9 +3,11 @@
     stock-tp   a Transformers model that its own tp_plan shards: attach finds the ranks by itself
     own-tp     a model with HookPoints, heads and MLP sharded, all_reduce behind each branch
     own-pp     the same model whole, in two stages with send and recv
+    dead       as own-tp, but rank 1 is killed in the first decode; to be the last one
 
-Each prompt is one request: a prefill, then tokens one by one, chosen by the largest logit. Rank 0 also
-runs the unsharded twin and saves what its modules held as {out}/{mode}.npz, by forward hooks of its own.
+Each mode is one request of that name: a prefill, then tokens one by one, chosen by the largest logit.
+Rank 0 also runs the unsharded twin and saves what its modules held as {out}/{mode}.npz, by forward hooks
+of its own.
 """
 
 import argparse
@@ -116,10 +118,6 @@ class Model(nn.Module):
             return x
         return self.final_logits(self.head(self.final_ln(nn.functional.rms_norm(x, (HIDDEN,)))))
 
-    def reset(self) -> None:
-        for block in self.blocks.values():
-            block.attention.cache = []
-
 
 def whole_model() -> Model:
     torch.manual_seed(7)
@@ -222,15 +220,27 @@ def own_reference(prompt: list[int]) -> tuple[dict[str, numpy.ndarray], list[int
     return held.joined(), tokens
 
 
-def build(arguments: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
+def save_tiny_llama(path: str) -> None:
+    """Four layers, four heads and two key heads, with random weights."""
+    import transformers
+
+    torch.manual_seed(0)
+    config = transformers.AutoConfig.for_model(
+        "llama", vocab_size=VOCABULARY, hidden_size=HIDDEN, intermediate_size=INTER,
+        num_hidden_layers=LAYERS, num_attention_heads=HEADS, num_key_value_heads=KV_HEADS,
+        max_position_embeddings=128, head_dim=WIDTH,
+    )
+    transformers.AutoModelForCausalLM.from_config(config).save_pretrained(path)
+
+
+def build(mode: str, rank: int, path: str) -> tuple[Any, dict[str, Any]]:
     """The model of this rank, and what attach has to be told of it."""
-    rank = arguments.rank
-    if arguments.mode == "stock-tp":
+    if mode == "stock-tp":
         from transformers import AutoModelForCausalLM
 
-        return AutoModelForCausalLM.from_pretrained(arguments.model, tp_plan="auto").eval(), {}
+        return AutoModelForCausalLM.from_pretrained(path, tp_plan="auto").eval(), {}
     whole = whole_model().state_dict()
-    if arguments.mode == "own-tp":
+    if mode != "own-pp":
         model = Model(shards=2).eval()
         load_share(model, whole, rank, 2)
         return model, {"ranks": ring2.Ranks(tp=rank), "world": ring2.World(tp=2)}
@@ -243,8 +253,7 @@ def build(arguments: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
 def run(model: Any, mode: str, rank: int, prompt: list[int]) -> list[int]:
     if mode == "stock-tp":
         return stock_generate(model, prompt)
-    model.reset()
-    if mode == "own-tp":
+    if mode != "own-pp":
         return generate(lambda ids, at: model(ids, cache_position=at)[0, -1], prompt)
 
     def staged(ids: torch.Tensor, at: torch.Tensor) -> torch.Tensor:
@@ -262,43 +271,40 @@ def run(model: Any, mode: str, rank: int, prompt: list[int]) -> list[int]:
     return generate(staged, prompt)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--mode", required=True, choices=("stock-tp", "own-tp", "own-pp"))
-    parser.add_argument("--rank", required=True, type=int)
-    parser.add_argument("--segments", required=True)
-    parser.add_argument("--out", required=True)
-    parser.add_argument("--model", default="")
-    parser.add_argument("--hooks", required=True)
-    parser.add_argument("--request", required=True)
-    parser.add_argument("--traceparent")
-    parser.add_argument("--die", action="store_true", help="rank 1 is killed in the first decode")
-    arguments = parser.parse_args()
-    mode, rank = arguments.mode, arguments.rank
+def serve(mode: str, traceparent: str, rank: int, arguments: argparse.Namespace) -> None:
+    """One request of one mode, and its reference."""
     prompt = [5, 17, 3, 42, 8, 11, 29]
-    with torch.no_grad():
-        distributed.init_process_group("gloo", rank=rank, world_size=2)
-        model, place = build(arguments)
-        probe = ring2.attach(
-            model, arguments.hooks, segment=f"{mode}-{rank}", directory=arguments.segments,
-            payload_mb=16, model_name=f"tiny-{mode}", **place,
-        )
-        if arguments.die and rank == 1:
-            kill_in_step(model, 1)
-        with ring2.request(arguments.request, traceparent=arguments.traceparent):
-            tokens = run(model, mode, rank, prompt)
-        losses = probe.losses()
-        probe.detach()
-        if rank == 0 and not arguments.die:
-            stock = mode == "stock-tp"
-            held, expected = (
-                stock_reference(arguments.model, prompt) if stock else own_reference(prompt)
-            )
-            numpy.savez(os.path.join(arguments.out, f"{mode}.npz"), **held)
-            assert tokens == expected, (tokens, expected)
-        distributed.barrier()
-        distributed.destroy_process_group()
-    print(json.dumps({"tokens": len(tokens) - 1, "losses": losses}), flush=True)
+    model, place = build(mode, rank, arguments.model)
+    probe = ring2.attach(
+        model, arguments.hooks, segment=f"{mode}-{rank}", directory=arguments.segments,
+        payload_mb=16, model_name=f"tiny-{mode}", **place,
+    )
+    if mode == "dead":
+        be_left(model, mode, rank, prompt, traceparent)
+        return
+    with ring2.request(mode, traceparent=traceparent):
+        tokens = run(model, mode, rank, prompt)
+    losses = probe.losses()
+    probe.detach()
+    assert all(records == 0 for records, _ in losses.values()), losses
+    if rank == 0:
+        stock = mode == "stock-tp"
+        held, expected = stock_reference(arguments.model, prompt) if stock else own_reference(prompt)
+        numpy.savez(os.path.join(arguments.out, f"{mode}.npz"), **held)
+        assert tokens == expected, (tokens, expected)
+
+
+def be_left(model: Any, mode: str, rank: int, prompt: list[int], traceparent: str) -> None:
+    """Rank 1 does not come back from this; rank 0 ends the request with the error that it gets."""
+    if rank == 1:
+        kill_in_step(model, 1)
+    try:
+        with ring2.request(mode, traceparent=traceparent):
+            run(model, mode, rank, prompt)
+    except RuntimeError as error:
+        print(f"left alone: {error}", flush=True)
+        return
+    raise AssertionError("the other rank was not missed")
 
 
 def kill_in_step(model: Any, step: int) -> None:
@@ -309,6 +315,24 @@ def kill_in_step(model: Any, step: int) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
 
     model.register_forward_hook(hook)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--requests", required=True, help="JSON: mode to traceparent, in order")
+    parser.add_argument("--rank", required=True, type=int)
+    parser.add_argument("--segments", required=True)
+    parser.add_argument("--out", required=True)
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--hooks", required=True)
+    arguments = parser.parse_args()
+    with torch.no_grad():
+        distributed.init_process_group("gloo", rank=arguments.rank, world_size=2)
+        if arguments.rank == 0:
+            save_tiny_llama(arguments.model)
+        distributed.barrier()
+        for mode, traceparent in json.loads(arguments.requests).items():
+            serve(mode, traceparent, arguments.rank, arguments)
 
 
 if __name__ == "__main__":
