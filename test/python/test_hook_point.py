@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import ring2
+import tiny_models
 from ring2 import Ring2Error
 
 
@@ -51,6 +52,31 @@ def test_packed_rows_belong_to_one_request(attach):
     assert records.steps[0].rows == ((1, 0, 5, 0, 0, 0),)
     assert [tensor.layer for tensor in records.tensors] == [0, 2]
     assert torch.equal(records.tensor("resid_pre", 0).torch(), x)
+
+
+@pytest.mark.parametrize("stock", [False, True])
+def test_a_hook_point_of_token_ids_is_all_that_captures_them(attach, stock):
+    class Embedding(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.ids = ring2.HookPoint("token_ids")
+            self.table = torch.nn.Embedding(96, 8)
+
+        def forward(self, x):
+            return self.table(self.ids(x))
+
+    model, ids = Embedding(), torch.tensor([[5, 17, 3]])
+    if stock:
+        model = tiny_models.make("llama")
+        model.model.embed_tokens = torch.nn.Sequential(
+            ring2.HookPoint("token_ids"), model.model.embed_tokens
+        )
+    attached = attach(model, "token_ids")
+    with ring2.request("once"):
+        model(ids)
+    records = attached.finish()
+    assert [tensor.hook for tensor in records.tensors] == ["token_ids"]
+    assert torch.equal(records.tensor("token_ids").torch(), ids[0])
 
 
 def test_strided_tensors_are_gathered(attach):

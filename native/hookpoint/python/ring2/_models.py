@@ -191,7 +191,9 @@ def find_structure(model: Any) -> Structure:
         count = max((site.layer for site in own), default=-1) + 1
         return Structure(tuple(own), count, describe(model, count), False, (model,))
     rest = tuple(site for site in known.sites if (site.hook, site.layer) not in places)
-    return known._replace(sites=(*own, *rest))
+    return known._replace(
+        sites=(*own, *rest), captures_token_ids=("token_ids", -1) not in places
+    )
 
 
 __all__ = [

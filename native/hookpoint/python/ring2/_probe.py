@@ -40,7 +40,9 @@ class Probe:
         self._undo: list[Callable[[], object]] = []
         self._undo_sites: list[Callable[[], object]] = []
         self._following = threading.Lock()
-        tensors = len(self._sites()) + ("token_ids" in hooks)
+        # A HookPoint of that name captures them itself.
+        self._takes_ids = structure.captures_token_ids and "token_ids" in hooks
+        tensors = len(self._sites()) + self._takes_ids
         self._trouble = Trouble(type(model).__name__)
         self._steps = StepWriter(producer, end_tokens, self._trouble, tensors)
         self._taps = Taps(
@@ -50,7 +52,7 @@ class Probe:
             self._steps.begin_traced, self._steps.end_traced, self._taps.compute,
             self._taps.count_failure,
         ))
-        if "token_ids" in hooks:
+        if self._takes_ids:
             self._steps.capture_token_ids = self._taps.token_ids
 
     # ------------------------------------------------------------------ public
@@ -150,7 +152,7 @@ class Probe:
             while self._undo_sites:
                 self._undo_sites.pop()()
             self._install_sites()
-            self._steps.tensors = len(self._sites()) + ("token_ids" in self.hooks)
+            self._steps.tensors = len(self._sites()) + self._takes_ids
             self._trouble.warn(
                 f"modules were replaced after attaching: {', '.join(replaced[:REPLACED_SHOWN_MAX])}"
                 f"{' and more' if len(replaced) > REPLACED_SHOWN_MAX else ''}; {after}"

@@ -9,9 +9,7 @@ Ranks are taken from a Transformers model's device mesh; nothing else is certain
 they are said: ``attach(model, ranks=ring2.Ranks(tp=1), world=ring2.World(tp=2))``.
 """
 
-import hashlib
 import logging
-import os
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -147,27 +145,3 @@ def _say_unknown(model: Any) -> None:
             "requests are told of by each process apart. Say it with attach(…, ranks=, world=).",
             distributed.get_world_size(), type(model).__name__,
         )
-
-
-def shared_seed(place: Place) -> str | None:
-    """A text that is the same in all ranks of one launch on one host, and no other's; None where
-    nothing is sure. Ranks then give forward passes that nobody described the same ids."""
-    address, port = os.environ.get("MASTER_ADDR"), os.environ.get("MASTER_PORT")
-    started = _started(os.getppid())
-    if not place.parallel or port is None or started is None:
-        return None
-    return f"{address}:{port}:{os.getppid()}:{started}:{place.ranks.dp}"
-
-
-def _started(process: int) -> str | None:
-    """When a process began, in the kernel's ticks."""
-    try:
-        with open(f"/proc/{process}/stat", encoding="utf-8", errors="replace") as file:
-            return file.read().rpartition(")")[2].split()[19]
-    except (OSError, IndexError):
-        return None
-
-
-def shared_id(seed: str, number: int) -> str:
-    """The id of the number-th request that nobody described."""
-    return f"anon-{hashlib.sha256(f'{seed} {number}'.encode()).hexdigest()[:12]}"
