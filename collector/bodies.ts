@@ -102,6 +102,7 @@ export function parseModel(body: Uint8Array): Parsed<ModelInfo> {
       ...(fingerprint === null ? {} : { vocabularyFingerprint: fingerprint }),
       hooks,
       ...computedOf(facts.computed),
+      ...shardsOf(facts.shards),
       ...place,
     },
   }
@@ -110,6 +111,11 @@ export function parseModel(body: Uint8Array): Parsed<ModelInfo> {
 function computedOf(value: unknown): Pick<ModelInfo, 'computed'> {
   const names = Array.isArray(value) ? value.filter((name) => typeof name === 'string') : []
   return names.length === 0 ? {} : { computed: names.slice(0, constants.hooksMax) }
+}
+
+function shardsOf(value: unknown): Pick<ModelInfo, 'shards'> {
+  const shards = count(value) ?? 1
+  return shards > 1 && shards <= collectorLimits.ranksMax ? { shards } : {}
 }
 
 /**

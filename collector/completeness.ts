@@ -7,6 +7,7 @@
  */
 import type { Expectation, Wants } from './control-book.ts'
 import { collectorLimits } from './limits.ts'
+import { isSharded } from './ranks.ts'
 import type { Completeness, ModelInfo, TokenRange } from './records.ts'
 
 /** Steps that were captured by one policy. */
@@ -45,7 +46,8 @@ export function judgeCompleteness(evidence: Evidence): Completeness {
       if (evidence.losses.length > 0) doubts.push(`${hook}: samples may be missing`)
       continue
     }
-    const due = layers.map((layer) => stepsWanting(known, hook, layer))
+    const copies = isSharded(hook) ? (model.shards ?? 1) : 1
+    const due = layers.map((layer) => copies * stepsWanting(known, hook, layer))
     const wanted = due.reduce((sum, count) => sum + count, 0)
     let came = 0
     for (const [index, layer] of layers.entries()) {
@@ -54,8 +56,8 @@ export function judgeCompleteness(evidence: Evidence): Completeness {
     expected += wanted
     present += came
     if (came < wanted) missing.push(`${hook}: ${wanted - came} of ${wanted} records missing`)
-    const most = Math.max(0, ...due)
-    if (most > 0 && due.some((count) => count > 0 && count < steps)) {
+    const most = Math.max(0, ...due) / copies
+    if (most > 0 && due.some((count) => count > 0 && count < copies * steps)) {
       sampled.push(`${hook}: wanted in ${most} of ${steps} steps`)
     }
   }

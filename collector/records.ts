@@ -35,6 +35,8 @@ export interface ModelInfo {
   readonly ranks?: Ranks
   /** How many ranks there are along each axis; left out when the model runs in one process. */
   readonly world?: Ranks
+  /** Tensor-parallel ranks whose shards this one producer brings; left out when it is one. */
+  readonly shards?: number
 }
 
 /** Body of a VOCABULARY record: texts of ids that follow each other. */

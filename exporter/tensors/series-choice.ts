@@ -148,8 +148,8 @@ function chooseShards(
   const text = requestOf(requests, first.request_id, first.producer)?.summary ?? null
   if (text === null || others.size > 1) return null
   const { model, parallel }: RequestSummary = JSON.parse(text)
-  const world = parallel?.world.tp ?? 1
-  const asked = query.producer ?? null
+  const world = parallel?.world.tp ?? model.shards ?? 1
+  const asked = parallel === undefined ? null : (query.producer ?? null)
   if (world < 2 || (asked !== null && producersMeant(requests, asked).size === 1)) return null
   const ranks = Array.from({ length: world }, (_, tp) => tp).filter(
     (tp) => !isReplica(query.hook, tp, world, model.kvHeads),

@@ -85,3 +85,33 @@ TEST(Slicer, PackedRowsAreCutByTheirOffsetsAndLogitsByTheirOrder) {
   EXPECT_EQ(floats(cut.consumer, logits[1]), (std::vector<float>{2, 3}));
   EXPECT_EQ(logits[1].token_start, 7);
 }
+
+TEST(Slicer, ATensorOfAStepThatIsAnnouncedAgainIsAttributedHoweverLateItComes) {
+  Cut cut;
+  const auto announce = [&](int64_t step, uint8_t flags) {
+    ring2_step_header header = {};
+    header.step = step;
+    header.row_count = 1;
+    header.columns = 1;
+    header.flags = flags;
+    const ring2_step_row one = row(1, static_cast<int32_t>(step), static_cast<int32_t>(step) + 1);
+    EXPECT_EQ(ring2_write_step(cut.producer, &header, &one), RING2_OK);
+  };
+  const ring2_tensor facts = tensor(RING2_HOOK_RESID_PRE, 0, 7, {1, 1, 2});
+  const float values[2] = {1, 2};
+  // Far more steps than anybody remembers; step 7 is announced again every hundred.
+  for (int64_t step = 0; step < 1000; ++step) {
+    announce(step, 0);
+    if (step % 100 == 99) announce(7, RING2_STEP_AGAIN);
+    if (step % 50 == 0) {
+      const uint64_t position = drain(cut.consumer).result.next_position;
+      ASSERT_EQ(ring2_release(cut.consumer, position), RING2_OK);
+    }
+  }
+  EXPECT_EQ(ring2_write_tensor(cut.producer, &facts, values), RING2_OK);
+  const auto slices = drain(cut.consumer).of(RING2_KIND_TENSOR);
+  ASSERT_EQ(slices.size(), 1u);
+  EXPECT_EQ(slices[0].token_start, 7);
+  EXPECT_EQ(slices[0].flags & RING2_SLICE_UNATTRIBUTED, 0u);
+  EXPECT_EQ(lost(cut.consumer, RING2_LOSS_UNATTRIBUTED), 0u);
+}

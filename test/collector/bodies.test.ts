@@ -86,6 +86,18 @@ describe('a MODEL body', () => {
     })
   })
 
+  test.each([
+    [2, { shards: 2 }],
+    [1, {}],
+    [1.5, {}],
+    ['2', {}],
+    [collectorLimits.ranksMax + 1, {}],
+  ])('with %j shards holds those of a parallel model: %j', (shards, expected) => {
+    const parsed = parseModel(body({ name: 'm', shards }))
+    const model = parsed.ok ? parsed.value : {}
+    expect('shards' in model ? { shards: model.shards } : {}).toEqual(expected)
+  })
+
   test('is cut where a text is longer than the bound', () => {
     const parsed = parseModel(body({ name: 'n'.repeat(60_000) }))
     expect(parsed.ok && parsed.value.name).toHaveLength(collectorLimits.attributeCharactersMax)

@@ -84,6 +84,19 @@ test('steps that never came make it incomplete, however many records of the othe
   expect(verdict.reasons).toContain('2 of 5 steps missing')
 })
 
+test('of a sharded hook every shard that the producer brings is due in every step', () => {
+  const sharded = { ...model, hooks: { resid_pre: [0], q: [0] }, shards: 2 }
+  const of = (q: number) =>
+    judgeCompleteness(
+      evidence({ model: sharded, seen: seen({ resid_pre: { 0: 3 }, q: { 0: q } }) }),
+    )
+  expect(of(6)).toEqual({ state: 'complete', expected: 9, seen: 9, reasons: [] })
+  expect(of(5)).toMatchObject({
+    state: 'incomplete',
+    reasons: ['q: 1 of 6 records missing'],
+  })
+})
+
 test('losses of the producer are named only when something of the request is missing', () => {
   const losses = ['the producer lost 4 records (payload_full)']
   expect(judgeCompleteness(evidence({ losses }))).toMatchObject({ state: 'complete', reasons: [] })

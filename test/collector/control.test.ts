@@ -230,3 +230,38 @@ test('an extra step is stored and measured, and counts for nothing', () => {
   expect(row).toMatchObject({ tokenStart: 1, tokenEnd: 2, shape: [2, 1, 2] })
   expect(row?.statistics.entropyMean).toBeGreaterThan(0)
 })
+
+test('a step that is announced again, as its last tensor comes late, is counted once', () => {
+  const { producer, open, ended, store } = createDrainFixture()
+  const drain = open()
+  producer.model(model)
+  producer.request({ key: 1, request_id: 'one' })
+  const late = 'final_logits'
+  step(
+    producer,
+    0,
+    all.filter((hook) => hook !== late),
+  )
+  drainAll(drain)
+  const { sequence } = producer.control()
+  // More steps than a drain remembers, of somebody else.
+  producer.request({ key: 2, request_id: 'other' })
+  for (let number = 1; number <= 300; number++) {
+    const rows = [{ key: 2, start: number, end: number + 1, phase: 'decode' as const }]
+    producer.step({ step: number, columns: 1, sequence, rows })
+    drainAll(drain)
+  }
+  producer.step({
+    ...{ step: 0, columns: 2, sequence, again: true },
+    rows: [{ key: 1, start: 0, end: 2 }],
+  })
+  const logits = new Uint8Array(new Float32Array([0, 1, 2]).buffer)
+  producer.tensor({ hook: late, layer: -1, step: 0, dims: [1, 1, 3] }, logits)
+  producer.requestEnd({ key: 1, steps: 1, tokens: 2, outcome: 'ok' })
+  drainAll(drain)
+  drain.flush()
+  expect(ended[0]?.steps).toBe(1)
+  expect(ended[0]?.completeness.state).toBe('complete')
+  const row = store.rows().find(({ hook }) => hook === late)
+  expect(row).toMatchObject({ tokenStart: 1, tokenEnd: 2 })
+})

@@ -121,6 +121,7 @@ export interface StepFacts {
   /** Of the control words it is captured by; left out, as a producer that knows none. */
   readonly sequence?: number
   readonly extra?: boolean
+  readonly again?: boolean
 }
 
 export interface TensorFacts {
@@ -191,7 +192,8 @@ export function stepBody(facts: StepFacts): { header: Uint8Array; rows: Uint8Arr
   header.writeUInt32LE(facts.rows.length, 8)
   header.writeUInt32LE(facts.columns, 12)
   header.writeUInt8(facts.packed === true ? 1 : 0, 16)
-  header.writeUInt8(facts.extra === true ? constants.stepExtra : 0, 17)
+  const extra = facts.extra === true ? constants.stepExtra : 0
+  header.writeUInt8(extra | (facts.again === true ? constants.stepAgain : 0), 17)
   header.writeUInt32LE(facts.sequence ?? 0, 20)
   const rows = Buffer.alloc(32 * facts.rows.length)
   for (const [index, row] of facts.rows.entries()) {

@@ -42,7 +42,8 @@ void Model::learn(const ring2_tensor &tensor) {
       break;
     case RING2_HOOK_K:
     case RING2_HOOK_V:
-      if (tensor.ndim == 4) grow(facts.kv_heads, tensor.dims[2]);
+      // A rank with one head may hold a copy of its neighbour's: nobody knows how many there are.
+      if (tensor.ndim == 4) grow(facts.kv_heads_of_shard, tensor.dims[2]);
       break;
     case RING2_HOOK_PATTERN:
     case RING2_HOOK_ATTN_SCORES:
@@ -78,11 +79,15 @@ std::string Model::describe() const {
   }
   std::string text = "{\"name\":" + json_text(facts.name) + ",\"engine\":\"dmi\"";
   if (!facts.dtype.empty()) ((text += ",\"dtype\":\"") += facts.dtype) += '"';
+  const int64_t shards = facts.shards > 1 ? facts.shards : 0;
+  const bool copied = shards > 0 && facts.kv_heads_of_shard == 1;
+  const int64_t kv_heads = copied ? 0 : facts.kv_heads_of_shard * std::max<int64_t>(shards, 1);
   const std::pair<const char *, int64_t> sizes[] = {{"layers", facts.layers},
                                                     {"heads", facts.heads},
-                                                    {"kv_heads", facts.kv_heads},
+                                                    {"kv_heads", kv_heads},
                                                     {"hidden", facts.hidden},
-                                                    {"vocabulary", facts.vocabulary}};
+                                                    {"vocabulary", facts.vocabulary},
+                                                    {"shards", shards}};
   for (const auto &[name, value] : sizes) {
     if (value > 0) ((text += ",\"") += name) += "\":" + std::to_string(value);
   }
@@ -153,12 +158,9 @@ void Model::end(uint64_t key, const char *why) {
   }
   if (request.announced) {
     send_description(now_ns());
-    // The exporter counts a hook's rows of a layer over all shards. That one of a shard is missing
-    // would not show there, so that a step is announced that nobody has.
-    const bool hidden = facts.shards > 1 && why != nullptr && !whole(request);
     const std::string text =
         "{\"key\":" + std::to_string(request.key) +
-        ",\"steps\":" + std::to_string(request.steps_written + (hidden ? 1 : 0)) +
+        ",\"steps\":" + std::to_string(request.steps_written) +
         ",\"tokens\":" + std::to_string(tokens) +
         ",\"prompt_tokens\":" + std::to_string(std::min(prompt, tokens)) + ",\"outcome\":\"" +
         (why == nullptr ? "ok" : why) + "\"}";

@@ -54,7 +54,7 @@ struct Entry {
 struct ModelFacts {
   std::string name;
   std::string dtype;
-  int64_t hidden = 0, heads = 0, kv_heads = 0, vocabulary = 0, layers = 0;
+  int64_t hidden = 0, heads = 0, kv_heads_of_shard = 0, vocabulary = 0, layers = 0;
   uint32_t shards = 0;
 };
 

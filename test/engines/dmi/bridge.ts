@@ -52,10 +52,15 @@ export interface Bridge {
   stop(): Promise<Record<string, number>>
 }
 
+export interface RunningScript {
+  readonly child: ChildProcess
+  readonly line: string
+}
+
 export interface Bridges {
   start(segment: string, more?: readonly string[]): Promise<Bridge>
-  /** Starts a script of this folder, and gives it back after its first line. */
-  startScript(script: string, words: readonly string[]): Promise<ChildProcess>
+  /** Starts a script of this folder, and gives it back with the first line that it prints. */
+  startScript(script: string, words: readonly string[]): Promise<RunningScript>
   startClickHouse(program: string): Promise<number>
   killAll(): void
 }
@@ -90,13 +95,13 @@ export function createBridges(workspace: Workspace): Bridges {
     }
   }
 
-  async function startScript(script: string, words: readonly string[]): Promise<ChildProcess> {
+  async function startScript(script: string, words: readonly string[]): Promise<RunningScript> {
     const stdio = ['ignore', 'pipe', 'inherit'] as const
     const child = spawn(python, [join(scripts, script), ...words], { stdio: [...stdio] })
     children.push(child)
     if (child.stdout === null) throw new Error('no standard output')
-    await once(createInterface({ input: child.stdout }), 'line')
-    return child
+    const [line] = await once(createInterface({ input: child.stdout }), 'line')
+    return { child, line: String(line) }
   }
 
   async function startClickHouse(program: string): Promise<number> {

@@ -14,7 +14,7 @@
 namespace ring2::dmi {
 
 struct TestRow {
-  std::string request = "r1", act = "blocks.hook_resid_pre", dtype = "torch.float";
+  std::string model = "m", request = "r1", act = "blocks.hook_resid_pre", dtype = "torch.float";
   int32_t layer = 0, shard = 0, start = 0, end = 2;
   std::vector<int64_t> shape = {2, 3};
   std::string bytes = std::string(24, 'x');
@@ -41,7 +41,7 @@ inline std::string block_of(const std::vector<TestRow> &rows, const std::string 
     out += text(name) + text(type);
     for (const TestRow &row : rows) out += value(row);
   };
-  column("model_id", "String", [](const TestRow &) { return text("m"); });
+  column("model_id", "String", [](const TestRow &row) { return text(row.model); });
   column("request_id", "String", [](const TestRow &row) { return text(row.request); });
   column("act_name", "String", [](const TestRow &row) { return text(row.act); });
   column("layer_no", "Int32", [](const TestRow &row) { return raw(row.layer); });

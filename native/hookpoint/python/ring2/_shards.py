@@ -20,14 +20,19 @@ class Parallel(NamedTuple):
     ranks: int
     kv_heads: int
     producers: frozenset[str]
+    # The request's own producer brought the shards of all ranks.
+    gathered: bool = False
 
 
-def parallel_of(summary: str | None) -> Parallel | None:
-    """What a request's summary says; None for a model in one process."""
+def parallel_of(summary: str | None, producer: str) -> Parallel | None:
+    """What the summary of a producer's request says; None for a model in one process."""
     facts = json.loads(summary) if summary else {}
     parallel = facts.get("parallel")
     if parallel is None:
-        return None
+        model = facts.get("model", {})
+        shards = model.get("shards", 1)
+        own = frozenset([producer])
+        return Parallel(shards, model.get("kvHeads", 0), own, gathered=True) if shards > 1 else None
     producers = (part["producer"] for part in parallel["parts"])
     return Parallel(
         parallel["world"]["tp"],

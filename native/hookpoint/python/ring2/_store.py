@@ -112,6 +112,7 @@ class StoreSource:
             chosen, parallel = _one(chosen, "producer"), None
         producer = query.get("producer")
         alone = producer is not None and self._meant(trace_id, producer) == {producer}
+        alone = alone and not (parallel is not None and parallel.gathered)
         shards = shard_ranks(hook, None if alone else parallel, _ranks(query.get("rank")))
         if shards is None:
             chosen = _of_one_rank(chosen, hook)
@@ -158,7 +159,7 @@ class StoreSource:
         """Which request, by id and producer, tells of the tensors of another rank's producer."""
         told = {}
         for one in requests:
-            parallel = parallel_of(one["summary"])
+            parallel = parallel_of(one["summary"], one["producer"])
             for label in parallel.producers if parallel else ():
                 told[one["request_id"], label] = (one["request_id"], one["producer"])
         return told
@@ -167,8 +168,8 @@ class StoreSource:
         """The ranks that ran the request of a row together; None while the request goes on."""
         condition = _among("trace_id", [row["trace_id"]])
         condition &= needed("pyarrow.compute").field("request_id") == row["request_id"]
-        for entry in self._table("requests", ["summary"], condition):
-            parallel = parallel_of(entry["summary"])
+        for entry in self._table("requests", ["summary", "producer"], condition):
+            parallel = parallel_of(entry["summary"], entry["producer"])
             if parallel is not None and row["producer"] in parallel.producers:
                 return parallel
         return None
@@ -179,7 +180,7 @@ class StoreSource:
         condition &= needed("pyarrow.compute").field("producer") == producer
         meant = {producer}
         for entry in self._table("requests", ["summary"], condition):
-            meant |= getattr(parallel_of(entry["summary"]), "producers", set())
+            meant |= getattr(parallel_of(entry["summary"], producer), "producers", set())
         return meant
 
     def _payloads(
@@ -215,7 +216,7 @@ class StoreSource:
         condition = _among("trace_id", [row["trace_id"]])
         condition &= compute.field("request_id") == row["request_id"]
         for entry in self._table("requests", ["summary", "producer"], condition):
-            parallel = parallel_of(entry["summary"])
+            parallel = parallel_of(entry["summary"], entry["producer"])
             producers = {entry["producer"], *(parallel.producers if parallel else ())}
             if row["producer"] not in producers:
                 continue

@@ -172,7 +172,8 @@ def _is_parallel(request: dict[str, Any]) -> bool:
     details = request.get("details")
     if details is not None:
         return details.get("parallel") is not None
-    return parallel_of(request.get("summary")) is not None
+    parallel = parallel_of(request.get("summary"), "")
+    return parallel is not None and not parallel.gathered
 
 
 def _path(trace_id: str) -> str:
