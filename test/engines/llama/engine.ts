@@ -51,6 +51,9 @@ export const pythonEnvironment = {
   PYTHONPATH: [join(repository, 'native/hookpoint/python'), pythonPackages].join(delimiter),
 }
 
+/** For a program that is linked with the server's llama.cpp, which is in LIBRARIES. */
+export const nativeEnvironment = { LIBRARIES: dirname(program), LD_LIBRARY_PATH: ggml }
+
 /** What the set-up tells the demo. */
 export const demoEnvironment = {
   RING2_LLAMA_LIBRARY: library,

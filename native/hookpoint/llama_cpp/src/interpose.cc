@@ -100,6 +100,15 @@ struct Decoding {
   }
 };
 
+// Gives the scheduler the user's own callback back, also when that one throws.
+struct Watching {
+  SetCallback set;
+  void *scheduler;
+  const Chain *chain;
+
+  ~Watching() { set(scheduler, chain->user, chain->user_data); }
+};
+
 // Nothing says whose the rows of such a graph are.
 void say_not_decoded() {
   static std::once_flag once;
@@ -134,12 +143,10 @@ RING2_INTERPOSED int ggml_backend_sched_graph_compute_async(void *scheduler, voi
   Chain &chain = chain_of(scheduler);
   const bool captured = begin_ubatch(*current, graph);
   chain.engine = current;
-  const SetCallback set = real_set_callback(__builtin_return_address(0));
-  if (captured) set(scheduler, observe, &chain);
-  else set(scheduler, chain.user, chain.user_data);
-  const int status = real(scheduler, graph);
-  if (captured) set(scheduler, chain.user, chain.user_data);
-  return status;
+  const Watching watching{real_set_callback(__builtin_return_address(0)), scheduler, &chain};
+  if (captured) watching.set(scheduler, observe, &chain);
+  else watching.set(scheduler, chain.user, chain.user_data);
+  return real(scheduler, graph);
 }
 
 RING2_INTERPOSED int32_t llama_decode(void *context, Batch batch) {
