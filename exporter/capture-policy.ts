@@ -25,6 +25,8 @@ export interface PolicyAnswer {
 export interface PolicyKeeper {
   current(): CapturePolicy
   get(): PolicyAnswer
+  /** Times that it was replaced. */
+  changes(): number
   /**
    * Replaces it, and waits until the segments have it, unless the drain is too busy to say so. What is
    * no policy is refused and changes nothing.
@@ -47,18 +49,21 @@ export function createPolicyKeeper(options: PolicyKeeperOptions): PolicyKeeper {
   const kept = config.capture.keep_policy ? readKept(path) : null
   let policy = kept ?? policyOf(config.capture)
   let source: PolicyAnswer['source'] = kept === null ? 'config' : 'kept'
+  let changes = 0
   if (kept !== null) logger.info({ path }, 'the capture policy is the one that was kept')
 
   const get = (): PolicyAnswer => ({ source, policy: documentOf(policy) })
   return {
     current: () => policy,
     get,
+    changes: () => changes,
     async set(document) {
       const next = readPolicy(document)
       if (config.capture.keep_policy) keep(path, documentOf(next))
       const before = documentOf(policy)
       policy = next
       source = 'set'
+      changes += 1
       logger.info({ before, after: documentOf(policy) }, 'the capture policy has changed')
       await options.onChange(policy)
       return get()

@@ -73,6 +73,7 @@ export async function startService(options: ServiceOptions): Promise<Service> {
       ...(running.pipeline?.latest() ?? emptySnapshot(Date.now() * 1000)),
       ...uploadPoints(uploader, config.store.spool_bytes_max),
       ...(rules === null ? {} : { removed: removed.counts() }),
+      policyChanges: policy.changes(),
     }),
     apiUrl: baseUrl,
     onSent: (key) => sent.add(key),

@@ -27,6 +27,7 @@ export type MetricUnit =
   | '{span}'
   | '{point}'
   | '{sample}'
+  | '{change}'
 
 export interface AttributeDefinition {
   readonly type: 'string' | 'int'

@@ -103,6 +103,7 @@ export function collectFamilies(
     addSegment(emitSince(segment.startedAtMicros), segment)
   }
   addRequestsAndStore(emit, snapshot)
+  emit(metrics.policyChanges, {}, snapshot.policyChanges ?? 0)
   addContexts(emit, snapshot.contexts)
   addUploads(emit, snapshot.uploads)
   addRemoved(emit, snapshot.removed)

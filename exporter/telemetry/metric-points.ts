@@ -107,6 +107,8 @@ export interface MetricSnapshot {
   readonly uploads?: UploadPoints
   /** Left out where retention does not run. */
   readonly removed?: RemovedPoints
+  /** Times that the capture policy was replaced; the service adds it to what the drain counts. */
+  readonly policyChanges?: number
 }
 
 export const noContexts: ContextCounts = {

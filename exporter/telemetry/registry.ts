@@ -143,6 +143,13 @@ export const metrics = {
     [],
     'Requests whose times lie outside their parent span: the clocks disagree.',
   ),
+  policyChanges: plain(
+    'ring2.policy.changes',
+    'counter',
+    '{change}',
+    [],
+    'Times that the capture policy was replaced while the exporter ran.',
+  ),
   captureRecords: plain(
     'ring2.capture.records',
     'counter',

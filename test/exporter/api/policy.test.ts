@@ -44,6 +44,7 @@ describe('/v1/policy', () => {
     expect(answer.statusCode).toBe(200)
     expect(answer.json()).toMatchObject({ source: 'set', policy: payload })
     expect((await app.inject(url)).json()).toEqual(answer.json())
+    expect(keeper.changes()).toBe(1)
     expect(applied).toMatchObject([{ tensors: ['resid_pre'], requestShare: 0.5 }])
   })
 
@@ -58,6 +59,7 @@ describe('/v1/policy', () => {
     }
     expect(applied).toEqual([])
     expect(keeper.get().source).toBe('config')
+    expect(keeper.changes()).toBe(0)
   })
 
   test("needs the token where there is one, and this machine's name where there is none", async () => {

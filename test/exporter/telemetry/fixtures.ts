@@ -184,6 +184,7 @@ export function snapshotOf(histograms: readonly HistogramPoint[]): MetricSnapsho
       waitingBytes: 30_000,
       waitingBytesMax: 1_000_000,
     },
+    policyChanges: 3,
     removed: { age: { files: 2, bytes: 5000 }, size: { files: 1, bytes: 2000 } },
   }
 }
