@@ -291,7 +291,8 @@ export interface ApiAnswer {
 }
 
 export async function get(url: string): Promise<ApiAnswer> {
-  const answer = await fetch(url)
+  // A connection that is kept is closed by the server while a test waits in spawnSync.
+  const answer = await fetch(url, { headers: { connection: 'close' } })
   const bytes = new Uint8Array(await answer.arrayBuffer())
   return {
     status: answer.status,
