@@ -27,7 +27,8 @@ def test_records_carry_identity_and_come_in_order(tiny, attach):
     assert records.kinds == ["MODEL", "REQUEST", "STEP", "TENSOR", "TENSOR", "REQUEST_END"]
     assert records.models == [{
         "name": "tiny", "revision": "r7", "engine": "transformers", "dtype": "float32",
-        "layers": 2, "heads": 4, "kv_heads": 2, "hidden": 32, "vocabulary": 97,
+        "layers": 2, "heads": 4, "kv_heads": 2, "head_dim": 8, "hidden": 32,
+        "vocabulary": 97, "experts": 0, "top_k": 0,
         "hooks": {"resid_pre": [0, 1]},
     }]
     request = records.requests[0]
