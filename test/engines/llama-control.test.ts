@@ -31,6 +31,10 @@ const steps = 100
 const workspace = createWorkspace()
 const model = join(workspace.root, 'model.gguf')
 let plain: Completion
+let exporter: Exporter
+let full: Running
+/** Of the server whose ring nobody drained, before the exporter came. */
+const undrained: Completion[] = []
 
 const traceOf = (digits: string) => `4bf92f3577b34da6a3ce929d0e0e50${digits}`
 
@@ -59,7 +63,7 @@ async function askAs(server: Running, name: string, trace: string): Promise<Comp
   return answer
 }
 
-async function put(exporter: Exporter, policy: Readonly<Record<string, unknown>>): Promise<void> {
+async function put(policy: Readonly<Record<string, unknown>>): Promise<void> {
   const answer = await fetch(`${exporter.url}/v1/policy`, {
     method: 'PUT',
     headers: { 'content-type': 'application/json' },
@@ -73,7 +77,7 @@ interface Ring {
   readonly losses: readonly { readonly reason: string; readonly records: number }[]
 }
 
-async function ringOf(exporter: Exporter, segment: string): Promise<Ring> {
+async function ringOf(segment: string): Promise<Ring> {
   const { segments } = (await get(`${exporter.url}/v1/rings`)).json<{ segments: Ring[] }>()
   const found = segments.find((one) => one.segment === segment)
   if (found === undefined) throw new Error(`no ring ${segment} of ${JSON.stringify(segments)}`)
@@ -86,6 +90,9 @@ beforeAll(async () => {
   plain = await ask(server.url)
   expect(plain.tokens).toHaveLength(steps)
   await server.stop()
+  full = await serve('full', { RING2_LLAMA_PAYLOAD_MB: '1' })
+  for (let round = 0; round < 3; ++round) undrained.push(await ask(full.url))
+  exporter = await startExporter(workspace)
 })
 
 afterAll(() => {
@@ -95,34 +102,30 @@ afterAll(() => {
 })
 
 test('A ring that nobody drains is filled, counted, and the engine says the same; then all is well', async () => {
-  const server = await serve('full', { RING2_LLAMA_PAYLOAD_MB: '1' })
-  for (let round = 0; round < 3; ++round) expect(await ask(server.url)).toEqual(plain)
-  const exporter = await startExporter(workspace)
-  const losses = await vi.waitFor(async () => (await ringOf(exporter, 'full')).losses, wait)
+  expect(undrained).toEqual([plain, plain, plain])
+  const losses = await vi.waitFor(async () => (await ringOf('full')).losses, wait)
   expect(losses.map(({ reason }) => reason)).toContain('payload_full')
   expect(losses.find(({ reason }) => reason === 'payload_full')?.records).toBeGreaterThan(1000)
 
   // What nobody waits for leaves room for what comes next.
-  await put(exporter, { tensors: ['resid_pre', 'token_ids'], stats: [] })
-  expect(await askAs(server, 'full', traceOf('01'))).toEqual(plain)
+  await put({ tensors: ['resid_pre', 'token_ids'], stats: [] })
+  expect(await askAs(full, 'full', traceOf('01'))).toEqual(plain)
   const kept = await keptOf(exporter, traceOf('01'))
   expect(kept).toMatchObject({ completeness: 'complete', steps })
   const residual = await matrixOf(exporter, traceOf('01'), 'resid_pre', 1)
   expect(residual.shape).toEqual([kept.tokens, 64])
-  expect((await ringOf(exporter, 'full')).losses).toEqual(losses)
-  await server.stop()
-  await exporter.stop()
+  expect((await ringOf('full')).losses).toEqual(losses)
+  await full.stop()
 })
 
 test('Nothing is written while nothing is wanted, and again when it is, while the server serves', async () => {
-  const exporter = await startExporter(workspace)
-  await put(exporter, {})
+  await put({})
   const server = await serve('switched')
   expect(await askAs(server, 'switched', traceOf('11'))).toEqual(plain)
   expect(await keptOf(exporter, traceOf('11'))).toMatchObject({ completeness: 'complete', steps })
-  await put(exporter, { stats: [], tensors: [] })
+  await put({ stats: [], tensors: [] })
   expect(await askAs(server, 'switched', traceOf('12'))).toEqual(plain)
-  await put(exporter, { tensors: ['resid_mid', 'token_ids'], stats: [], layers: ['resid_mid[1]'] })
+  await put({ tensors: ['resid_mid', 'token_ids'], stats: [], layers: ['resid_mid[1]'] })
   expect(await askAs(server, 'switched', traceOf('13'))).toEqual(plain)
   const kept = await keptOf(exporter, traceOf('13'))
   expect(kept).toMatchObject({ completeness: 'complete', steps })
@@ -132,9 +135,8 @@ test('Nothing is written while nothing is wanted, and again when it is, while th
   expect(other.status).toBe(404)
   // It was before the last request, which is there.
   expect((await get(`${exporter.url}/v1/traces/${traceOf('12')}`)).status).toBe(404)
-  expect((await ringOf(exporter, 'switched')).losses).toEqual([])
+  expect((await ringOf('switched')).losses).toEqual([])
   await server.stop()
-  await exporter.stop()
 })
 
 test('An exception of a user’s own callback goes to its caller, and what follows is captured', async () => {
@@ -153,8 +155,7 @@ test('An exception of a user’s own callback goes to its caller, and what follo
   }
   const without = run({})
   expect(without).toMatch(/^thrown: not this one\n(-?\d+\.\d+ ){8}\nasked [1-9]\d+\n$/)
-  const exporter = await startExporter(workspace)
-  await put(exporter, {})
+  await put({})
   const captured = run({
     LD_PRELOAD: library,
     RING2_LLAMA_DIRECTORY: workspace.segments,
@@ -163,5 +164,4 @@ test('An exception of a user’s own callback goes to its caller, and what follo
   })
   expect(captured).toBe(without)
   expect(await keptOf(exporter, traceOf('21'))).toMatchObject({ tokens: 4, steps: 1 })
-  await exporter.stop()
 })
