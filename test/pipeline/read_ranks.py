@@ -52,7 +52,7 @@ def read(client: ring2.Client, trace_id: str, held: dict[str, numpy.ndarray]) ->
         "tensors": len(trace),
         "worst": worst,
         "completeness": sorted(states),
-        "shard": list(trace.tensor("pattern", layer=3, rank="tp:0").shape),
+        "shard": list(trace.tensor("pattern", layer=1, rank="tp:0").shape),
         "whole": list(whole.shape),
     }
 
