@@ -107,6 +107,8 @@ describe('a policy that changes within a request', () => {
     // Measured on, and stored no more.
     expect(ranges['final_logits.-1']).toHaveLength(2)
     await put({})
+    const page = await (await fetch(`${exporter.url}/metrics`)).text()
+    expect(page).toMatch(/^ring2_policy_changes_total(\{[^}]*\})? 2\b/m)
   })
 
   test('to nothing and back says which tokens are kept', async () => {
