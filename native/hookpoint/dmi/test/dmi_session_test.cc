@@ -1,5 +1,6 @@
 // Whole sessions: rows that arrive, rows that cannot be used, clients that mean harm.
 
+#include <atomic>
 #include <random>
 
 #include "session.h"
@@ -127,6 +128,42 @@ TEST(DmiSession, ProbesAreAnsweredAndReadingBackIsRefused) {
   EXPECT_EQ(probe.back(), kEnd);
   const std::string refused = bridge.play(hello() + query("SELECT x FROM offload") + end_block());
   EXPECT_NE(refused.find("--tee"), std::string::npos);
+}
+
+TEST(DmiSession, ClientsOfOneRequestWriteAtOnceWhileTimeGoesBy) {
+  Bridge bridge(16 << 20);
+  std::vector<std::thread> clients;
+  for (int32_t layer = 0; layer < 4; ++layer) {
+    clients.emplace_back([&bridge, layer] {
+      for (int32_t at = 0; at < 20; ++at) {
+        TestRow row;
+        row.layer = layer;
+        row.start = 2 * at;
+        row.end = row.start + 2;
+        TestRow logits = row;
+        logits.act = "final_logits";
+        logits.layer = -1;
+        logits.start = row.end - 1;
+        logits.shape = {1, 6};
+        // The last client breaks off in its last row.
+        const std::string all = hello() + insert(block_of({logits, row}), at % 2 == 1);
+        bridge.play(layer == 3 ? all.substr(0, all.size() - 30) : all);
+      }
+    });
+  }
+  std::atomic<bool> over = false;
+  std::thread clock([&] {
+    while (!over) bridge.ledger().tick(now_ns());
+  });
+  for (std::thread &client : clients) client.join();
+  over = true;
+  clock.join();
+  bridge.ledger().end_all();
+  const uint64_t kept = bridge.counts.rows_written + bridge.counts.duplicates;
+  EXPECT_EQ(bridge.counts.rows, kept + bridge.counts.aborted + bridge.counts.lost);
+  EXPECT_GE(bridge.counts.rows_written, 60u);
+  EXPECT_EQ(bridge.counts.lost, 0u);
+  EXPECT_EQ(bridge.counts.requests, 1u);
 }
 
 TEST(DmiSession, DamagedSessionsNeverEndTheBridge) {
