@@ -35,7 +35,7 @@ runSuites([
     program: 'ctest',
     arguments: [
       ...['--test-dir', build('thread'), '--output-on-failure', '-j', '2'],
-      ...['-R', '^(Ring|Lifecycle|Hostile|Cuda)'],
+      ...['-R', '^(Ring|Lifecycle|Hostile|Cuda|Dmi)'],
     ],
     count: countCtest,
   },
