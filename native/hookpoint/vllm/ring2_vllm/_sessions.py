@@ -17,6 +17,7 @@ from ring2._producer import Producer
 from ring2._requests import RequestInfo
 
 EXTRA = "ring2"  # the name in SamplingParams.extra_args
+INTERNAL_ID = "vllm.request.internal_id"  # an attribute
 
 _CHILD = re.compile(r"(\d+)_")
 _PARAMETERS = {
@@ -114,6 +115,8 @@ class Sessions:
         session.announced = True
         body = _requests.request_body(session.info, session.key, session.started)
         body["internal_request_id"] = session.internal
+        # The exporter shows attributes as they are, so vLLM's own logs can be searched for it.
+        body["attributes"][INTERNAL_ID] = session.internal
         self._producer.send(_native.KIND_REQUEST, body)
 
     def finish(self, internal_ids: Iterable[str], outcomes: Mapping[str, str]) -> None:
