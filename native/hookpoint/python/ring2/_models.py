@@ -16,23 +16,22 @@ from ._sites import (
     OUTPUT,
     SCORES,
     WEIGHTS,
+    Heads,
     Site,
     Structure,
     View,
     as_float32,
     as_int32,
-    heads,
-    part_heads,
 )
 
 
 def _projection_sites(parts: Parts, attention: Any, layer: int) -> list[Site]:
-    layout, view = parts.layout, heads(attention.head_dim)
+    layout, view = parts.layout, Heads(attention.head_dim)
     if len(layout.projections) == 1:
         module = child(attention, layout.projections[0])
-        width = attention.num_heads * attention.head_dim
+        count = attention.num_heads
         return [
-            Site(hook, layer, module, OUTPUT, part_heads(part, width, attention.head_dim))
+            Site(hook, layer, module, OUTPUT, Heads(attention.head_dim, part * count, count))
             for part, hook in enumerate(("q", "k", "v"))
         ]
     modules = [child(attention, name) for name in layout.projections]
@@ -55,7 +54,7 @@ def _attention_sites(parts: Parts, block: Any, layer: int) -> list[Site]:
         *([Site("attn_scores", layer, attention, SCORES)]
           if _attention.scorable(parts.config, attention) else []),
         Site("pattern", layer, attention, WEIGHTS),
-        Site("z", layer, output, INPUT, heads(attention.head_dim)),
+        Site("z", layer, output, INPUT, Heads(attention.head_dim)),
         Site("attn_out", layer, attention, OUTPUT),
     ]
 

@@ -16,7 +16,7 @@ from ._errors import Ring2Error
 from ._producer import Producer
 from ._requests import Entry
 from ._step_writer import StepWriter
-from ._taps import Taps, input_hook, output_hook
+from ._taps import Taps, input_hook
 from ._trouble import Trouble
 from ._wiring import Wiring
 
@@ -198,9 +198,7 @@ class Probe:
                 input_hook(tap, site.part, site.argument), with_kwargs=True
             ))
         else:
-            # Eager attention returns its probabilities second: they are captured as they are.
-            part = 1 if site.side == _models.WEIGHTS else site.part
-            self._on(module.register_forward_hook(output_hook(tap, part)))
+            self._on(module.register_forward_hook(tap))
 
 
 def _token_device(model: Any) -> Any:

@@ -14,6 +14,23 @@ WEIGHTS = "weights"  # attention probabilities, by the attention function or the
 View = Callable[[Any], Any]
 
 
+class Heads(NamedTuple):
+    """[…, heads · head_dim] as […, heads, head_dim]; the operator does it, by numbers alone.
+
+    With a ``count``, only so many heads from ``first`` on: one of the parts that a fused projection
+    has side by side. Without one, four axes are left as they are.
+    """
+
+    head_dim: int
+    first: int = 0
+    count: int = 0
+
+    @property
+    def code(self) -> int:
+        """Beside a hook's number; as in torch_shape.h."""
+        return self.head_dim << 16 | self.first << 32 | self.count << 48
+
+
 class Site(NamedTuple):
     """One place to capture.
 
@@ -25,7 +42,7 @@ class Site(NamedTuple):
     layer: int  # -1 for a global hook
     module: Any
     side: str
-    view: View | None = None
+    view: View | Heads | None = None
     part: int = 0
     argument: str = "hidden_states"
 
@@ -43,27 +60,6 @@ class Structure(NamedTuple):
     captures_token_ids: bool
     entrances: tuple[Any, ...]
     config: Any = None  # the language model's, where it has one
-
-
-def heads(head_dim: int) -> View:
-    """[…, heads · head_dim] as […, heads, head_dim]; four axes are left as they are."""
-
-    def view(tensor: Any) -> Any:
-        if tensor.ndim == 4:
-            return tensor
-        return tensor.view(*tensor.shape[:-1], -1, head_dim)
-
-    return view
-
-
-def part_heads(part: int, width: int, head_dim: int) -> View:
-    """One of the parts that a fused projection has side by side, as […, heads, head_dim]."""
-
-    def view(tensor: Any) -> Any:
-        piece = tensor[..., part * width : (part + 1) * width]
-        return piece.view(*piece.shape[:-1], -1, head_dim)
-
-    return view
 
 
 def as_int32(tensor: Any) -> Any:

@@ -1,7 +1,8 @@
 """What is copied inside a step: a tap for each site, for logits and for attention patterns.
 
-A tap is a function that is given a tensor and never raises. Which step it belongs to is said by
-``_step_writer``; whether anybody wants the tensor is asked natively, by the operator.
+A tap is a forward hook of PyTorch that never raises. Which step its tensor belongs to is said by
+``_step_writer``; whether anybody wants it is asked natively, by the operator. A step that nobody
+wants is not opened, and outside of a step a tap does nothing.
 """
 
 from collections.abc import Callable
@@ -10,10 +11,11 @@ from typing import Any
 from . import _attention, _compiled, _models, _native
 from ._producer import Producer
 from ._selection import HOOKS_BY_NAME
+from ._sites import Heads
 from ._step_writer import CurrentStep
 from ._trouble import Trouble
 
-Tap = Callable[[Any], None]
+Tap = Callable[[Any, Any, Any], None]
 
 CUT_KEYS = 256  # beside a hook's number: its last axis is of a cache's keys; as in torch_op.c
 SCORES_HOOK = HOOKS_BY_NAME["attn_scores"].id
@@ -31,6 +33,8 @@ class Taps:
         self._trouble = trouble
         self._current = current
         self._capture = _native.register_operator()
+        # What the overload calls itself, without its Python. A compiler needs the overload.
+        self._direct = getattr(self._capture, "_op", self._capture)
         self._native = _native.library()
         self.token = _token_buffer(device)
         self._computed: dict[int, tuple[str, ...]] = {}
@@ -41,20 +45,37 @@ class Taps:
         self._capture(self.token, tensor, self._producer.slot, hook, -1)
 
     def site(self, site: _models.Site) -> Tap:
-        """The tap of a site's module."""
+        """The forward hook that captures a module's output, or its part of one that is a tuple."""
+        import torch
+
         hook = HOOKS_BY_NAME[site.hook].id
         # A static cache has columns for keys that are not there yet: the operator cuts them off.
         coded = hook | CUT_KEYS if site.side == _models.WEIGHTS else hook
-        capture, token, slot = self._capture, self.token, self._producer.slot
-        layer, view, failed = site.layer, site.view, self.failed
+        # Eager attention returns its probabilities second: they are captured as they are.
+        part = 1 if site.side == _models.WEIGHTS else site.part
+        view = site.view
+        if isinstance(view, Heads):
+            coded, view = coded | view.code, None
+        capture, direct, token = self._capture, self._direct, self.token
+        producer, slot, layer = self._producer, self._producer.slot, site.layer
+        current, failed = self._current, self.failed
+        traced = torch.compiler.is_dynamo_compiling
 
-        def tap(tensor: Any) -> None:
+        def tap(_module: Any, _args: Any, output: Any) -> None:
+            compiling = traced()
+            # What a CUDA graph captures outside of a step it replays in steps.
+            if not compiling and current.forward is None and not producer.on_gpu:
+                return
             try:
+                tensor = output[part] if isinstance(output, tuple) else output
                 if tensor.requires_grad:
                     tensor = tensor.detach()
                 if view is not None:
                     tensor = view(tensor)
-                capture(token, tensor, slot, coded, layer)
+                if compiling:
+                    capture(token, tensor, slot, coded, layer)
+                else:
+                    direct(token, tensor, slot, coded, layer)
             except Exception as error:  # the model must go on, whatever this was
                 failed(hook, layer, error)
 
@@ -76,7 +97,7 @@ class Taps:
                     self.token, self.number, layer, query, key, tensor, known, scaling,
                     bool(causal),
                 )
-            else:
+            elif self._current.forward is not None:
                 self.compute(layer, query, key, tensor, known, scaling, causal)
 
         self._computed[layer] = hooks
@@ -172,16 +193,7 @@ def _token_buffer(device: Any) -> Any:
 def input_hook(tap: Tap, part: int, argument: str) -> Callable[..., None]:
     """Taps the positional argument ``part``, or the one passed as ``argument``."""
 
-    def hook(_module: Any, args: tuple, kwargs: dict[str, Any]) -> None:
-        tap(args[part] if len(args) > part else kwargs.get(argument))
-
-    return hook
-
-
-def output_hook(tap: Tap, part: int) -> Callable[..., None]:
-    """Taps the output, or its ``part`` when it is a tuple."""
-
-    def hook(_module: Any, _args: tuple, output: Any) -> None:
-        tap(output[part] if isinstance(output, tuple) else output)
+    def hook(module: Any, args: tuple, kwargs: dict[str, Any]) -> None:
+        tap(module, args, args[part] if len(args) > part else kwargs.get(argument))
 
     return hook

@@ -38,7 +38,7 @@ class HookPoint(torch.nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         tap = self._tap
         if tap is not None:
-            tap(x)
+            tap(self, (), x)
         return x
 
     def extra_repr(self) -> str:

@@ -83,6 +83,13 @@ static uint32_t ring2_dtype_of(int32_t torch_dtype) {
   return 0;
 }
 
+static uint32_t bytes_of(uint32_t dtype) {
+  for (size_t i = 0; i < sizeof dtypes / sizeof dtypes[0]; i++) {
+    if (dtypes[i].ring2 == dtype) return dtypes[i].bytes;
+  }
+  return 0;
+}
+
 /* Bytes of a tensor that is not copied; 0 for a dtype that ring2 does not know. */
 static uint64_t lost_bytes(tensor_handle handle) {
   int32_t dtype = -1;
@@ -159,6 +166,7 @@ static void copy_tensor(ring2_producer *producer, tensor_handle handle, int64_t 
   ring2_slot_place(slot, &tensor);
   const void *data = NULL;
   bool supported = describe(handle, &tensor, &data);
+  supported = supported && ring2_split_heads(&tensor, &data, coded_hook, bytes_of(tensor.dtype));
   if (supported) ring2_fit_batch(&tensor, ring2_slot_batch(slot));
   supported = supported && fits_step(&tensor, slot, step >= 0 && (coded_hook & CUT_KEYS) != 0);
   const int32_t gpu = gpu_of(handle);
