@@ -1,6 +1,6 @@
 """One vLLM engine in this process, for tests: serves a fixed load and prints what came out as JSON.
 
-    python engine_run.py MODEL eager|compiled [small|compare]
+    python engine_run.py MODEL eager|compiled
 
 Greedy requests with log probabilities: prompts longer than a step's tokens (chunked prefill), one
 prompt again (prefix cache), samples of one prompt, and more tokens than the cache holds (preemption).
@@ -33,6 +33,7 @@ def answers(outputs) -> list[dict]:
 
 
 def main() -> None:
+    from ring2 import _producer
     from vllm import LLM, SamplingParams
 
     folder, mode = sys.argv[1:3]
@@ -55,6 +56,8 @@ def main() -> None:
     result["preemptions"] = sum(
         metric.value for metric in llm.get_metrics() if metric.name == "vllm:num_preemptions"
     )
+    # The engine and its worker are in this process.
+    result["losses"] = [producer.losses() for producer in _producer._live]
     print("RESULT " + json.dumps(result))
 
 

@@ -40,17 +40,11 @@ def captured(engines: Engines, mode: str, tmp_path_factory: pytest.TempPathFacto
 
 @pytest.fixture(scope="module")
 def bare(engines: Engines, mode: str, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """The same engine without capture: switched off, or because its segment's name is taken."""
+    """The same engine without capture: switched off, or with a ring that is full and nobody empties."""
     if mode == "compiled":
         return engines.run(mode, RING2_VLLM="off")
-    from ring2._producer import Producer
-
-    folder = tmp_path_factory.mktemp("taken")
-    producer = Producer(mode, 1, "drop", 0, str(folder))
-    try:
-        return engines.run(mode, **settings(folder, mode))
-    finally:
-        producer.close()
+    full = {**settings(tmp_path_factory.mktemp("full"), mode), "RING2_VLLM_PAYLOAD_MB": "1"}
+    return engines.run(mode, **full)
 
 
 def answers(run: Run) -> dict[str, dict[str, Any]]:
@@ -83,12 +77,22 @@ def test_the_package_is_a_plugin_of_vllm() -> None:
 def test_tokens_and_log_probabilities_are_those_of_an_engine_without_capture(
     captured: Run, bare: Run, mode: str
 ) -> None:
-    assert bare.records is None or bare.records.tensors == []
-    if mode == "eager":
-        assert bare.log.count("RING2_E_NAME_TAKEN") == 1
+    assert (bare.records is None) == (mode == "compiled")
     for part in ("first", "again", "crowd"):
         ours = [(a["tokens"], a["logprobs"]) for a in captured.result[part]]
         assert ours == [(a["tokens"], a["logprobs"]) for a in bare.result[part]], part
+
+
+def test_a_full_ring_loses_and_counts_tensors_and_nothing_else(captured: Run, bare: Run) -> None:
+    assert captured.result["losses"] == [{}]
+    if bare.records is None:
+        assert bare.result["losses"] == []
+        return
+    (losses,) = bare.result["losses"]
+    # What found no room, and what belongs to steps that found none.
+    assert set(losses) == {"payload_full", "step_lost"}
+    kept, whole = (run.records.kinds.count("TENSOR") for run in (bare, captured))
+    assert 0 < kept < whole
 
 
 def test_every_row_of_every_hook_is_what_transformers_computes(
