@@ -8,7 +8,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 SLICES_MAX = 4096
 SLICE_BYTES_MAX = 1024  # a slice is smaller; its fields are not read here
 HOOKS_MAX = 32
-LAYERS_MAX = 256
+ALL_LAYERS = -2
 
 
 class _Result(ctypes.Structure):
@@ -58,11 +58,15 @@ class Drain:
                 return total
             total += result.slices
 
+    def want(self, hook: int, wanted: bool) -> None:
+        """Tells the producer whether anybody wants this hook, of all layers."""
+        if self._library.ring2_consumer_want(self._handle, hook, ALL_LAYERS, int(wanted)) != 0:
+            raise SystemExit(f"expected to say what is wanted of hook {hook}")
+
     def want_nothing(self) -> None:
         """Tells the producer that nobody wants any tensor."""
         for hook in range(HOOKS_MAX):
-            for layer in range(LAYERS_MAX):
-                self._library.ring2_consumer_want(self._handle, hook, layer, 0)
+            self.want(hook, False)
 
     def close(self) -> None:
         """After the producer has gone: takes what is left and removes the segment."""

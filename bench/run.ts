@@ -44,11 +44,12 @@ const benchmarks: readonly Benchmark[] = [
   {
     name: 'engines',
     about:
-      'What capturing costs the engines, in pairs of one run: SmolLM2-135M-Instruct, one thread. Transformers (stock, eager): CPU time of the thread that runs the model; the hidden states of all layers also against what others take for them. A ratio is the time with ring2 over the time of the other: below 1 ring2 is faster. llama-server (stock, 4 bit): its own time per generated token, beside the same server alone, while an exporter drains. Then the fixed cost of one small tensor, from C and from PyTorch eager; and rows of 256 KiB through the DMI bridge, against a program that only reads the socket.',
+      'What capturing costs the engines, in pairs of one run: SmolLM2-135M-Instruct, one thread. Transformers (stock, eager): CPU time of the thread that runs the model; the hidden states of all layers also against what others take for them. A ratio is the time with ring2 over the time of the other: below 1 ring2 is faster. vLLM (eager, float32, in process): CPU time of the engine per token, an engine with the plugin beside one without. llama-server (stock, 4 bit): its own time per generated token, beside the same server alone, while an exporter drains. Then the fixed cost of one small tensor, from C and from PyTorch eager; and rows of 256 KiB through the DMI bridge, against a program that only reads the socket.',
     budget:
       'against no capture at most 1.01 when nothing is wanted, 1.02 for hidden states, 1.05 for everything; 300 ns from C, 3 µs from PyTorch eager',
     programs: [
       [python, 'bench/engines_transformers.py', '--model', model],
+      [python, 'bench/vllm_slowdown.py', '--model', model],
       [python, 'bench/llama_slowdown.py'],
       [python, 'bench/fixed_cost.py'],
       [python, 'bench/dmi_bridge.py'],
