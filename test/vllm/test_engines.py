@@ -161,7 +161,8 @@ def test_logits_are_one_row_per_request_and_step_and_patterns_the_last_queries(
 ) -> None:
     for request in captured.records.requests:
         steps = ranges(captured, request["key"])
-        assert ranges(captured, request["key"], "final_logits", -1) == steps
+        last = [(end - 1, end) for _, end in steps]
+        assert ranges(captured, request["key"], "final_logits", -1) == last
         sampled = [(max(start, end - SAMPLED_QUERIES), end) for start, end in steps]
         assert ranges(captured, request["key"], "pattern", 0) == sampled
     assert not captured.records.gaps
