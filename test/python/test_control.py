@@ -1,11 +1,13 @@
 """What the exporter wants decides what is copied, from one forward pass to the next."""
 
+import copy
 import mmap
 import struct
 
 import pytest
 import ring2
 import torch
+from transformers import DynamicCache
 
 # ring2_header.control_sequence and what follows it, ring2_layout.h.
 CONTROL_SEQUENCE = 3072
@@ -215,3 +217,33 @@ def test_a_sequence_that_stays_odd_or_words_of_noise_do_not_hurt_the_model(tiny,
     odd = [step for step in records.steps if step.sequence == CREATED]
     assert len(odd) >= 6
     assert attached.probe.losses() == {}
+
+
+@pytest.mark.parametrize("unwanted", [range(3), range(3, 6)], ids=["first", "last"])
+def test_an_unnamed_request_says_how_many_of_its_steps_were_not_wanted(tiny, attach, unwanted):
+    model = tiny("llama")
+    attached = attach(model, "resid_pre")
+    cache = DynamicCache(config=model.config)
+    with torch.no_grad():
+        for index in range(6):
+            attached.reader.control(share=0 if index in unwanted else 1)
+            model(_prompt(length=5 if index == 0 else 1), past_key_values=cache)
+    del cache
+    records = attached.finish()
+    assert len(records.steps) == 3
+    (end,) = records.ends
+    assert (end["steps"], end["steps_left_out"], end["tokens"]) == (3, 3, 10)
+
+
+def test_a_copy_of_an_attached_model_writes_nothing(tiny, attach):
+    model = tiny("llama")
+    attached = attach(model, "resid_pre,final_logits")
+    attached.reader.drain()
+    with ring2.request("copy"), torch.no_grad():
+        copy.deepcopy(model)(_prompt())
+    assert "STEP" not in attached.reader.drain().kinds
+    with ring2.request("original"), torch.no_grad():
+        model(_prompt())
+    records = attached.finish()
+    assert len(records.steps) == 1
+    assert [tensor.hook for tensor in records.tensors].count("final_logits") == 1

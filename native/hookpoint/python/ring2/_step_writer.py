@@ -103,16 +103,17 @@ class StepWriter:
 
         traced = torch.compiler.is_dynamo_compiling
 
-        def pre_hook(_module: Any, args: tuple, kwargs: dict[str, Any]) -> None:
+        # A copy of the model has these hooks too, and is another model.
+        def pre_hook(called: Any, args: tuple, kwargs: dict[str, Any]) -> None:
             if traced():
                 trace_before(args, kwargs)
-            else:
+            elif called is module:
                 before(sys._getframe(1), args, kwargs)
 
-        def hook(_module: Any, _args: tuple, output: Any) -> None:
+        def hook(called: Any, _args: tuple, output: Any) -> None:
             if traced():
                 trace_after(output)
-            else:
+            elif called is module:
                 after(output)
 
         _compiled.never_first(pre_hook, hook)
@@ -256,10 +257,8 @@ class StepWriter:
         if entries is not None and len(entries) == 1:
             self._session(entries[0]).left_out += 1
             return
-        ids = arguments.get("input_ids")
-        if getattr(ids, "ndim", 0) != 2 or ids.shape[0] == 1:
-            return
-        forward = read_forward(arguments)
+        # A request that nobody named is known by how far its cache has come: it must be looked at.
+        forward = read_forward(arguments) if holds_values(arguments) else None
         if forward is None:
             return
         if entries is None:
