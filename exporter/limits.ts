@@ -253,11 +253,10 @@ export const calibrateLimits = {
 
 /** What the proxy before a llama-server holds. */
 export const llamaProxyLimits = {
-  /** A request is parsed whole; images in a chat are its largest part. */
+  /** A request is read whole; images in a chat are its largest part. */
   bodyBytesMax: 64 * MIB,
   /** Slots of a server, as many as llama.cpp has sequences. */
   slotsMax: 256,
-  /** How long a slot whose client has gone is waited for; one batch of a long prompt may take it. */
-  idleWaitMillis: 30_000,
+  /** How often a slot whose client has gone is looked at; one batch of a long prompt may take it. */
   idleLookMillis: 50,
 } as const
