@@ -3,9 +3,9 @@
  *
  * llama-server drops `traceparent` and `X-Request-Id`, but a request may choose its slot. So the proxy
  * lends each request a slot, tells the capture library in the server whose it is, and sends the request
- * on with `id_slot` before the bytes of its body. What may compute and cannot be put on one slot runs
- * alone, on all slots, without a name: no unnamed computation overlaps a named one, so no row of it is
- * given to a request it is not of. What computes nothing passes through. Only the upstream is spoken to.
+ * on with `id_slot`. What may compute and cannot be put on one slot runs alone, on all slots, without
+ * a name: no unnamed computation overlaps a named one. What computes nothing passes through. Nobody
+ * but the upstream is spoken to.
  */
 import { randomUUID } from 'node:crypto'
 import {
@@ -41,8 +41,8 @@ const taskPaths = new Set([
   '/infill',
 ])
 /**
- * Paths that compute nothing. Compared as they were sent: an encoded one is not known, and what is not
- * known may compute.
+ * Paths that compute nothing. Compared as they were sent: an encoded one is not known, and what is
+ * not known may compute.
  */
 const idlePaths =
   /^\/(?:tokenize|detokenize|apply-template|props|lora-adapters|v1\/messages\/count_tokens|slots\/\d+)$/
