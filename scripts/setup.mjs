@@ -131,7 +131,13 @@ export function ensureNative(withTests) {
     const option = `-DRING2_TESTS=${tests ? 'ON' : 'OFF'}`
     quietly('cmake', ['-S', 'native', '-B', folder, '-G', generator, option])
   })
-  quietly('cmake', ['--build', folder, '-j', '2', ...(withTests ? [] : ['--target', 'ring2'])])
+  quietly('cmake', [
+    '--build',
+    folder,
+    '-j',
+    '2',
+    ...(withTests ? [] : ['--target', 'ring2', 'ring2-dmi-bridge']),
+  ])
   return { RING2_LIBRARY: join(folder, 'libring2.so') }
 }
 
