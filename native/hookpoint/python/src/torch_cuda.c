@@ -73,7 +73,7 @@ static void end_steps(int64_t slot) {
   }
 }
 
-void ring2_torch_cuda_step(int64_t slot, int64_t step, const uint64_t *wanted) {
+static void begin_step(int64_t slot, int64_t step, const uint64_t *wanted) {
   if (!ring2_torch_cuda_has(slot) || ring2_slot_enter(slot) == NULL) return;
   end_steps(slot);
   for (int32_t device = 0; step >= 0 && device < DEVICES_MAX; device++) {
@@ -86,6 +86,24 @@ void ring2_torch_cuda_step(int64_t slot, int64_t step, const uint64_t *wanted) {
   }
   ring2_slot_leave(slot);
 }
+
+static void close_ways(int64_t slot) {
+  if (!ring2_torch_cuda_has(slot)) return;
+  atomic_store(&way_counts[slot], 0);
+  for (int32_t device = 0; device < DEVICES_MAX; device++) {
+    ring2_cuda_close(atomic_exchange(&ways[slot][device], NULL));
+  }
+}
+
+/* In a forked child: CUDA does not work there, and the rings are the parent's. */
+static void forget_all(void) {
+  for (int32_t slot = 0; slot < SLOTS; slot++) {
+    atomic_store(&way_counts[slot], 0);
+    for (int32_t device = 0; device < DEVICES_MAX; device++) atomic_store(&ways[slot][device], NULL);
+  }
+}
+
+static const ring2_slot_gpu gpu_side = {begin_step, close_ways, forget_all};
 
 /* Opens the way from one GPU. `libtorch_cuda` is the path of the library that torch has loaded.
  * Returns 0, or -1 with the reason in ring2_torch_cuda_error() of this thread. */
@@ -106,6 +124,7 @@ int ring2_torch_cuda_add(int32_t slot, int32_t device, uint64_t ring_bytes,
     return -1;
   }
   atomic_store(&current_stream, getter);
+  ring2_slot_set_gpu(&gpu_side);
   ring2_producer *producer = ring2_slot_enter(slot);
   if (producer == NULL) return -1;
   ring2_cuda *cuda = ring2_cuda_open(producer, device, ring_bytes);
@@ -151,20 +170,4 @@ int ring2_torch_cuda_counts(int32_t slot, int32_t device, uint64_t *out) {
   }
   ring2_slot_leave(slot);
   return cuda != NULL;
-}
-
-void ring2_torch_cuda_remove(int64_t slot) {
-  if (!ring2_torch_cuda_has(slot)) return;
-  atomic_store(&way_counts[slot], 0);
-  for (int32_t device = 0; device < DEVICES_MAX; device++) {
-    ring2_cuda_close(atomic_exchange(&ways[slot][device], NULL));
-  }
-}
-
-/* In a forked child: CUDA does not work there, and the rings are the parent's. */
-void ring2_torch_cuda_forget_all(void) {
-  for (int32_t slot = 0; slot < SLOTS; slot++) {
-    atomic_store(&way_counts[slot], 0);
-    for (int32_t device = 0; device < DEVICES_MAX; device++) atomic_store(&ways[slot][device], NULL);
-  }
 }

@@ -9,8 +9,6 @@
  */
 #include "torch_slots.h"
 
-#include "torch_cuda.h"
-
 #include <sched.h>
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -41,6 +39,7 @@ typedef struct thread_state {
 } thread_state;
 
 static _Thread_local thread_state threads[SLOTS_MAX];
+static _Atomic(const ring2_slot_gpu *) gpu_side;
 
 static bool is_slot(int64_t slot) { return slot >= 0 && slot < SLOTS_MAX; }
 
@@ -53,6 +52,8 @@ ring2_producer *ring2_slot_enter(int64_t slot) {
 }
 
 void ring2_slot_leave(int64_t slot) { atomic_fetch_sub(&slots[slot].users, 1); }
+
+void ring2_slot_set_gpu(const ring2_slot_gpu *gpu) { atomic_store(&gpu_side, gpu); }
 
 int64_t ring2_slot_step(int64_t slot) {
   return is_slot(slot) ? threads[slot].step_after - 1 : -1;
@@ -117,7 +118,8 @@ void ring2_torch_remove(int32_t slot) {
   if (!is_slot(slot)) return;
   atomic_store(&slots[slot].producer, NULL);
   while (atomic_load(&slots[slot].users) > 0) sched_yield();
-  ring2_torch_cuda_remove(slot);
+  const ring2_slot_gpu *gpu = atomic_load(&gpu_side);
+  if (gpu != NULL) gpu->remove(slot);
 }
 
 /* In a forked child: the segments belong to the parent, so every slot is emptied without waiting
@@ -127,21 +129,23 @@ void ring2_torch_forget_all(void) {
     atomic_store(&slots[slot].producer, NULL);
     atomic_store(&slots[slot].users, 0);
   }
-  ring2_torch_cuda_forget_all();
+  const ring2_slot_gpu *gpu = atomic_load(&gpu_side);
+  if (gpu != NULL) gpu->forget_all();
 }
 
 /* Says on the GPU which step this thread is in. A step that holds only parts of its batch wants
  * nothing of a graph, which copies its tensors whole. */
 static void tell_gpu(int32_t slot) {
   const thread_state *state = &threads[slot];
-  if (!ring2_torch_cuda_has(slot)) return;
+  const ring2_slot_gpu *gpu = atomic_load(&gpu_side);
+  if (gpu == NULL) return;
   const uint64_t *wanted = NULL;
   ring2_producer *producer = ring2_slot_enter(slot);
   if (producer != NULL && state->runs.count == 0) {
     wanted = state->control.sequence != 0 ? &state->control.wanted[0][0]
                                           : &ring2_producer_header(producer)->wanted[0][0];
   }
-  ring2_torch_cuda_step(slot, state->step_after - 1, wanted);
+  gpu->step(slot, state->step_after - 1, wanted);
   if (producer != NULL) ring2_slot_leave(slot);
 }
 

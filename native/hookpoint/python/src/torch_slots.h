@@ -1,4 +1,4 @@
-/* What the operator asks of torch_slots.c. */
+/* What the operator and the GPU's side ask of torch_slots.c. It calls neither of them by name. */
 #ifndef RING2_TORCH_SLOTS_H
 #define RING2_TORCH_SLOTS_H
 
@@ -13,6 +13,15 @@ typedef struct ring2_slot_runs {
   uint32_t count;
   ring2_run runs[RING2_SLOT_RUNS_MAX];
 } ring2_slot_runs;
+
+/* What slots tell the side that copies from GPUs, when there is one. */
+typedef struct ring2_slot_gpu {
+  /* Which step this thread begins; below 0: none. `wanted` NULL: nothing of it. */
+  void (*step)(int64_t slot, int64_t step, const uint64_t *wanted);
+  void (*remove)(int64_t slot); /* waits for what is on its way */
+  void (*forget_all)(void);     /* in a forked child */
+} ring2_slot_gpu;
+void ring2_slot_set_gpu(const ring2_slot_gpu *gpu);
 
 /* The slot's producer, kept from being removed until ring2_slot_leave; NULL when the slot is empty. */
 ring2_producer *ring2_slot_enter(int64_t slot);
