@@ -5,7 +5,7 @@
 # compiler take it too; ptxas checks that nothing newer is in it.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
-nvcc=$1 output=$2
+nvcc=$1 output=$(realpath -m -- "$2")
 cd "$here/src"
 "$nvcc" -ccbin "${CXX:-g++}" -std=c++17 -ptx -arch=compute_75 -O3 -Werror all-warnings -o "$output.new" kernels.cu
 {

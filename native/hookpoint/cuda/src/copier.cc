@@ -44,6 +44,10 @@ void give_up(ring2_cuda *cuda, const CopyBatch &batch) {  // each is counted as 
 TakenEntry take(ring2_cuda *cuda, const CudaEntry &entry) {
   TakenEntry taken = {{}, false, entry.bytes};
   const ring2_tensor tensor = tensor_of(entry);
+  if (!cuda->shared->announce_again(entry.step)) {
+    ring2_count_loss(cuda->producer, RING2_LOSS_STEP_LOST, 1, entry.bytes);
+    return taken;
+  }
   const int claimed = ring2_claim_tensor(cuda->producer, &tensor, &taken.claim);
   if (claimed != RING2_OK) {
     // A full segment has counted it already; an error has not.
@@ -124,36 +128,34 @@ void count_left(ring2_cuda *cuda) {
   }
 }
 
-// Whether the record may be written without being counted as lost first.
-bool has_room(const ring2_producer *producer, uint64_t bytes) {
-  const ring2_header *header = ring2_producer_header(producer);
-  const uint64_t used = __atomic_load_n(&header->payload_head, __ATOMIC_RELAXED) -
-                        __atomic_load_n(&header->payload_tail, __ATOMIC_ACQUIRE);
-  const uint64_t records = __atomic_load_n(&header->meta_head, __ATOMIC_RELAXED) -
-                           __atomic_load_n(&header->meta_tail, __ATOMIC_ACQUIRE);
-  const uint64_t need = sizeof(ring2_gap) + 2 * bytes + 3 * RING2_PAYLOAD_ALIGN;
-  return records + 2 <= header->meta_slots && used + need <= header->payload_bytes;
-}
-
 }  // namespace
 
 void write_held(ring2_cuda *cuda, bool all) {
   while (true) {
-    HeldRecord record;
+    std::shared_ptr<HeldRecord> record;
     {
       const std::lock_guard<std::mutex> guard(cuda->held_lock);
       if (cuda->held.empty()) return;
-      const HeldRecord &first = cuda->held.front();
+      const HeldHere &first = cuda->held.front();
       const CudaFence &fence = cuda->page->fences[first.token % kFences];
       // Pairs with the fence kernel's release. Tokens of a place grow, so a later one says enough.
       const bool passed = __atomic_load_n(&fence.token, __ATOMIC_ACQUIRE) == first.token &&
                           __atomic_load_n(&fence.head, __ATOMIC_RELAXED) <=
                               cuda->committed_entries.load(std::memory_order_relaxed);
-      if (!all && (!passed || !has_room(cuda->producer, first.json.size()))) return;
-      record = first;
+      if (!all && !passed) return;
+      if (first.record->waiting.fetch_sub(1) > 1) {
+        cuda->held.pop_front();
+        continue;
+      }
+      // The last one that it waited for writes it, when there is room.
+      if (!all && !has_room(cuda->producer, first.record->json.size())) {
+        first.record->waiting.store(1);
+        return;
+      }
+      record = first.record;
       cuda->held.pop_front();
     }
-    ring2_write_json(cuda->producer, record.kind, record.json.data(), record.json.size());
+    ring2_write_json(cuda->producer, record->kind, record->json.data(), record->json.size());
   }
 }
 

@@ -37,20 +37,25 @@ RING2_DEVICE void store_relaxed_system(uint64_t *word, uint64_t value) {
   asm volatile("st.relaxed.sys.global.u64 [%0], %1;" ::"l"(word), "l"(value) : "memory");
 }
 
-RING2_DEVICE uint32_t load_acquire_device(const uint32_t *word) {
-  uint32_t value;
-  asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(value) : "l"(word) : "memory");
-  return value;
-}
-
 RING2_DEVICE void store_release_device(uint32_t *word, uint32_t value) {
   asm volatile("st.release.gpu.global.u32 [%0], %1;" ::"l"(word), "r"(value) : "memory");
 }
 
+RING2_DEVICE uint64_t load_acquire_device(const uint64_t *word) {
+  uint64_t value;
+  asm volatile("ld.acquire.gpu.global.u64 %0, [%1];" : "=l"(value) : "l"(word) : "memory");
+  return value;
+}
+
+RING2_DEVICE void store_release_device(uint64_t *word, uint64_t value) {
+  asm volatile("st.release.gpu.global.u64 [%0], %1;" ::"l"(word), "l"(value) : "memory");
+}
+
 // Acquire and release at device scope: what came before it is visible to whoever counts after.
-RING2_DEVICE uint32_t count_device(uint32_t *word) {
+RING2_DEVICE uint64_t count_device(uint64_t *word) {
+  static_assert(sizeof(unsigned long long) == sizeof(uint64_t), "CUDA's own name of 64 bits");
   __threadfence();
-  const uint32_t before = atomicAdd(word, 1u);
+  const uint64_t before = atomicAdd(reinterpret_cast<unsigned long long *>(word), 1ull);
   __threadfence();
   return before;
 }

@@ -49,6 +49,7 @@ struct Driver {
   CUresult (*context_pop)(CUcontext *);
   CUresult (*context_synchronize)(void);
   CUresult (*module_load)(CUmodule *, const void *);
+  CUresult (*module_unload)(CUmodule);
   CUresult (*module_function)(CUfunction *, CUmodule, const char *);
   CUresult (*launch)(CUfunction, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned,
                      CUstream, void **, void **);
@@ -89,6 +90,7 @@ const Driver *load_driver(const char **reason);
   X(context_pop, cuCtxPopCurrent_v2)               \
   X(context_synchronize, cuCtxSynchronize)         \
   X(module_load, cuModuleLoadData)                 \
+  X(module_unload, cuModuleUnload)                 \
   X(module_function, cuModuleGetFunction)          \
   X(launch, cuLaunchKernel)                        \
   X(allocate, cuMemAlloc_v2)                       \

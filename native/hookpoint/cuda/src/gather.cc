@@ -61,6 +61,7 @@ bool plan_gather(const ring2_tensor &tensor, const void *data, bool rows, CudaCa
   call->dtype = static_cast<uint8_t>(tensor.dtype);
   call->bytes = bytes;
   call->row_bytes = tensor.dims[0] > 0 ? bytes / static_cast<uint64_t>(tensor.dims[0]) : 0;
+  call->row_stride = static_cast<uint64_t>(tensor.strides[0]) * element;
 
   Axis axes[kDims];
   const uint32_t count = merge(tensor, axes);

@@ -5,7 +5,8 @@
 // from GPU memory, so a node of a CUDA graph does the right thing at every replay with the same parameters.
 //
 // Invariants: entries are published in any order and taken by the host in order of their sequence. The
-// lock is held by single threads that are resident and wait for nobody, so it is always given back.
+// lock is held by single threads that are resident and wait for nobody, so it is always given back. A block
+// waits only for blocks that came before it, which are resident, too.
 #include "device.h"
 #include "shared.h"
 
@@ -19,7 +20,11 @@ struct Place {
   uint64_t bytes;
   int64_t step;
   uint32_t taken;
+  uint32_t in_runs;  // only the step's runs of axis 0
+  uint32_t part;     // of the copy that this block does
 };
+
+constexpr uint64_t kInRuns = 1;  // beside a position, which is aligned
 
 RING2_DEVICE void lock(CudaControl *control) {
   while (!try_lock_device(&control->lock)) back_off();
@@ -87,18 +92,45 @@ RING2_DEVICE uint64_t bytes_of(const CudaCall &call) {
   return bytes < call.bytes ? bytes : call.bytes;
 }
 
-RING2_DEVICE Place reserve(const CudaCall &call) {
+// A run as far as it lies within the tensor, whatever is written there.
+RING2_DEVICE uint64_t rows_of(const CudaCall &call, const CudaRuns &runs, uint32_t index) {
+  const uint64_t length = call.dims[0];
+  const uint64_t start = runs.start[index];
+  if (start >= length) return 0;
+  return runs.rows[index] < length - start ? runs.rows[index] : length - start;
+}
+
+RING2_DEVICE uint64_t bytes_of(const CudaCall &call, const CudaRuns &runs) {
+  uint64_t rows = 0;
+  for (uint32_t i = 0; i < runs.count && i < kRuns; ++i) rows += rows_of(call, runs, i);
+  return rows * call.row_bytes;
+}
+
+// Whether this replay of a node is of the open step, and of no other. The caller holds the lock.
+RING2_DEVICE bool belongs(const CudaCall &call, int64_t step) {
   CudaControl *control = call.control;
-  Place result = {0, 0, bytes_of(call), call.step, 0};
+  if (step < 0 || !wants(control, call)) return false;
+  // A node that runs a second time within a step: the graph was replayed twice, and one is not the step's.
+  const bool again = call.scratch->ran_for == step + 1;
+  call.scratch->ran_for = step + 1;
+  const bool other_rows = control->runs.count != 0 && control->runs.length != call.dims[0];
+  if (!again && !other_rows && control->ambiguous == 0) return true;
+  lose(control, kLossAmbiguous, call.bytes);
+  return false;
+}
+
+RING2_DEVICE Place reserve(const CudaCall &call, const CudaRuns *runs) {
+  CudaControl *control = call.control;
+  Place result = {0, 0, 0, call.step, 0, 0, 0};
   lock(control);
   bool go = control->enabled != 0;
   if (go && call.in_graph != 0) {
     result.step = control->step;
-    go = result.step >= 0 && wants(control, call);
-    if (go && control->ambiguous != 0) {
-      lose(control, kLossAmbiguous, result.bytes);
-      go = false;
-    }
+    go = belongs(call, result.step);
+  }
+  if (go) {
+    result.in_runs = runs != nullptr && runs->count != 0 ? 1 : 0;
+    result.bytes = result.in_runs != 0 ? bytes_of(call, *runs) : bytes_of(call);
   }
   if (go && find_room(control, result.bytes, &result.position)) {
     result.sequence = control->entry_head;
@@ -110,22 +142,31 @@ RING2_DEVICE Place reserve(const CudaCall &call) {
   return result;
 }
 
-// The block that comes first reserves for all. It is running, so the others may wait for it.
-RING2_DEVICE Place enter(const CudaCall &call) {
+// The block that comes first in its group reserves for all of it, when the group before has left.
+RING2_DEVICE Place enter(const CudaCall &call, const CudaRuns *runs) {
   CudaScratch *scratch = call.scratch;
-  if (grid_blocks() == 1) return reserve(call);
-  if (count_device(&scratch->arrivals) == 0) {
-    const Place result = reserve(call);
-    scratch->sequence = result.sequence;
-    scratch->position = result.position;
+  if (scratch == nullptr) return reserve(call, runs);
+  const uint64_t blocks = grid_blocks();
+  const uint64_t ticket = count_device(&scratch->arrivals);
+  const uint64_t group = ticket / blocks;
+  const uint32_t part = static_cast<uint32_t>(ticket % blocks);
+  if (part == 0) {
+    while (load_acquire_device(&scratch->departures) != group * blocks) back_off();
+    const Place result = reserve(call, runs);
+    scratch->sequence_after = result.taken != 0 ? result.sequence + 1 : 0;
+    scratch->position = result.position | (result.in_runs != 0 ? kInRuns : 0);
     scratch->bytes = result.bytes;
     scratch->step = result.step;
-    scratch->taken = result.taken;
-    store_release_device(&scratch->ready, 1);
+    store_release_device(&scratch->ready, group + 1);
     return result;
   }
-  while (load_acquire_device(&scratch->ready) == 0) back_off();
-  return {scratch->sequence, scratch->position, scratch->bytes, scratch->step, scratch->taken};
+  while (load_acquire_device(&scratch->ready) != group + 1) back_off();
+  Place result = {0, scratch->position & ~kInRuns, scratch->bytes, scratch->step, 0, 0, part};
+  result.in_runs = static_cast<uint32_t>(scratch->position & kInRuns);
+  if (scratch->sequence_after == 0) return result;
+  result.sequence = scratch->sequence_after - 1;
+  result.taken = 1;
+  return result;
 }
 
 RING2_DEVICE void publish(const CudaCall &call, const Place &place) {
@@ -135,7 +176,7 @@ RING2_DEVICE void publish(const CudaCall &call, const Place &place) {
   entry->bytes = place.bytes;
   entry->step = place.step;
   for (uint32_t axis = 0; axis < kDims; ++axis) entry->dims[axis] = call.dims[axis];
-  if (call.rows != nullptr && call.row_bytes > 0) {
+  if ((call.rows != nullptr || place.in_runs != 0) && call.row_bytes > 0) {
     entry->dims[0] = static_cast<uint32_t>(place.bytes / call.row_bytes);
   }
   for (uint32_t rank = 0; rank < 4; ++rank) entry->ranks[rank] = call.ranks[rank];
@@ -148,14 +189,11 @@ RING2_DEVICE void publish(const CudaCall &call, const Place &place) {
   store_release_system(&entry->ready, place.sequence + 1);
 }
 
-// The block that leaves last publishes, and leaves the scratch as the next launch expects it.
+// The block that leaves last publishes; what it publishes is its own, the scratch may be the next group's.
 RING2_DEVICE void leave(const CudaCall &call, const Place &place) {
-  CudaScratch *scratch = call.scratch;
-  if (grid_blocks() > 1) {
-    if (count_device(&scratch->departures) != grid_blocks() - 1) return;
-    scratch->arrivals = 0;
-    scratch->departures = 0;
-    scratch->ready = 0;
+  if (call.scratch != nullptr) {
+    const uint64_t blocks = grid_blocks();
+    if (count_device(&call.scratch->departures) % blocks != blocks - 1) return;
   }
   if (place.taken != 0) publish(call, place);
 }
@@ -173,13 +211,11 @@ RING2_DEVICE int64_t source_of(const CudaCall &call, Index index) {
 }
 
 template <typename Element>
-RING2_DEVICE void copy(const CudaCall &call, const Place &place) {
-  const Element *from = static_cast<const Element *>(call.data);
-  Element *to = reinterpret_cast<Element *>(call.control->payload +
-                                            place.position % call.control->payload_bytes);
-  const uint64_t count = place.bytes / sizeof(Element);
+RING2_DEVICE void copy_piece(const CudaCall &call, const Element *from, Element *to, uint64_t bytes,
+                             uint32_t part) {
+  const uint64_t count = bytes / sizeof(Element);
   const uint64_t stride = static_cast<uint64_t>(grid_blocks()) * block_threads();
-  uint64_t index = static_cast<uint64_t>(block_index()) * block_threads() + thread_index();
+  uint64_t index = static_cast<uint64_t>(part) * block_threads() + thread_index();
   if (call.axes == 1 && call.axis_stride[0] == 1) {
     for (; index < count; index += stride) to[index] = from[index];
   } else if (call.axis_lengths_fit32 != 0) {
@@ -191,37 +227,76 @@ RING2_DEVICE void copy(const CudaCall &call, const Place &place) {
   }
 }
 
-}  // namespace
+template <typename Element>
+RING2_DEVICE void copy(const CudaCall &call, const CudaRuns *runs, const Place &place) {
+  const uint8_t *from = static_cast<const uint8_t *>(call.data);
+  uint8_t *to = call.control->payload + place.position % call.control->payload_bytes;
+  if (place.in_runs == 0) {
+    copy_piece(call, reinterpret_cast<const Element *>(from), reinterpret_cast<Element *>(to),
+               place.bytes, place.part);
+    return;
+  }
+  uint64_t done = 0;
+  for (uint32_t i = 0; i < runs->count && i < kRuns && done < place.bytes; ++i) {
+    const uint64_t left = place.bytes - done;
+    uint64_t bytes = rows_of(call, *runs, i) * call.row_bytes;
+    if (bytes > left) bytes = left;
+    copy_piece(call, reinterpret_cast<const Element *>(from + runs->start[i] * call.row_stride),
+               reinterpret_cast<Element *>(to + done), bytes, place.part);
+    done += bytes;
+  }
+}
 
-// One tensor into the GPU's ring.
-RING2_KERNEL ring2_capture(const CudaCall call) {
-  RING2_BLOCK_SHARED(Place, place);
-  if (thread_index() == 0) place = enter(call);
+RING2_DEVICE void capture(const CudaCall &call, const CudaRuns *runs, Place &place) {
+  if (thread_index() == 0) place = enter(call, runs);
   block_barrier();
   if (place.taken != 0) {
     switch (call.width) {
-      case 16: copy<Vector16>(call, place); break;
-      case 8: copy<uint64_t>(call, place); break;
-      case 4: copy<uint32_t>(call, place); break;
-      case 2: copy<uint16_t>(call, place); break;
-      default: copy<uint8_t>(call, place); break;
+      case 16: copy<Vector16>(call, runs, place); break;
+      case 8: copy<uint64_t>(call, runs, place); break;
+      case 4: copy<uint32_t>(call, runs, place); break;
+      case 2: copy<uint16_t>(call, runs, place); break;
+      default: copy<uint8_t>(call, runs, place); break;
     }
   }
   block_barrier();
   if (thread_index() == 0) leave(call, place);
 }
 
+}  // namespace
+
+// One tensor into the GPU's ring; in a graph, the rows of it that the step holds.
+RING2_KERNEL ring2_capture(const CudaCall call) {
+  RING2_BLOCK_SHARED(Place, place);
+  capture(call, call.in_graph != 0 ? &call.control->runs : nullptr, place);
+}
+
+// Some rows of one, outside of a graph.
+RING2_KERNEL ring2_capture_runs(const CudaCall call, const CudaRuns runs) {
+  RING2_BLOCK_SHARED(Place, place);
+  capture(call, &runs, place);
+}
+
 // Opens a step for the graphs that are replayed behind it in this stream.
-RING2_KERNEL ring2_begin_step(CudaControl *control, const int64_t step, const CudaWanted wanted) {
+RING2_KERNEL ring2_begin_step(CudaControl *control, const int64_t step, const CudaWanted wanted,
+                              const CudaRuns runs) {
+  RING2_BLOCK_SHARED(uint32_t, alone);
   if (thread_index() == 0) {
     lock(control);
-    if (control->open_steps > 0) control->ambiguous = 1;
+    alone = control->open_steps == 0 ? 1 : 0;
     control->open_steps += 1;
-    control->step = step;
+    // Kernels of the step that is open may be reading its runs.
+    if (alone != 0) {
+      control->step = step;
+      control->runs = runs;
+    } else {
+      control->ambiguous = 1;
+    }
   }
   block_barrier();
   for (uint32_t i = thread_index(); i < kHooks * kLayerWords; i += block_threads()) {
-    control->wanted[i] = wanted.words[i];
+    // What either step wants is lost, and counted.
+    control->wanted[i] = wanted.words[i] | (alone != 0 ? 0 : control->wanted[i]);
   }
   block_barrier();
   if (thread_index() == 0) unlock(control);

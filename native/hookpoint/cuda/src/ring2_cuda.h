@@ -43,20 +43,31 @@ RING2_API int ring2_cuda_capture(ring2_cuda *cuda, void *stream, const ring2_ten
  * hold anything: the padding of a CUDA graph's batch is left out. */
 RING2_API int ring2_cuda_capture_rows(ring2_cuda *cuda, void *stream, const ring2_tensor *tensor,
                             const void *data, int64_t step, const int32_t *rows);
+/* As ring2_cuda_capture, but only the runs of axis 0, whose length has to be `length`, as of
+ * ring2_write_tensor_runs. In a graph they are those of the step that is open at the replay. */
+RING2_API int ring2_cuda_capture_runs(ring2_cuda *cuda, void *stream, const ring2_tensor *tensor,
+                                      const void *data, int64_t step, const ring2_run *runs,
+                                      uint32_t run_count, int64_t length);
 
-/* Around a forward pass that may replay graphs, in its stream: the step they belong to, and what is
- * wanted of it: RING2_HOOKS_MAX times RING2_LAYERS_MAX / 64 words of bits; NULL: nothing. Left out
- * while the stream is being captured. When steps of two streams are open at once, replays in between
- * are counted as lost (unsupported): nobody could tell them apart. Every begin that returned 1 needs
- * an end on the same stream. */
-RING2_API int ring2_cuda_begin_step(ring2_cuda *cuda, void *stream, int64_t step,
-                                    const uint64_t *wanted);
+/* Around a forward pass that may replay graphs, in its stream: the step they belong to, what is wanted
+ * of it (RING2_HOOKS_MAX times RING2_LAYERS_MAX / 64 words of bits; NULL: nothing), and which runs of axis
+ * 0 it holds (none: all of it). Left out while the stream is being captured. Counted as lost
+ * (unsupported) are: replays while steps of two streams are open, since nobody could tell them apart; a
+ * second replay of a graph within one step; tensors whose axis 0 is not `length` long, where there are
+ * runs. Every begin that returned 1 needs an end on the same stream. */
+RING2_API int ring2_cuda_begin_step(ring2_cuda *cuda, void *stream, int64_t step, const uint64_t *wanted,
+                                    const ring2_run *runs, uint32_t run_count, int64_t length);
 RING2_API void ring2_cuda_end_step(ring2_cuda *cuda, void *stream);
 
-/* Writes a JSON record (REQUEST_END) when all that was captured in `stream` before is in the segment.
- * 1: it will be written; 0: the caller writes it. */
-RING2_API int ring2_cuda_write_behind(ring2_cuda *cuda, void *stream, uint32_t kind, const char *json,
-                            uint64_t bytes);
+/* After each STEP that was written: the exporter remembers few, so the STEP of a tensor that comes late
+ * is announced again before it. For all GPUs of the producer; nothing happens when it has none. */
+RING2_API void ring2_cuda_step_written(ring2_producer *producer, const ring2_step_header *header,
+                                       const ring2_step_row *rows);
+
+/* Writes a JSON record (REQUEST_END) when all that was captured before, in a stream of each of `count`
+ * GPUs of one producer, is in the segment. 1: it will be written; 0: the caller writes it. */
+RING2_API int ring2_cuda_write_behind(ring2_cuda *const *ways, void *const *streams, uint32_t count,
+                                      uint32_t kind, const char *json, uint64_t bytes);
 
 /* 1 while the stream is being captured into a graph. */
 RING2_API int ring2_cuda_capturing(const ring2_cuda *cuda, void *stream);

@@ -15,6 +15,7 @@ namespace ring2_cuda_shared {
 constexpr uint32_t kDims = 8;          // RING2_DIMS_MAX
 constexpr uint32_t kHooks = 32;        // RING2_HOOKS_MAX
 constexpr uint32_t kLayerWords = 4;    // RING2_LAYERS_MAX / 64
+constexpr uint32_t kRuns = 64;         // parts of axis 0 that a step may hold
 constexpr uint32_t kFences = 256;      // records held back at the same time
 constexpr uint64_t kPayloadAlign = 256;  // of a payload in GPU memory: whole cache lines, any vector width
 
@@ -23,7 +24,7 @@ enum CudaLoss : uint32_t {
   kLossEntries = 0,    // no free entry
   kLossPayload = 1,    // no room for the bytes
   kLossOversized = 2,  // larger than the GPU's ring
-  kLossAmbiguous = 3,  // replayed while the steps of two streams were open: nobody could attribute it
+  kLossAmbiguous = 3,  // of a graph, and nobody could say which rows of which step it is
   kLossCount = 4
 };
 
@@ -67,20 +68,29 @@ struct CudaPage {
 };
 static_assert(sizeof(CudaPage) % 128 == 0, "entries are aligned");
 
-// What the blocks of one launch tell each other. One per stream, or per node of a graph: launches that
-// share one never run at the same time. All zero between launches.
+// What the blocks of one launch tell each other. One per stream and number of blocks, or per node of a
+// graph. A graph may be instantiated twice and run twice at the same time, with the same parameters: its
+// blocks then form groups in the order in which they arrive, as many in each as a launch has. Zero at first.
 struct CudaScratch {
-  uint32_t arrivals;
-  uint32_t departures;
-  uint32_t ready;
-  uint32_t taken;
-  uint64_t sequence;
-  uint64_t position;
+  uint64_t arrivals;    // blocks that ever came
+  uint64_t departures;  // and left
+  uint64_t ready;       // groups that were given their place, or none
+  int64_t ran_for;      // of a graph's node: 1 + the step of its last replay
+  // Of the group that is under way.
+  uint64_t sequence_after;  // 1 + the sequence; 0: left out
+  uint64_t position;        // bit 0: only the step's runs of axis 0
   uint64_t bytes;
   int64_t step;
-  uint64_t reserved[2];
 };
 static_assert(sizeof(CudaScratch) == 64, "no two share a cache line half");
+
+// The parts of axis 0 that a step holds, one behind the other; with count 0: all of it.
+struct CudaRuns {
+  uint32_t count;
+  uint32_t length;  // of the axis
+  uint32_t start[kRuns];
+  uint32_t rows[kRuns];
+};
 
 // In GPU memory.
 struct CudaControl {
@@ -101,19 +111,22 @@ struct CudaControl {
   uint64_t entry_tail_seen;
   uint64_t payload_tail_seen;
   CudaLossCount losses[kLossCount];
-  uint64_t wanted[kHooks * kLayerWords];  // of the open step, for graphs
+  // Of the open step, for graphs. Written only while no other step is open.
+  uint64_t wanted[kHooks * kLayerWords];
+  CudaRuns runs;
 };
 
 // Parameters of the capture kernel: constant in a graph.
 struct CudaCall {
   CudaControl *control;
-  CudaScratch *scratch;  // null with one block
+  CudaScratch *scratch;  // null with one block outside of a graph
   const void *data;
   const int32_t *rows;  // null, or how many indices of axis 0 hold anything
   uint64_t bytes;
-  uint64_t row_bytes;  // of one index of axis 0
-  int64_t step;        // of an eager launch
-  uint32_t in_graph;   // step and wanted bits are read from the control block
+  uint64_t row_bytes;   // of one index of axis 0
+  uint64_t row_stride;  // bytes from one to the next where they are read
+  int64_t step;         // of an eager launch
+  uint32_t in_graph;    // step, wanted bits and runs are read from the control block
   // The gather: `width` bytes at a time, row-major, axes merged where memory allows.
   uint32_t width;
   uint32_t axes;

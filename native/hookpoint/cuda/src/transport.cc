@@ -48,6 +48,7 @@ bool load_kernels(ring2_cuda *cuda) {
     CUfunction *function;
     const char *name;
   } kernels[] = {{&cuda->capture, "ring2_capture"},
+                 {&cuda->capture_runs, "ring2_capture_runs"},
                  {&cuda->begin_step, "ring2_begin_step"},
                  {&cuda->end_step, "ring2_end_step"},
                  {&cuda->fence, "ring2_fence"}};
@@ -108,9 +109,10 @@ bool warm_up(ring2_cuda *cuda) {
   call.axes = 1;
   int64_t step = -1;
   CudaWanted wanted = {};
+  CudaRuns runs = {};
   uint64_t token = 0;
-  void *of_capture[] = {&call};
-  void *of_begin[] = {&control, &step, &wanted};
+  void *of_capture[] = {&call, &runs};
+  void *of_begin[] = {&control, &step, &wanted, &runs};
   void *of_end[] = {&control};
   void *of_fence[] = {&control, &token};
   const struct {
@@ -118,6 +120,7 @@ bool warm_up(ring2_cuda *cuda) {
     unsigned threads;
     void **arguments;
   } launches[] = {{cuda->capture, kThreads, of_capture},
+                  {cuda->capture_runs, kThreads, of_capture},
                   {cuda->begin_step, kHooks * kLayerWords, of_begin},
                   {cuda->end_step, 1, of_end},
                   {cuda->fence, 1, of_fence}};
@@ -138,18 +141,6 @@ bool set_enabled(ring2_cuda *cuda, uint32_t enabled) {
   return true;
 }
 
-// Without it everything works and each copy goes through the driver's own staging buffer.
-void register_segment(ring2_cuda *cuda) {
-  const ring2_header *header = ring2_producer_header(cuda->producer);
-  auto *base = reinterpret_cast<uint8_t *>(const_cast<ring2_header *>(header));
-  void *payload = base + header->payload_offset;
-  const CUresult result =
-      cuda->driver->host_register(payload, header->payload_bytes, kHostRegisterPortable);
-  // Of another GPU of this segment: portable memory is pinned for all.
-  cuda->pinned = result == kSuccess || result == kAlreadyRegistered;
-  if (result == kSuccess) cuda->registered = payload;
-}
-
 bool open_device(ring2_cuda *cuda, int ordinal) {
   const Driver *driver = cuda->driver;
   RING2_TRY("finding the GPU", driver->device_get(&cuda->device, ordinal));
@@ -163,20 +154,21 @@ bool open_device(ring2_cuda *cuda, int ordinal) {
   return true;
 }
 
-// Gives back what was taken. `keep_graphs`: what nodes of graphs point at stays, as they may be replayed.
+// Gives back what was taken. `keep_graphs`: nodes of graphs may be replayed, so their kernels and what they
+// point at stay.
 void free_memory(ring2_cuda *cuda, bool keep_graphs) {
   const Driver *driver = cuda->driver;
   {
     const ContextScope scope(cuda);
-    if (cuda->registered != nullptr) driver->host_unregister(cuda->registered);
+    if (cuda->joined) cuda->shared->leave(driver);
     for (const CUevent event : cuda->free_events) driver->event_destroy(event);
     if (cuda->stream != nullptr) driver->stream_destroy(cuda->stream);
     if (cuda->payload_memory != 0) driver->release(cuda->payload_memory);
     if (cuda->page != nullptr) driver->host_release(cuda->page);
     if (!keep_graphs && cuda->scratch_memory != 0) driver->release(cuda->scratch_memory);
     if (!keep_graphs && cuda->control_memory != 0) driver->release(cuda->control_memory);
+    if (!keep_graphs && cuda->module != nullptr) driver->module_unload(cuda->module);
   }
-  // The kernels stay loaded: a graph may hold them.
   if (!keep_graphs) driver->primary_release(cuda->device);
 }
 
@@ -219,6 +211,7 @@ ring2_cuda *ring2_cuda_open(ring2_producer *producer, int device, uint64_t ring_
   auto cuda = std::make_unique<ring2_cuda>();
   cuda->driver = driver;
   cuda->producer = producer;
+  cuda->shared = share_segment(producer);
   cuda->ring_bytes = (ring_bytes + kPayloadAlign - 1) / kPayloadAlign * kPayloadAlign;
   const RelaxedScope relaxed(driver);
   if (!open_device(cuda.get(), device)) return nullptr;
@@ -227,7 +220,9 @@ ring2_cuda *ring2_cuda_open(ring2_producer *producer, int device, uint64_t ring_
     const ContextScope scope(cuda.get());
     ready = scope.entered() && load_kernels(cuda.get()) && allocate(cuda.get()) &&
             write_control(cuda.get()) && warm_up(cuda.get()) && set_enabled(cuda.get(), 1);
-    if (ready) register_segment(cuda.get());
+    // Without it everything works, and each copy goes through the driver's own staging buffer.
+    if (ready) cuda->pinned = cuda->shared->pin(driver);
+    cuda->joined = ready;
   }
   if (!ready) {
     if (error_text[0] == '\0') snprintf(error_text, sizeof error_text, "the GPU's context cannot be used");
@@ -261,9 +256,9 @@ void ring2_cuda_close(ring2_cuda *cuda) {
   // What the GPU may still write to must stay; it is lost to this process, and that is all.
   if (drained) {
     free_memory(cuda, cuda->graph_nodes.load() > 0);
-  } else if (cuda->registered != nullptr) {
+  } else {
     const ContextScope scope(cuda);
-    cuda->driver->host_unregister(cuda->registered);
+    cuda->shared->leave(cuda->driver);
   }
   delete cuda;
 }

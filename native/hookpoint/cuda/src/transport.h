@@ -3,37 +3,20 @@
 #define RING2_CUDA_TRANSPORT_H
 
 #include <atomic>
-#include <chrono>
 #include <cstdint>
 #include <deque>
+#include <map>
+#include <memory>
 #include <mutex>
-#include <string>
 #include <thread>
-#include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "driver.h"
+#include "bounds.h"
 #include "ring2_cuda.h"
+#include "share.h"
 #include "shared.h"
-
-namespace ring2_cuda_limits {
-#ifdef RING2_CUDA_SIMULATED
-constexpr uint32_t kEntries = 256;  // so that tests come around the queue
-#else
-constexpr uint32_t kEntries = 16384;  // 2 MiB of pinned memory; 20 steps of everything of 36 layers
-#endif
-constexpr uint32_t kScratches = 65536;        // 4 MiB of GPU memory; streams, and large tensors in graphs
-constexpr uint32_t kThreads = 256;            // of a block
-constexpr uint64_t kBlockBytes = 32 << 10;    // a block copies at least this much
-constexpr uint32_t kBlocksPerProcessor = 2;   // at most: the copy must leave room for the model's kernels
-constexpr uint32_t kBatchEntries = 32;        // copies behind one event
-constexpr uint32_t kBatches = 64;             // events in flight
-constexpr uint32_t kHeldRecords = 128;        // records held back: fewer than fences
-constexpr std::chrono::microseconds kPollBusy{50};   // between looks while tensors come
-constexpr std::chrono::microseconds kPollIdle{1000};  // after kIdleAfter without one
-constexpr std::chrono::milliseconds kIdleAfter{1000};
-constexpr std::chrono::seconds kCloseTimeout{10};
-}  // namespace ring2_cuda_limits
 
 struct TakenEntry {
   ring2_claim claim;
@@ -49,11 +32,10 @@ struct CopyBatch {
   uint64_t payload_tail = 0;
 };
 
-// A record that waits for the entries before it.
-struct HeldRecord {
+// One that this GPU's entries hold back.
+struct HeldHere {
   uint64_t token;  // of its fence
-  uint32_t kind;
-  std::string json;
+  std::shared_ptr<HeldRecord> record;
 };
 
 struct ring2_cuda {
@@ -62,7 +44,8 @@ struct ring2_cuda {
   CUcontext context = nullptr;
   CUdevice device = 0;
   CUmodule module = nullptr;
-  CUfunction capture = nullptr, begin_step = nullptr, end_step = nullptr, fence = nullptr;
+  CUfunction capture = nullptr, capture_runs = nullptr;
+  CUfunction begin_step = nullptr, end_step = nullptr, fence = nullptr;
   CUstream stream = nullptr;  // the copier's own; non-blocking
   CUdeviceptr control_memory = 0, payload_memory = 0, scratch_memory = 0;
   CUdeviceptr page_on_device = 0;
@@ -70,19 +53,20 @@ struct ring2_cuda {
   uint32_t blocks_max = 1;
   ring2_cuda_shared::CudaPage *page = nullptr;
   ring2_cuda_shared::CudaEntry *entries = nullptr;
-  void *registered = nullptr;  // the segment's payload ring, when this transport registered it
+  std::shared_ptr<SharedSegment> shared;
+  bool joined = false;  // counted among the segment's ways
   bool pinned = false;
 
   // Launches.
   std::mutex scratch_lock;
-  std::unordered_map<CUstream, uint32_t> stream_scratch;
+  std::map<std::pair<CUstream, unsigned>, uint32_t> stream_scratch;  // and the launch's blocks
   uint32_t scratches_used = 0;
   std::atomic<uint64_t> graph_nodes{0};
   std::atomic<bool> broken{false};
 
   // Records held back, in order; the fences were launched under the same lock.
   std::mutex held_lock;
-  std::deque<HeldRecord> held;
+  std::deque<HeldHere> held;
   uint64_t fence_token = 0;
 
   // The copier alone, while it runs.

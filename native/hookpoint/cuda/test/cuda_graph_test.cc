@@ -42,8 +42,11 @@ uint32_t first_word(const Seen &one) {
   return value;
 }
 
+void *const *stream_of(const Gpu &gpu) { return reinterpret_cast<void *const *>(&gpu.stream); }
+
 int begin(Gpu &gpu, CUstream stream, int64_t step) {
-  return ring2_cuda_begin_step(gpu.cuda, stream, step, &ring2_producer_header(gpu.producer)->wanted[0][0]);
+  const uint64_t *wanted = &ring2_producer_header(gpu.producer)->wanted[0][0];
+  return ring2_cuda_begin_step(gpu.cuda, stream, step, wanted, nullptr, 0, 0);
 }
 
 void step_around(Gpu &gpu, const std::shared_ptr<simulation::Graph> &graph, int64_t step) {
@@ -95,7 +98,7 @@ TEST(CudaGraph, OpensNoStepWhileItsStreamIsCaptured) {
   Gpu gpu;
   simulation::begin_capture(gpu.stream);
   EXPECT_EQ(begin(gpu, gpu.stream, 7), 0);
-  EXPECT_EQ(ring2_cuda_write_behind(gpu.cuda, gpu.stream, RING2_KIND_REQUEST_END, "{}", 2), 0);
+  EXPECT_EQ(ring2_cuda_write_behind(&gpu.cuda, stream_of(gpu), 1, RING2_KIND_REQUEST_END, "{}", 2), 0);
   EXPECT_NE(simulation::end_capture(gpu.stream), nullptr);
 }
 
@@ -144,6 +147,68 @@ TEST(CudaGraph, CountsReplaysThatTwoOpenStepsClaim) {
   simulation::destroy_stream(other);
 }
 
+TEST(CudaGraph, CountsWhatAStepReplaysTwice) {
+  Model model;
+  Gpu gpu;
+  const auto graph = model.graph(gpu);
+  gpu.step(0, 1);
+  EXPECT_EQ(begin(gpu, gpu.stream, 0), 1);
+  for (uint32_t value = 7; value < 9; ++value) {
+    model.fill(gpu, value);
+    simulation::replay(graph, gpu.stream);
+  }
+  ring2_cuda_end_step(gpu.cuda, gpu.stream);
+  step_around(gpu, graph, 1);
+  gpu.close();
+  gpu.read();
+  std::vector<std::pair<int64_t, uint32_t>> got;
+  for (const Seen &one : gpu.all(RING2_KIND_TENSOR)) got.push_back({one.step, first_word(one)});
+  const std::vector<std::pair<int64_t, uint32_t>> expected = {{0, 7}, {0, 7}, {0, 7},
+                                                              {1, 8}, {1, 8}, {1, 8}};
+  EXPECT_EQ(got, expected);
+  EXPECT_EQ(lost(gpu.consumer, RING2_LOSS_UNSUPPORTED), kLayers);
+}
+
+TEST(CudaGraph, SurvivesOneGraphThatRunsTwiceAtTheSameTime) {
+  Model model;
+  Gpu gpu(8 << 20, {32 << 20, 4096});
+  const auto graph = model.graph(gpu);
+  const CUstream other = simulation::create_stream();
+  constexpr int64_t kRounds = 40;
+  for (int64_t step = 0; step < kRounds; ++step) {
+    const uint32_t value = static_cast<uint32_t>(step) + 1;
+    model.fill(gpu, value);
+    gpu.step(step, 1);
+    EXPECT_EQ(begin(gpu, gpu.stream, step), 1);
+    simulation::synchronize(gpu.stream);
+    simulation::replay(graph, gpu.stream);
+    simulation::replay(graph, other);
+    simulation::synchronize(other);
+    simulation::synchronize(gpu.stream);
+    ring2_cuda_end_step(gpu.cuda, gpu.stream);
+  }
+  ASSERT_TRUE(gpu.read_until([&] { return gpu.tensors() == kRounds * kLayers; }));
+  for (const Seen &one : gpu.all(RING2_KIND_TENSOR)) {
+    const size_t words = model.layers[static_cast<size_t>(one.layer)].size();
+    const std::vector<uint32_t> expected(words, static_cast<uint32_t>(one.step) + 1);
+    ASSERT_EQ(memcmp(one.bytes.data(), expected.data(), one.bytes.size()), 0) << one.step;
+  }
+  gpu.close();
+  EXPECT_EQ(lost(gpu.consumer, RING2_LOSS_UNSUPPORTED), kRounds * kLayers);
+  simulation::destroy_stream(other);
+}
+
+TEST(CudaGraph, RefusesMoreNodesThanItCanTellApart) {
+  Model model;
+  Gpu gpu;
+  simulation::begin_capture(gpu.stream);
+  int refused = 0;
+  for (int i = 0; i < 100; ++i) refused += gpu.capture(model.facts(1), model.layers[1].data(), -1) != 0;
+  simulation::end_capture(gpu.stream);
+  EXPECT_EQ(refused, 36);  // of 100, with 64 scratches
+  EXPECT_EQ(gpu.counts().graph_nodes, 64u);
+}
+
 TEST(CudaGraph, WritesARecordBehindTheTensorsThatCameBefore) {
   Model model;
   Gpu gpu;
@@ -153,7 +218,9 @@ TEST(CudaGraph, WritesARecordBehindTheTensorsThatCameBefore) {
     gpu.step(step, 1);
     ASSERT_EQ(gpu.capture(model.facts(0), model.layers[0].data(), step), 0);
   }
-  ASSERT_EQ(ring2_cuda_write_behind(gpu.cuda, gpu.stream, RING2_KIND_REQUEST_END, end.data(), end.size()), 1);
+  ASSERT_EQ(ring2_cuda_write_behind(&gpu.cuda, stream_of(gpu), 1, RING2_KIND_REQUEST_END,
+                                    end.data(), end.size()),
+            1);
   std::this_thread::sleep_for(std::chrono::milliseconds(5));
   gpu.read();
   EXPECT_EQ(gpu.count(RING2_KIND_REQUEST_END), 0u);
@@ -166,7 +233,7 @@ TEST(CudaGraph, WritesARecordBehindTheTensorsThatCameBefore) {
 TEST(CudaGraph, WritesWhatIsHeldBackAtTheEnd) {
   Gpu gpu;
   for (int i = 0; i < 100; ++i) {
-    EXPECT_EQ(ring2_cuda_write_behind(gpu.cuda, gpu.stream, RING2_KIND_REQUEST_END, "{}", 2), 1);
+    EXPECT_EQ(ring2_cuda_write_behind(&gpu.cuda, stream_of(gpu), 1, RING2_KIND_REQUEST_END, "{}", 2), 1);
   }
   gpu.close();
   gpu.read();

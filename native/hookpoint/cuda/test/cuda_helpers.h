@@ -21,6 +21,7 @@ struct Seen {
   int32_t layer;
   int64_t step;
   std::vector<uint8_t> bytes;
+  bool attributed;
 };
 
 class Gpu {
@@ -47,11 +48,15 @@ class Gpu {
   }
 
   void step(int64_t number, uint32_t columns) {
-    EXPECT_EQ(write_step(producer, number, columns,
-                         {row(1, static_cast<int32_t>(number) * 64,
-                              static_cast<int32_t>(number) * 64 + static_cast<int32_t>(columns))},
-                         RING2_STEP_PACKED),
-              RING2_OK);
+    ring2_step_header header = {};
+    header.step = number;
+    header.row_count = 1;
+    header.columns = columns;
+    header.layout = RING2_STEP_PACKED;
+    const int32_t start = static_cast<int32_t>(number) * 64;
+    const ring2_step_row rows = row(1, start, start + static_cast<int32_t>(columns));
+    EXPECT_EQ(ring2_write_step(producer, &header, &rows), RING2_OK);
+    ring2_cuda_step_written(producer, &header, &rows);
   }
 
   int capture(const ring2_tensor &facts, const void *data, int64_t step_number) {
@@ -62,7 +67,8 @@ class Gpu {
   void read() {
     const Drained drained = drain(consumer);
     for (const ring2_slice &slice : drained.slices) {
-      Seen one = {slice.kind, slice.hook, slice.layer, slice.step, {}};
+      const bool attributed = (slice.flags & RING2_SLICE_UNATTRIBUTED) == 0;
+      Seen one = {slice.kind, slice.hook, slice.layer, slice.step, {}, attributed};
       if (slice.kind == RING2_KIND_TENSOR) {
         one.bytes.resize(slice.payload_bytes + 1);
         EXPECT_EQ(ring2_gather(consumer, &slice, one.bytes.data()), RING2_OK);

@@ -22,11 +22,25 @@ using ring2_cuda_driver::Driver;
 using Operation = std::function<void()>;
 
 void ring2_capture(CudaCall call);
-void ring2_begin_step(CudaControl *control, int64_t step, CudaWanted wanted);
+void ring2_capture_runs(CudaCall call, CudaRuns runs);
+void ring2_begin_step(CudaControl *control, int64_t step, CudaWanted wanted, CudaRuns runs);
 void ring2_end_step(CudaControl *control);
 void ring2_fence(CudaControl *control, uint64_t token);
 
+struct CUfunc_st {
+  std::string name;
+  CUcontext context;
+};
+// One per GPU. As of a real driver, kernels and streams of one can be used only while it is current.
+struct CUctx_st {
+  std::atomic<int> retained{0};
+};
+struct CUmod_st {
+  CUcontext context;
+  std::deque<CUfunc_st> functions;
+};
 struct CUstream_st {
+  CUcontext context = nullptr;
   std::mutex lock;
   std::condition_variable changed;
   std::deque<Operation> queue;
@@ -36,9 +50,6 @@ struct CUstream_st {
 };
 struct CUevent_st {
   std::atomic<uint64_t> recorded{0}, reached{0};
-};
-struct CUfunc_st {
-  const char *name;
 };
 
 namespace ring2_simulation {
@@ -55,9 +66,14 @@ auto &kept = *new std::set<void *>;
 auto &events = *new std::set<CUevent>;
 std::atomic<Failure> failure{Failure::kNone};
 std::atomic<bool> stalled{false};
+std::atomic<int> modules{0};
 std::mutex streams_lock;
 std::set<CUstream> streams;
-int context_object;
+CUctx_st contexts[kDevices];
+thread_local std::vector<CUcontext> current_contexts;
+std::set<void *> registered_memory;  // under kept_lock
+
+CUcontext current_context() { return current_contexts.empty() ? nullptr : current_contexts.back(); }
 
 bool fails(Failure kind) {
   Failure expected = kind;
@@ -119,11 +135,17 @@ Operation operation_of(const std::string &name, uint32_t blocks, uint32_t thread
     const auto call = argument<CudaCall>(arguments, 0);
     return [=] { run_grid(blocks, simulated, [=] { ring2_capture(call); }); };
   }
+  if (name == "ring2_capture_runs") {
+    const auto call = argument<CudaCall>(arguments, 0);
+    const auto runs = argument<CudaRuns>(arguments, 1);
+    return [=] { run_grid(blocks, simulated, [=] { ring2_capture_runs(call, runs); }); };
+  }
   auto *control = reinterpret_cast<CudaControl *>(argument<CUdeviceptr>(arguments, 0));
   if (name == "ring2_begin_step") {
     const auto step = argument<int64_t>(arguments, 1);
     const auto wanted = argument<CudaWanted>(arguments, 2);
-    return [=] { run_grid(1, simulated, [=] { ring2_begin_step(control, step, wanted); }); };
+    const auto runs = argument<CudaRuns>(arguments, 3);
+    return [=] { run_grid(1, simulated, [=] { ring2_begin_step(control, step, wanted, runs); }); };
   }
   if (name == "ring2_end_step") {
     return [=] { run_grid(1, simulated, [=] { ring2_end_step(control); }); };
@@ -135,12 +157,15 @@ Operation operation_of(const std::string &name, uint32_t blocks, uint32_t thread
 CUresult launch(CUfunction function, unsigned blocks, unsigned, unsigned, unsigned threads, unsigned,
                 unsigned, unsigned, CUstream stream, void **arguments, void **) {
   if (fails(Failure::kLaunch)) return 719;
+  if (function->context != current_context()) return 201;
+  if (stream->context != current_context()) return 400;
   enqueue(stream, operation_of(function->name, blocks, threads, arguments));
   return 0;
 }
 
 CUresult stream_create(CUstream *out, unsigned) {
   *out = new CUstream_st;
+  (*out)->context = current_context();
   (*out)->runner = std::thread(run, *out);
   const std::lock_guard<std::mutex> guard(streams_lock);
   streams.insert(*out);
@@ -175,7 +200,9 @@ CUresult context_synchronize() {
     const std::lock_guard<std::mutex> guard(streams_lock);
     all.assign(streams.begin(), streams.end());
   }
-  for (const CUstream stream : all) stream_synchronize(stream);
+  for (const CUstream stream : all) {
+    if (stream->context == current_context()) stream_synchronize(stream);
+  }
   return 0;
 }
 
@@ -202,30 +229,42 @@ Driver make_driver() {
   Driver d = {};
   d.init = [](unsigned) { return 0; };
   d.error_name = [](CUresult, const char **name) { *name = "CUDA_ERROR_SIMULATED"; return 0; };
-  d.device_get = [](CUdevice *device, int ordinal) { *device = ordinal; return ordinal == 0 ? 0 : 101; };
+  d.device_get = [](CUdevice *device, int ordinal) {
+    *device = ordinal;
+    return ordinal < kDevices ? 0 : 101;
+  };
   d.device_attribute = [](int *value, CUdevice_attribute, CUdevice) { *value = 2; return 0; };
-  d.primary_retain = [](CUcontext *context, CUdevice) {
-    *context = reinterpret_cast<CUcontext>(&context_object);
+  d.primary_retain = [](CUcontext *context, CUdevice device) {
+    *context = &contexts[device];
+    ++contexts[device].retained;
     return 0;
   };
-  d.primary_release = [](CUdevice) { return 0; };
-  d.context_current = [](CUcontext *context) { *context = nullptr; return 0; };
-  d.context_push = [](CUcontext) { return 0; };
-  d.context_pop = [](CUcontext *) { return 0; };
+  d.primary_release = [](CUdevice device) { return --contexts[device].retained < 0 ? 201 : 0; };
+  d.context_current = [](CUcontext *context) { *context = current_context(); return 0; };
+  d.context_push = [](CUcontext context) { current_contexts.push_back(context); return 0; };
+  d.context_pop = [](CUcontext *context) {
+    if (current_contexts.empty()) return 201;
+    *context = current_contexts.back();
+    current_contexts.pop_back();
+    return 0;
+  };
   d.context_synchronize = context_synchronize;
   d.module_load = [](CUmodule *module, const void *image) {
-    *module = nullptr;
+    *module = new CUmod_st{current_context(), {}};
+    ++modules;
     return strstr(static_cast<const char *>(image), ".entry ring2_capture") == nullptr ? 200 : 0;
   };
-  d.module_function = [](CUfunction *function, CUmodule, const char *name) {
-    static CUfunc_st known[] = {{"ring2_capture"}, {"ring2_begin_step"}, {"ring2_end_step"}, {"ring2_fence"}};
-    for (CUfunc_st &one : known) {
-      if (strcmp(one.name, name) == 0) {
-        *function = &one;
-        return 0;
-      }
-    }
-    return 500;
+  d.module_unload = [](CUmodule module) {
+    delete module;
+    --modules;
+    return 0;
+  };
+  d.module_function = [](CUfunction *function, CUmodule module, const char *name) {
+    static const std::set<std::string> known = {"ring2_capture", "ring2_capture_runs",
+                                                "ring2_begin_step", "ring2_end_step", "ring2_fence"};
+    if (known.count(name) == 0) return 500;
+    *function = &module->functions.emplace_back(CUfunc_st{name, module->context});
+    return 0;
   };
   d.launch = launch;
   d.allocate = [](CUdeviceptr *out, size_t bytes) {
@@ -245,8 +284,15 @@ Driver make_driver() {
     *out = reinterpret_cast<CUdeviceptr>(memory);
     return 0;
   };
-  d.host_register = [](void *, size_t, unsigned) { return fails(Failure::kRegister) ? 1 : 0; };
-  d.host_unregister = [](void *) { return 0; };
+  d.host_register = [](void *memory, size_t, unsigned) {
+    const std::lock_guard<std::mutex> guard(kept_lock);
+    if (fails(Failure::kRegister)) return 1;
+    return registered_memory.insert(memory).second ? 0 : 712;
+  };
+  d.host_unregister = [](void *memory) {
+    const std::lock_guard<std::mutex> guard(kept_lock);
+    return registered_memory.erase(memory) == 1 ? 0 : 713;
+  };
   d.stream_create = stream_create;
   d.stream_destroy = stream_destroy;
   d.stream_synchronize = stream_synchronize;
@@ -296,9 +342,11 @@ Driver make_driver() {
 
 }  // namespace
 
-CUstream create_stream() {
+CUstream create_stream(int device) {
+  current_contexts.push_back(&contexts[device]);
   CUstream stream = nullptr;
   stream_create(&stream, 0);
+  current_contexts.pop_back();
   return stream;
 }
 void destroy_stream(CUstream stream) { stream_destroy(stream); }
@@ -342,6 +390,15 @@ void write_behind(CUstream stream, void *to, const void *from, size_t bytes) {
 
 void stall(bool now) { stalled = now; }
 void fail_next(Failure kind) { failure = kind; }
+bool is_balanced() {
+  return current_contexts.empty();
+}
+int retained(int device) { return contexts[device].retained; }
+int loaded_modules() { return modules; }
+size_t registrations() {
+  const std::lock_guard<std::mutex> guard(kept_lock);
+  return registered_memory.size();
+}
 long allocations() {
   const std::lock_guard<std::mutex> guard(kept_lock);
   return static_cast<long>(kept.size());

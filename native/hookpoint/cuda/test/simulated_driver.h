@@ -11,7 +11,9 @@ namespace ring2_simulation {
 
 struct Graph;
 
-CUstream create_stream();
+constexpr int kDevices = 3;
+
+CUstream create_stream(int device = 0);
 void destroy_stream(CUstream stream);
 void synchronize(CUstream stream);
 void begin_capture(CUstream stream);
@@ -30,6 +32,10 @@ void write_behind(CUstream stream, void *to, const void *from, size_t bytes);
 enum class Failure { kNone, kRegister, kCopy, kEvent, kLaunch };
 void fail_next(Failure failure);
 
+bool is_balanced();  // this thread has popped every context that it pushed
+int retained(int device);
+int loaded_modules();
+size_t registrations();  // of memory as pinned
 long allocations();  // of GPU and pinned memory that are not freed
 
 }  // namespace ring2_simulation

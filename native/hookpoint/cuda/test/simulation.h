@@ -50,13 +50,16 @@ RING2_DEVICE void store_release_system(uint64_t *word, uint64_t value) {
 RING2_DEVICE void store_relaxed_system(uint64_t *word, uint64_t value) {
   __atomic_store_n(word, value, __ATOMIC_RELAXED);
 }
-RING2_DEVICE uint32_t load_acquire_device(const uint32_t *word) {
+RING2_DEVICE uint64_t load_acquire_device(const uint64_t *word) {
   return __atomic_load_n(word, __ATOMIC_ACQUIRE);
 }
 RING2_DEVICE void store_release_device(uint32_t *word, uint32_t value) {
   __atomic_store_n(word, value, __ATOMIC_RELEASE);
 }
-RING2_DEVICE uint32_t count_device(uint32_t *word) {
+RING2_DEVICE void store_release_device(uint64_t *word, uint64_t value) {
+  __atomic_store_n(word, value, __ATOMIC_RELEASE);
+}
+RING2_DEVICE uint64_t count_device(uint64_t *word) {
   return __atomic_fetch_add(word, 1u, __ATOMIC_ACQ_REL);
 }
 RING2_DEVICE bool try_lock_device(uint32_t *word) {

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "ring2.h"
+#include "ring2_cuda.h"
 
 #define ROW_VALUES 7 /* int64 values per row that ring2_python_step takes */
 
@@ -76,7 +77,9 @@ int ring2_python_step(ring2_producer *producer, int64_t step, uint32_t layout, u
       rows[i].phase = (uint8_t)values[6];
     }
   }
-  return ring2_write_step(producer, &header, rows);
+  const int written = ring2_write_step(producer, &header, rows);
+  if (written == RING2_OK) ring2_cuda_step_written(producer, &header, rows);
+  return written;
 }
 
 /* Losses that the producer counted, RING2_LOSS_REASONS_MAX of each. */

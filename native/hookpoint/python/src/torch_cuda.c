@@ -61,7 +61,10 @@ bool ring2_torch_cuda_copy(int64_t slot, int32_t device, const ring2_tensor *ten
   ring2_cuda *cuda = way(slot, device);
   void *stream = NULL;
   if (cuda == NULL || !stream_of(device, &stream)) return false;
-  return ring2_cuda_capture(cuda, stream, tensor, data, step) == 0;
+  const ring2_slot_runs *runs = ring2_slot_step_runs(slot);
+  if (runs == NULL) return ring2_cuda_capture(cuda, stream, tensor, data, step) == 0;
+  return ring2_cuda_capture_runs(cuda, stream, tensor, data, step, runs->runs, runs->count,
+                                 runs->length) == 0;
 }
 
 static void end_steps(int64_t slot) {
@@ -76,11 +79,15 @@ static void end_steps(int64_t slot) {
 static void begin_step(int64_t slot, int64_t step, const uint64_t *wanted) {
   if (!ring2_torch_cuda_has(slot) || ring2_slot_enter(slot) == NULL) return;
   end_steps(slot);
+  const ring2_slot_runs *runs = ring2_slot_step_runs(slot);
+  const ring2_run *parts = runs == NULL ? NULL : runs->runs;
+  const uint32_t count = runs == NULL ? 0 : runs->count;
+  const int64_t length = runs == NULL ? 0 : runs->length;
   for (int32_t device = 0; step >= 0 && device < DEVICES_MAX; device++) {
     ring2_cuda *cuda = way(slot, device);
     void *stream = NULL;
     if (cuda == NULL || !stream_of(device, &stream)) continue;
-    if (ring2_cuda_begin_step(cuda, stream, step, wanted) == 0) continue;
+    if (ring2_cuda_begin_step(cuda, stream, step, wanted, parts, count, length) == 0) continue;
     step_streams[slot][device] = stream;
     step_open[slot] |= UINT32_C(1) << device;
   }
@@ -126,31 +133,38 @@ int ring2_torch_cuda_add(int32_t slot, int32_t device, uint64_t ring_bytes,
   atomic_store(&current_stream, getter);
   ring2_slot_set_gpu(&gpu_side);
   ring2_producer *producer = ring2_slot_enter(slot);
-  if (producer == NULL) return -1;
+  if (producer == NULL) {
+    snprintf(reason, sizeof reason, "the producer is closed");
+    return -1;
+  }
+  if (way(slot, device) != NULL) {
+    ring2_slot_leave(slot);
+    return 0;
+  }
   ring2_cuda *cuda = ring2_cuda_open(producer, device, ring_bytes);
   if (cuda != NULL) {
     atomic_store_explicit(&ways[slot][device], cuda, memory_order_release);
     atomic_fetch_add_explicit(&way_counts[slot], 1, memory_order_release);
   }
   ring2_slot_leave(slot);
-  snprintf(reason, sizeof reason, "%s", cuda == NULL ? ring2_cuda_error() : "");
+  if (cuda == NULL) snprintf(reason, sizeof reason, "%s", ring2_cuda_error());
   return cuda == NULL ? -1 : 0;
 }
 
 const char *ring2_torch_cuda_error(void) { return reason; }
 
-/* Writes a JSON record behind all that this thread's streams have captured before. 1: it will be
- * written; 0: nothing is on its way, or it cannot be waited for; the caller writes it. */
+/* Writes a JSON record behind all that this thread's streams have captured before, on every GPU. 1: it
+ * will be written; 0: nothing is on its way, or it cannot be waited for; the caller writes it. */
 int ring2_torch_write_behind(int32_t slot, uint32_t kind, const char *json, uint64_t bytes) {
-  int taken = 0;
   if (!ring2_torch_cuda_has(slot) || ring2_slot_enter(slot) == NULL) return 0;
-  /* A model spread over several GPUs ends on the last of them. */
-  for (int32_t device = DEVICES_MAX - 1; device >= 0 && taken == 0; device--) {
-    ring2_cuda *cuda = way(slot, device);
-    void *stream = NULL;
-    if (cuda == NULL || !stream_of(device, &stream)) continue;
-    taken = ring2_cuda_write_behind(cuda, stream, kind, json, bytes);
+  ring2_cuda *on[DEVICES_MAX];
+  void *streams[DEVICES_MAX];
+  uint32_t count = 0;
+  for (int32_t device = 0; device < DEVICES_MAX; device++) {
+    on[count] = way(slot, device);
+    if (on[count] != NULL && stream_of(device, &streams[count])) count++;
   }
+  const int taken = ring2_cuda_write_behind(on, streams, count, kind, json, bytes);
   ring2_slot_leave(slot);
   return taken;
 }

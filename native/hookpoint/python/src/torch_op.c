@@ -146,13 +146,12 @@ static bool fits_step(ring2_tensor *tensor, int64_t slot, bool cut) {
   return fits;
 }
 
-/* Begins the copy of a GPU's tensor. One of a graph is copied whole whatever the step is that
- * replays it, so what depends on the step cannot be part of one. */
+/* Begins the copy of a GPU's tensor. One of a graph is as long whatever the step is that replays it,
+ * so a key axis that the step fills in part cannot be part of one. */
 static bool copy_from_gpu(int64_t slot, int32_t gpu, const ring2_tensor *tensor, const void *data,
                           int64_t coded_hook, int64_t step) {
-  const bool of_step = (coded_hook & CUT_KEYS) != 0 || ring2_slot_step_runs(slot) != NULL;
+  const bool of_step = (coded_hook & CUT_KEYS) != 0;
   if (of_step && (step < 0 || ring2_torch_cuda_capturing(slot, gpu))) return false;
-  if (ring2_slot_step_runs(slot) != NULL) return false;
   return ring2_torch_cuda_copy(slot, gpu, tensor, data, step);
 }
 

@@ -133,15 +133,14 @@ void ring2_torch_forget_all(void) {
   if (gpu != NULL) gpu->forget_all();
 }
 
-/* Says on the GPU which step this thread is in. A step that holds only parts of its batch wants
- * nothing of a graph, which copies its tensors whole. */
+/* Says on the GPU which step this thread is in. */
 static void tell_gpu(int32_t slot) {
   const thread_state *state = &threads[slot];
   const ring2_slot_gpu *gpu = atomic_load(&gpu_side);
   if (gpu == NULL) return;
   const uint64_t *wanted = NULL;
   ring2_producer *producer = ring2_slot_enter(slot);
-  if (producer != NULL && state->runs.count == 0) {
+  if (producer != NULL) {
     wanted = state->control.sequence != 0 ? &state->control.wanted[0][0]
                                           : &ring2_producer_header(producer)->wanted[0][0];
   }

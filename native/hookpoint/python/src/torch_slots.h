@@ -16,7 +16,8 @@ typedef struct ring2_slot_runs {
 
 /* What slots tell the side that copies from GPUs, when there is one. */
 typedef struct ring2_slot_gpu {
-  /* Which step this thread begins; below 0: none. `wanted` NULL: nothing of it. */
+  /* Which step this thread begins (ring2_slot_step_runs of it); below 0: none. `wanted` NULL: nothing
+   * of it. */
   void (*step)(int64_t slot, int64_t step, const uint64_t *wanted);
   void (*remove)(int64_t slot); /* waits for what is on its way */
   void (*forget_all)(void);     /* in a forked child */
