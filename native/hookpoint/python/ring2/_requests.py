@@ -97,6 +97,28 @@ def request_body(info: RequestInfo, key: int, started_realtime_ns: int) -> dict[
     }
 
 
+class Counts(Protocol):
+    """What a producer has counted of one request."""
+
+    key: int
+    steps: int
+    left_out: int  # steps that nobody wanted
+    tokens: int
+    prompt_tokens: int
+
+
+def end_body(counts: Counts, outcome: str) -> dict[str, object]:
+    """The REQUEST_END record's body."""
+    return {
+        "key": counts.key,
+        "steps": counts.steps,
+        **({"steps_left_out": counts.left_out} if counts.left_out else {}),
+        "tokens": counts.tokens,
+        "prompt_tokens": counts.prompt_tokens,
+        "outcome": outcome,
+    }
+
+
 def encode(body: Mapping[str, object]) -> bytes:
     """JSON as UTF-8. A value that JSON cannot hold (NaN, a lone surrogate) is RING2_E_REQUEST."""
     try:

@@ -369,17 +369,8 @@ class StepWriter:
         if session is None or not session.announced or not self._producer.alive:
             return
         try:
-            self._producer.send(
-                _native.KIND_REQUEST_END,
-                {
-                    "key": session.key,
-                    "steps": session.steps,
-                    **({"steps_left_out": session.left_out} if session.left_out else {}),
-                    "tokens": session.tokens,
-                    "prompt_tokens": session.prompt_tokens,
-                    "outcome": outcome,
-                },
-            )
+            body = _requests.end_body(session, outcome)
+            self._producer.send(_native.KIND_REQUEST_END, body)
         except Exception as error:  # the caller's request must go on, whatever this was
             self.disable(error)
 

@@ -131,14 +131,5 @@ class Sessions:
         self.finish(list(self._open), dict.fromkeys(self._open, "error"))
 
     def _end(self, session: Session, outcome: str) -> None:
-        self._producer.send(
-            _native.KIND_REQUEST_END,
-            {
-                "key": session.key,
-                "steps": session.steps,
-                **({"steps_left_out": session.left_out} if session.left_out else {}),
-                "tokens": session.tokens,
-                "prompt_tokens": session.prompt_tokens,
-                "outcome": outcome,
-            },
-        )
+        body = _requests.end_body(session, outcome)
+        self._producer.send(_native.KIND_REQUEST_END, body)
