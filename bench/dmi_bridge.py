@@ -1,8 +1,9 @@
 """How fast the DMI bridge takes rows over one connection, against a program that only reads its socket.
 
-Both get the same bytes, uncompressed as DMI sends them: INSERTs of rows of 256 KiB. The bridge writes the
-rows into its ring, which is emptied meanwhile. In pairs, the order alternates; no row may be lost. A ratio
-is the bridge's time over the reader's. The last line of standard output is one JSON document
+Both get the same bytes, made before the clock starts, in the same two pieces with an answer to each: INSERTs
+of rows of 256 KiB, uncompressed as DMI sends them. The bridge writes the rows into its ring, which is
+emptied meanwhile; the reader reads into one buffer. In pairs, the order alternates; no row may be lost. A
+ratio is the bridge's time over the reader's. The last line of standard output is one JSON document
 {"results": [{name, unit, ours, peers, ratios}]}.
 
     python bench/dmi_bridge.py [--pairs 7]
@@ -18,22 +19,25 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, os.path.join(ROOT, "test", "engines", "dmi"))
-from feed import COLUMNS, INSERT, Raw, number, text  # noqa: E402
+from feed import COLUMNS, INSERT, Raw  # noqa: E402
 from ring_drain import Drain  # noqa: E402
 
 ROW_TOKENS, ROW_WIDTH = 64, 1024
 ROWS, INSERTS = 64, 8
 WARM_UP = 3  # rounds: every page of the ring has been written to then
 
+# Told how many bytes a piece has, it reads them and answers.
 READER = """
 import socket
 listener = socket.create_server(("127.0.0.1", 0))
 print(listener.getsockname()[1], flush=True)
 buffer = bytearray(1 << 20)
 connection, _ = listener.accept()
+connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 while True:
     left = int.from_bytes(connection.recv(8, socket.MSG_WAITALL), "little")
     if left == 0:
@@ -44,34 +48,48 @@ while True:
 """
 
 
+def recorded(client: Raw, act: Callable[[], None]) -> bytes:
+    """What the client would send."""
+    sent: list[bytes] = []
+    client.send = sent.append
+    act()
+    del client.send
+    return b"".join(sent)
+
+
 def packets(client: Raw, payload: bytes, round_number: int) -> list[bytes]:
-    """One block of rows for each INSERT; each row is another layer of a step that was not there before."""
+    """The rows of each INSERT and its end; each row is another layer of a step that was not there before."""
     out = []
     for insert in range(INSERTS):
         start = (round_number * INSERTS + insert) * ROW_TOKENS
         place = (0, start, start + ROW_TOKENS, "torch.float", [ROW_TOKENS, ROW_WIDTH], payload)
         rows = [("bench", "request", "blocks.hook_resid_pre", layer, *place) for layer in range(ROWS)]
-        out.append(number(2) + text("") + client.block(client.columns(rows), len(rows)))
+
+        def both(rows: list[tuple[object, ...]] = rows) -> None:
+            client.data(client.columns(rows), len(rows))
+            client.data([], 0)
+
+        out.append(recorded(client, both))
     return out
 
 
-def through_bridge(client: Raw, blocks: list[bytes]) -> float:
+def through_bridge(client: Raw, query: bytes, blocks: list[bytes]) -> float:
     began = time.perf_counter()
     for block in blocks:
-        client.query(INSERT)
+        client.send(query)
         assert client.header() == COLUMNS
         client.send(block)
-        client.data([], 0)
         assert client.until_end() == 5
     return time.perf_counter() - began
 
 
-def through_reader(plain: socket.socket, blocks: list[bytes]) -> float:
+def through_reader(plain: socket.socket, query: bytes, blocks: list[bytes]) -> float:
     began = time.perf_counter()
     for block in blocks:
-        plain.sendall(len(block).to_bytes(8, "little"))
-        plain.sendall(block)
-        assert plain.recv(1) == b"!"
+        for piece in (query, block):
+            plain.sendall(len(piece).to_bytes(8, "little"))
+            plain.sendall(piece)
+            assert plain.recv(1) == b"!"
     return time.perf_counter() - began
 
 
@@ -95,13 +113,15 @@ def measure(pairs: int, directory: str) -> tuple[list[float], list[float]]:
     try:
         client = Raw("127.0.0.1", port)
         other = socket.create_connection(("127.0.0.1", int(reader.stdout.readline())))
+        other.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        query = recorded(client, lambda: client.query(INSERT))
         payload = os.urandom(ROW_TOKENS * ROW_WIDTH * 4)
         for pair in range(-WARM_UP, pairs):
             blocks = packets(client, payload, pair + WARM_UP)
             if pair % 2 == 0:
-                took, read = through_bridge(client, blocks), through_reader(other, blocks)
+                took, read = through_bridge(client, query, blocks), through_reader(other, query, blocks)
             else:
-                read, took = through_reader(other, blocks), through_bridge(client, blocks)
+                read, took = through_reader(other, query, blocks), through_bridge(client, query, blocks)
             if pair >= 0:
                 ours.append(took)
                 plain.append(read)

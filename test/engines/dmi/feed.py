@@ -88,6 +88,8 @@ class Raw:
 
     def __init__(self, host, port, _compression=None):
         self.socket = socket.create_connection((host, port), timeout=60)
+        # As clickhouse-cpp does: or the small packets wait for acknowledgements.
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.received = b""
         self.send(
             number(0) + text("clickhouse-cpp") + number(2) + number(6) + number(REVISION)
