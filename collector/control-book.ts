@@ -76,7 +76,7 @@ export function createControlBook(
   }
 
   function apply(plan: CapturePlan): void {
-    if (plan !== first) plans.delete(0)
+    if (!wantsTheSame(plan, current)) plans.delete(0)
     current = plan
     remember(consumer.setControl(plan.control), plan)
   }
@@ -105,6 +105,11 @@ export function createControlBook(
     },
     store: () => Array.from(plans, ([sequence, { policy }]) => ({ sequence, policy })),
   }
+}
+
+/** The words before they are written: their sequence is the consumer's. */
+function wantsTheSame(one: CapturePlan, other: CapturePlan): boolean {
+  return Buffer.compare(one.control, other.control) === 0
 }
 
 function sequenceIn(words: Uint8Array): number {

@@ -46,7 +46,7 @@ export { documentOf, type PolicyDocument, policyOf, readPolicy } from './policy-
 export { createRankJoin, type RankJoin } from './rank-join.ts'
 export { compareRanks, isParallel, isReplica, isSharded, rankText } from './ranks.ts'
 export type * from './records.ts'
-export { contextFaults, traceOrigins, verdicts } from './records.ts'
+export { completenessStates, contextFaults, traceOrigins, verdicts } from './records.ts'
 export { createAttributeRedaction, withoutPayload } from './redaction.ts'
 export { findSegments, type LossCount, readSegments, type SegmentInfo } from './segments.ts'
 export { createSlices } from './slices.ts'

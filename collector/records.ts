@@ -205,9 +205,12 @@ export interface TensorRow {
   readonly decodedBytes?: number
 }
 
-/** `unknown` is never reported as `complete`. */
-/** `sampled`: everything that the policy wanted came, and it did not want all of the request. */
-export type CompletenessState = 'complete' | 'sampled' | 'incomplete' | 'unknown'
+/**
+ * `unknown` is never reported as `complete`. `sampled`: everything that the policy wanted came, and it
+ * did not want all of the request.
+ */
+export const completenessStates = ['complete', 'sampled', 'incomplete', 'unknown'] as const
+export type CompletenessState = (typeof completenessStates)[number]
 
 export interface Completeness {
   readonly state: CompletenessState

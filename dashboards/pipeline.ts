@@ -130,6 +130,11 @@ const capture: readonly PanelDraft[] = [
     levels: anyIsBad,
     reading: 'Zero while nothing is lost.',
   }),
+  growth(metrics.policyChanges, {
+    title: 'Changes of the capture policy',
+    width: 24,
+    reading: 'What is captured differs before and after each.',
+  }),
 ]
 
 const requests: readonly PanelDraft[] = [

@@ -8,6 +8,7 @@
 import {
   type CompletenessState,
   collectorLimits,
+  completenessStates,
   OTHER_MODELS,
   type RequestSummary,
   type Verdict,
@@ -21,8 +22,6 @@ export interface RequestCounts {
   count(summary: RequestSummary): void
   list(): RequestCount[]
 }
-
-const states: readonly CompletenessState[] = ['complete', 'sampled', 'incomplete', 'unknown']
 
 export function createRequestCounts(): RequestCounts {
   const counts = new Map<string, RequestCount>()
@@ -40,7 +39,7 @@ export function createRequestCounts(): RequestCounts {
     known.add(name)
     for (const verdict of verdicts) {
       // What is not known to be complete is never ok.
-      for (const state of verdict === 'ok' ? states.slice(0, 1) : states) {
+      for (const state of verdict === 'ok' ? completenessStates.slice(0, 1) : completenessStates) {
         add(name, verdict, state, 0)
       }
     }

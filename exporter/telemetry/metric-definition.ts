@@ -6,7 +6,12 @@
 import { hooks } from '../../collector/hooks.gen.ts'
 import type { BaselineUnused } from '../../collector/index.ts'
 import { lossReasons } from '../../collector/layout.gen.ts'
-import { contextFaults, traceOrigins, verdicts } from '../../collector/records.ts'
+import {
+  completenessStates,
+  contextFaults,
+  traceOrigins,
+  verdicts,
+} from '../../collector/records.ts'
 import { uploadFailures } from '../store/upload-failure.ts'
 
 export type MetricKind = 'histogram' | 'counter' | 'up_down_counter' | 'gauge'
@@ -89,7 +94,7 @@ export const metricAttributes = {
   'ring2.completeness': {
     type: 'string',
     help: 'whether everything that the request called for was seen',
-    values: ['complete', 'sampled', 'incomplete', 'unknown'],
+    values: completenessStates,
   },
   'ring2.segment': {
     type: 'string',
