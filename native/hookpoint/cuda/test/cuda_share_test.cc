@@ -88,7 +88,7 @@ TEST(CudaSteps, OfAProducerWithoutAGpuAreLeftAlone) {
 TEST(CudaGpus, CaptureIntoOneSegmentAndCloseInAnyOrder) {
   for (const bool first_closes_first : {true, false}) {
     Gpu gpu;
-    const int modules = simulation::loaded_modules();
+    const size_t modules = simulation::loaded_modules();
     Second second(gpu);
     EXPECT_EQ(simulation::registrations(), 1u);
     const uint32_t values[] = {11, 12, 13};

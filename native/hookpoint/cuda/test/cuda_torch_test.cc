@@ -163,7 +163,7 @@ TEST(CudaTorch, WritesARequestsEndBehindWhatEveryGpuCaptured) {
 
 TEST(CudaTorch, OpensAWayOnceAndSaysWhyItOpensNone) {
   Torch torch;
-  const int modules = simulation::loaded_modules();
+  const size_t modules = simulation::loaded_modules();
   EXPECT_EQ(ring2_torch_cuda_add(torch.slot, 0, kRing, RING2_SIMULATED_TORCH_FILE), 0);
   EXPECT_EQ(simulation::loaded_modules(), modules);
   EXPECT_EQ(ring2_torch_cuda_add(torch.slot, 0, kRing, "/nowhere/libtorch_cuda.so"), -1);

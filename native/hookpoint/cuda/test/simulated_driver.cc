@@ -66,7 +66,7 @@ auto &kept = *new std::set<void *>;
 auto &events = *new std::set<CUevent>;
 std::atomic<Failure> failure{Failure::kNone};
 std::atomic<bool> stalled{false};
-std::atomic<int> modules{0};
+auto &modules = *new std::set<CUmodule>;  // under kept_lock
 std::mutex streams_lock;
 std::set<CUstream> streams;
 CUctx_st contexts[kDevices];
@@ -251,12 +251,14 @@ Driver make_driver() {
   d.context_synchronize = context_synchronize;
   d.module_load = [](CUmodule *module, const void *image) {
     *module = new CUmod_st{current_context(), {}};
-    ++modules;
+    const std::lock_guard<std::mutex> guard(kept_lock);
+    modules.insert(*module);
     return strstr(static_cast<const char *>(image), ".entry ring2_capture") == nullptr ? 200 : 0;
   };
   d.module_unload = [](CUmodule module) {
+    const std::lock_guard<std::mutex> guard(kept_lock);
+    if (modules.erase(module) == 0) return 400;
     delete module;
-    --modules;
     return 0;
   };
   d.module_function = [](CUfunction *function, CUmodule module, const char *name) {
@@ -394,7 +396,10 @@ bool is_balanced() {
   return current_contexts.empty();
 }
 int retained(int device) { return contexts[device].retained; }
-int loaded_modules() { return modules; }
+size_t loaded_modules() {
+  const std::lock_guard<std::mutex> guard(kept_lock);
+  return modules.size();
+}
 size_t registrations() {
   const std::lock_guard<std::mutex> guard(kept_lock);
   return registered_memory.size();

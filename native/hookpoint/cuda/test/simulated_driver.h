@@ -34,7 +34,7 @@ void fail_next(Failure failure);
 
 bool is_balanced();  // this thread has popped every context that it pushed
 int retained(int device);
-int loaded_modules();
+size_t loaded_modules();
 size_t registrations();  // of memory as pinned
 long allocations();  // of GPU and pinned memory that are not freed
 
