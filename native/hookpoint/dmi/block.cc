@@ -27,7 +27,8 @@ struct Held {
 class Block {
  public:
   Block(Stream &stream, uint64_t rows, RowSink &sink, Budget &budget)
-      : stream_(stream), sink_(sink), budget_(budget), count_(rows) {
+      : stream_(stream), sink_(sink), budget_(budget), charge_(budget, kRowsFreeBytes),
+        count_(rows) {
     kept_ = std::min(rows, kBlockRowsMax);
   }
   ~Block() {
@@ -49,16 +50,22 @@ class Block {
   // After the last column.
   void finish() {
     const bool complete = have_ == (1u << kFields) - 1;
-    if (!complete) return sink_.drop(count_);
-    if (count_ > kept_) sink_.drop(count_ - kept_);
-    for (uint64_t i = 0; i < held_.size(); ++i) {
+    if (!complete) return sink_.drop(Dropped::kForeign, count_);
+    if (count_ > kept_) sink_.drop(Dropped::kCrowded, count_ - kept_);
+    for (uint64_t i = 0; i < std::min<uint64_t>(held_.size(), kept_); ++i) {
       if (!held_[i].kept) {
-        sink_.drop(1);
+        sink_.drop(Dropped::kCrowded, 1);
         continue;
       }
       Memory memory(held_[i].data.get(), held_[i].bytes);
       sink_.take(rows_[i], held_[i].bytes, memory);
     }
+  }
+
+  // Instead of finish(): those whose facts have come, and that the sink has not seen.
+  void unfinished() {
+    const uint64_t begun = std::min<uint64_t>(std::max(rows_.size(), held_.size()), kept_);
+    if (begun > taken_) sink_.drop(Dropped::kUnfinished, begun - taken_);
   }
 
  private:
@@ -68,27 +75,38 @@ class Block {
     return type.kind == Type::kText;
   }
 
-  // Rows are made as their values come, not by the number that the block names.
-  Row &row_at(uint64_t index) {
-    if (index >= rows_.size()) rows_.resize(index + 1);
-    return rows_[index];
+  // Rows are made as their values come, not by the number that the block names. Null: there is no
+  // memory for this one, and none behind it is kept either.
+  Row *row_at(uint64_t index) {
+    if (index < rows_.size()) return &rows_[index];
+    if (!charge(index, kRowBytes)) return nullptr;
+    return &rows_.emplace_back();
+  }
+
+  bool charge(uint64_t index, uint64_t bytes) {
+    if (charge_.add(bytes)) return true;
+    kept_ = index;
+    return false;
   }
 
   void value(unsigned field, const Type &type, uint64_t index) {
-    if (index >= kept_) {
+    Row *const kept = index < kept_ ? row_at(index) : nullptr;
+    if (kept == nullptr) {
       if (type.kind == Type::kText) stream_.discard(stream_.length());
       else stream_.discard(type.bytes);
       return;
     }
-    Row &row = row_at(index);
+    Row &row = *kept;
     if (field >= kLayer && field <= kEnd) {
       int64_t *const places[] = {&row.layer, &row.shard, &row.start, &row.end};
       *places[field - kLayer] = read_integer(stream_, type);
       return;
     }
     bool whole = true;
+    // Texts are charged as they come: at most kIdBytesMax before it is known.
     std::string text = stream_.text(kIdBytesMax, &whole);
     if (!whole || text.empty()) row.broken = true;
+    if (!charge(index, text.size())) return;
     std::string &place = field == kModel     ? row.model_id
                          : field == kRequest ? row.request_id
                          : field == kAct     ? row.act_name
@@ -103,11 +121,13 @@ class Block {
       const uint64_t end = stream_.fixed<uint64_t>();
       if (end < last) throw Lost("offsets of an array that fall");
       last = end;
-      if (i < kept_) ends.push_back(end);
+      if (i < kept_ && charge(i, 2 * sizeof end)) ends.push_back(end);
     }
     uint64_t at = 0;
     for (uint64_t i = 0; i < kept_; ++i) {
-      Row &row = row_at(i);
+      Row *const kept = row_at(i);
+      if (kept == nullptr) break;
+      Row &row = *kept;
       if (ends[i] - at > kShapeMax) row.broken = true;
       for (; at < ends[i]; ++at) {
         if (row.broken) stream_.discard(element.bytes);
@@ -121,9 +141,14 @@ class Block {
     const bool known = (have_ & kFacts) == kFacts;
     for (uint64_t i = 0; i < count_; ++i) {
       const uint64_t bytes = stream_.length();
-      if (i >= kept_) stream_.discard(bytes);
-      else if (known) sink_.take(rows_[i], bytes, stream_);
-      else hold(held_.emplace_back(), bytes);
+      if (i >= kept_ || (!known && !charge(i, 2 * sizeof(Held)))) {
+        stream_.discard(bytes);
+      } else if (known) {
+        taken_ += 1;
+        sink_.take(rows_[i], bytes, stream_);
+      } else {
+        hold(held_.emplace_back(), bytes);
+      }
     }
   }
 
@@ -139,12 +164,28 @@ class Block {
   Stream &stream_;
   RowSink &sink_;
   Budget &budget_;
+  Charge charge_;  // of rows_, their texts and what is beside them
   uint64_t count_;
-  uint64_t kept_;
+  uint64_t kept_;       // of the rows: facts of the first so many
+  uint64_t taken_ = 0;  // by the sink, before the block's end
   unsigned have_ = 0;
   std::vector<Row> rows_;
   std::vector<Held> held_;
 };
+
+void read_columns(Stream &stream, uint64_t revision, const BlockFacts &facts, Block *block) {
+  for (uint64_t i = 0; i < facts.columns; ++i) {
+    const std::string name = stream.text(kNameBytesMax);
+    const std::string text = stream.text(kNameBytesMax);
+    const bool custom = revision >= kRevisionCustomForm && stream.byte() != 0;
+    const auto type = parse_type(text);
+    if (custom || (!type && facts.rows > 0)) {
+      throw Damaged("column " + name.substr(0, 64) + " of type " + text.substr(0, 64));
+    }
+    if (facts.rows == 0 || (block != nullptr && block->column(name, *type))) continue;
+    skip_column(stream, *type, facts.rows);
+  }
+}
 
 void read_info(Stream &stream) {
   while (true) {
@@ -165,6 +206,10 @@ void read_info(Stream &stream) {
 
 }  // namespace
 
+uint64_t text_bytes(const Row &row) {
+  return row.model_id.size() + row.request_id.size() + row.act_name.size() + row.dtype.size();
+}
+
 BlockFacts read_block(Stream &stream, uint64_t revision, RowSink *sink, Budget &budget) {
   if (revision >= kRevisionBlockInfo) read_info(stream);
   BlockFacts facts;
@@ -174,16 +219,11 @@ BlockFacts read_block(Stream &stream, uint64_t revision, RowSink *sink, Budget &
   if (facts.rows > kStringBytesMax) throw Lost(std::to_string(facts.rows) + " rows");
   std::optional<Block> block;
   if (sink != nullptr && facts.rows > 0) block.emplace(stream, facts.rows, *sink, budget);
-  for (uint64_t i = 0; i < facts.columns; ++i) {
-    const std::string name = stream.text(kNameBytesMax);
-    const std::string text = stream.text(kNameBytesMax);
-    const bool custom = revision >= kRevisionCustomForm && stream.byte() != 0;
-    const auto type = parse_type(text);
-    if (custom || (!type && facts.rows > 0)) {
-      throw Damaged("column " + name.substr(0, 64) + " of type " + text.substr(0, 64));
-    }
-    if (facts.rows == 0 || (block && block->column(name, *type))) continue;
-    skip_column(stream, *type, facts.rows);
+  try {
+    read_columns(stream, revision, facts, block ? &*block : nullptr);
+  } catch (...) {
+    if (block) block->unfinished();
+    throw;
   }
   if (block) block->finish();
   return facts;

@@ -23,13 +23,23 @@ struct Row {
   bool settled = false;  // logits that have waited for their step long enough
 };
 
+// What a row without its text costs where rows are kept in a vector that grows.
+inline constexpr uint64_t kRowBytes = 2 * sizeof(Row);
+uint64_t text_bytes(const Row &row);
+
+enum class Dropped {
+  kForeign,    // not of DMI's table
+  kCrowded,    // more than a block, or all memory, may have
+  kUnfinished  // their block has not come to its end
+};
+
 class RowSink {
  public:
   virtual ~RowSink() = default;
   // Reads exactly `bytes` bytes, whatever becomes of them.
   virtual void take(const Row &row, uint64_t bytes, Stream &stream) = 0;
-  // Rows that are not of DMI's table, or more than a block may have.
-  virtual void drop(uint64_t rows) = 0;
+  // Rows that take() is not called for.
+  virtual void drop(Dropped why, uint64_t rows) = 0;
 };
 
 struct BlockFacts {

@@ -9,16 +9,28 @@
 namespace ring2::dmi {
 
 Connection::Connection(int fd, Shared &shared)
-    : fd_(fd), shared_(shared), tee_(shared.tee, shared.counts), frames_(*this, shared.budget) {}
+    : fd_(fd), shared_(shared), tee_(shared.tee, shared.counts), frames_(*this, shared.budget),
+      patience_(shared.patience) {}
 
 Connection::~Connection() { close(fd_); }
 
+void Connection::dismiss() { shutdown(fd_, SHUT_RDWR); }
+
 void Connection::run() {
+  serve();
+  dismiss();
+}
+
+void Connection::serve() {
   try {
     greet();
     while (true) packet();
   } catch (const Gone &) {
     return;
+  } catch (const Overdue &) {
+    (greeted_ ? shared_.counts.stalled : shared_.counts.silent) += 1;
+    if (greeted_) log_once("stalled", "a client that stopped in the middle of a packet is closed");
+    else log_once("silent", "a client that sent no whole Hello in time is closed");
   } catch (const std::exception &lost) {
     shared_.counts.framing_lost += 1;
     log_line(std::string("a connection is closed: ") + lost.what());
@@ -26,10 +38,13 @@ void Connection::run() {
 }
 
 void Connection::greet() {
+  patience_.hello_begins();
   if (varint() != kClientHello) {
     throw Lost("no Hello of the native protocol; HTTP has another port");
   }
   Hello hello = read_hello(*this);
+  greeted_ = true;
+  patience_.nothing_is_due();
   hello.revision = std::min(hello.revision, kRevision);
   client_revision_ = revision_ = hello.revision;
   exchange_ = {};
@@ -50,7 +65,9 @@ void Connection::greet() {
 }
 
 void Connection::packet() {
-  switch (const uint64_t kind = varint()) {
+  const uint64_t kind = varint();
+  patience_.packet_begins();
+  switch (kind) {
     case kClientPing:
       exchange_ = {};
       exchange_.kind = Exchange::kPing;
@@ -67,6 +84,7 @@ void Connection::packet() {
     default:
       throw Lost("packet " + std::to_string(kind) + " of a client");
   }
+  patience_.nothing_is_due();
   settle();
 }
 
@@ -132,16 +150,24 @@ void Connection::resume_plain() {
 }
 
 uint64_t Connection::receive(uint8_t *target, uint64_t bytes, uint64_t deadline) {
+  patience_.asks();
   while (true) {
     const ssize_t came = recv(fd_, target, bytes, MSG_DONTWAIT);
     if (came > 0) {
+      patience_.came(static_cast<uint64_t>(came));
       if (tapping_ && tee_.live()) tee_.forward(target, static_cast<uint64_t>(came));
       return static_cast<uint64_t>(came);
     }
     if (came == 0) throw Gone("the client has closed");
     if (errno == EINTR) continue;
     if (errno != EAGAIN && errno != EWOULDBLOCK) throw Gone(std::strerror(errno));
-    if (!wait(true, deadline)) return 0;
+    const bool ready = wait(true, std::min(deadline, patience_.until()));
+    const uint64_t now = now_ns();
+    if (now >= patience_.until()) throw Overdue("a client that does not end what it began");
+    if (!ready && now >= deadline) {
+      patience_.came(0);
+      return 0;
+    }
   }
 }
 

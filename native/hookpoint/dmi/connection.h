@@ -11,6 +11,7 @@
 #include "frames.h"
 #include "ledger.h"
 #include "packets.h"
+#include "patience.h"
 #include "statements.h"
 #include "tee.h"
 
@@ -24,6 +25,7 @@ struct Shared {
   Tables &tables;
   TeeOptions tee;
   int stop_fd;  // readable when the bridge ends
+  PatienceOptions patience = {};
 };
 
 // What the client waits for.
@@ -44,13 +46,19 @@ class Connection : public Plain {
  public:
   Connection(int fd, Shared &shared);
   ~Connection() override;
-  // Until the client has gone, or nothing can be understood any more. Throws nothing.
+  // Until the client has gone or is given up, or nothing can be understood any more. Throws nothing.
+  // The socket is shut down then, and closed with the object.
   void run();
+  // A whole Hello has come. From any thread, as the next.
+  bool greeted() const { return greeted_; }
+  // Ends run() as if the client had gone.
+  void dismiss();
 
  protected:
   uint64_t receive(uint8_t *target, uint64_t bytes, uint64_t deadline) override;
 
  private:
+  void serve();
   void greet();
   void packet();
   void data();
@@ -74,6 +82,8 @@ class Connection : public Plain {
   Tee tee_;
   Frames frames_;
   Exchange exchange_;
+  Patience patience_;
+  std::atomic<bool> greeted_{false};
   bool tapping_ = false;
   uint64_t client_revision_ = 0;
   uint64_t revision_ = 0;

@@ -9,6 +9,8 @@ std::string Counts::json() const {
   const std::pair<const char *, const std::atomic<uint64_t> *> all[] = {
       {"connections", &connections},
       {"connections_refused", &refused},
+      {"connections_silent", &silent},
+      {"connections_stalled", &stalled},
       {"blocks", &blocks},
       {"rows", &rows},
       {"rows_written", &rows_written},
@@ -21,6 +23,8 @@ std::string Counts::json() const {
       {"rows_unsupported", &unsupported},
       {"rows_foreign", &foreign},
       {"rows_aborted", &aborted},
+      {"rows_crowded", &crowded},
+      {"rows_unfinished", &unfinished},
       {"blocks_damaged", &blocks_damaged},
       {"connections_framing_lost", &framing_lost},
       {"tees_cut", &tees_cut},

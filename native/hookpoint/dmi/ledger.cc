@@ -78,6 +78,11 @@ struct Placing {
   }
 };
 
+// Logits that wait for their step, with what is beside them.
+uint64_t cost_of_held(const Row &row, uint64_t bytes) {
+  return bytes + sizeof(HeldRow) + text_bytes(row);
+}
+
 }  // namespace
 
 Ledger::Ledger(const LedgerOptions &options, Counts &counts, Budget &budget)
@@ -170,7 +175,7 @@ Place Ledger::place(const Row &row, uint64_t bytes) {
     bool exact = false;
     const Step *const step = step_of_logits(*request, row, &exact);
     if (step != nullptr) start = step->start;
-    else if (!exact && !row.settled && request->held.size() < kHeldRowsMax && budget_.take(bytes)) {
+    else if (!exact && !row.settled && request->held.size() < kHeldRowsMax && budget_.take(cost_of_held(row, bytes))) {
       place.kind = Place::kHold;
       return place;
     }
@@ -256,18 +261,20 @@ void Ledger::give_back(const Place &place) {
 }
 
 void Ledger::hold(const Place &place, const Row &row, uint64_t bytes, Stream &stream) {
-  HeldRow held{row, {}, now_ns() + kHoldNs};
+  const uint64_t charged = cost_of_held(row, bytes);
+  HeldRow held{row, {}, now_ns() + kHoldNs, charged};
   try {
     held.data.resize(bytes);
     stream.all(held.data.data(), bytes);
   } catch (...) {
-    budget_.give(bytes);
+    budget_.give(charged);
+    drop(Dropped::kUnfinished, 1);
     throw;
   }
   const std::lock_guard<std::mutex> guard(lock_);
   const auto key = place.model->key_of.find(row.request_id);
   if (key == place.model->key_of.end()) {
-    budget_.give(bytes);
+    budget_.give(charged);
     counts_.lost += 1;
     ring2_count_loss(place.model->producer, RING2_LOSS_STEP_LOST, 1, bytes);
     return;
@@ -275,9 +282,20 @@ void Ledger::hold(const Place &place, const Row &row, uint64_t bytes, Stream &st
   place.model->requests.at(key->second).held.push_back(std::move(held));
 }
 
-void Ledger::drop(uint64_t rows) {
-  counts_.foreign += rows;
-  log_once("foreign", "rows without the columns of DMI's table are dropped");
+void Ledger::drop(Dropped why, uint64_t rows) {
+  switch (why) {
+    case Dropped::kForeign:
+      counts_.foreign += rows;
+      return log_once("foreign", "rows without the columns of DMI's table are dropped");
+    case Dropped::kCrowded:
+      counts_.crowded += rows;
+      lose(RING2_LOSS_ABORTED, rows, 0);
+      return log_once("crowded", "rows are dropped that clients' blocks have no memory for");
+    case Dropped::kUnfinished:
+      counts_.unfinished += rows;
+      lose(RING2_LOSS_ABORTED, rows, 0);
+      return log_once("unfinished", "rows are dropped of a block that does not come to its end");
+  }
 }
 
 void Ledger::lose(uint32_t reason, uint64_t records, uint64_t bytes) {

@@ -48,7 +48,7 @@ class Ledger : public RowSink {
   std::string open();
 
   void take(const Row &row, uint64_t bytes, Stream &stream) override;
-  void drop(uint64_t rows) override;
+  void drop(Dropped why, uint64_t rows) override;
 
   // Ends what is over, sends MODEL again, beats. At least every kTickNs.
   void tick(uint64_t now);

@@ -33,7 +33,7 @@ void Ledger::release(uint64_t now, bool all) {
   for (const HeldRow &held : ready) {
     Memory memory(held.data.data(), held.data.size());
     put(held.row, held.data.size(), memory);
-    budget_.give(held.data.size());
+    budget_.give(held.charged);
   }
 }
 

@@ -30,6 +30,7 @@ struct HeldRow {
   Row row;
   std::vector<uint8_t> data;
   uint64_t until_ns;
+  uint64_t charged;  // to the budget
 };
 
 struct Request {

@@ -36,10 +36,26 @@ void Server::reap(bool all) {
   }
 }
 
+// In a full house whoever has said nothing for the longest has to leave.
+bool Server::make_room() {
+  reap(false);
+  if (clients_.size() < connections_max_) return true;
+  if (clients_.size() >= connections_max_ + kConnectionsLeaving) return false;
+  for (Client &client : clients_) {
+    if (client.leaving || client.done || client.connection.greeted()) continue;
+    client.leaving = true;
+    client.connection.dismiss();
+    shared_.counts.silent += 1;
+    log_once("evicted", "a client without a whole Hello is closed: its place is needed");
+    return true;
+  }
+  return false;
+}
+
 void Server::take_client() {
   const int fd = accept4(listen_fd_, nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK);
   if (fd < 0) return;
-  if (clients_.size() >= connections_max_) {
+  if (clients_.size() >= connections_max_ && !make_room()) {
     close(fd);
     shared_.counts.refused += 1;
     log_once("refused", "a connection is refused: " + std::to_string(connections_max_) +
@@ -50,17 +66,13 @@ void Server::take_client() {
   setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
   setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &one, sizeof one);
   shared_.counts.connections += 1;
-  Client &client = clients_.emplace_back();
+  Client &client = clients_.emplace_back(fd, shared_);
   try {
-    client.thread = std::thread([this, fd, &client] {
-      {
-        Connection connection(fd, shared_);
-        connection.run();
-      }
+    client.thread = std::thread([&client] {
+      client.connection.run();
       client.done = true;
     });
   } catch (const std::system_error &) {
-    close(fd);
     clients_.pop_back();
     shared_.counts.refused += 1;
   }

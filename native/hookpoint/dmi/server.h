@@ -21,10 +21,14 @@ class Server {
 
  private:
   struct Client {
+    Client(int fd, Shared &shared) : connection(fd, shared) {}
+    Connection connection;
     std::thread thread;
     std::atomic<bool> done{false};
+    bool leaving = false;
   };
   void take_client();
+  bool make_room();
   void reap(bool all);
 
   Shared shared_;

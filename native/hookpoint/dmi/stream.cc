@@ -19,6 +19,14 @@ bool Budget::take(uint64_t bytes) {
   return false;
 }
 
+bool Charge::add(uint64_t bytes) {
+  const uint64_t free = std::min(bytes, free_);
+  if (!budget_.take(bytes - free)) return false;
+  free_ -= free;
+  taken_ += bytes - free;
+  return true;
+}
+
 uint64_t Stream::until(uint8_t *target, uint64_t bytes, uint64_t deadline) {
   uint64_t got = 0;
   while (got < bytes) {

@@ -31,6 +31,11 @@ struct Gone : std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
+// The peer has begun something and does not end it in time.
+struct Overdue : std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
+
 uint64_t now_ns();
 
 // Heap memory that all connections share.
@@ -42,6 +47,21 @@ class Budget {
 
  private:
   std::atomic<uint64_t> left_;
+};
+
+// What one owner has of a budget, beyond what it has for nothing; given back with it.
+class Charge {
+ public:
+  Charge(Budget &budget, uint64_t free) : budget_(budget), free_(free) {}
+  ~Charge() { budget_.give(taken_); }
+  Charge(const Charge &) = delete;
+  Charge &operator=(const Charge &) = delete;
+  bool add(uint64_t bytes);
+
+ private:
+  Budget &budget_;
+  uint64_t free_;
+  uint64_t taken_ = 0;
 };
 
 class Stream {
