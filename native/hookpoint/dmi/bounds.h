@@ -48,6 +48,11 @@ inline constexpr uint64_t kConnectionsLeaving = 16;      // sent away and not go
 inline constexpr uint64_t kTickNs = 100 * kMillisecond;
 inline constexpr uint64_t kSendNs = 10 * kSecond;        // a client that takes no answer is gone
 inline constexpr uint64_t kSilenceNs = 100 * kMillisecond;
+// A real server that stalled is left alone, twice as long each time that it stalls again before it
+// has answered an INSERT; until then it has less time than --tee-wait-ms.
+inline constexpr uint64_t kTeeAgainNs = 10 * kSecond;
+inline constexpr uint64_t kTeeAgainNsMax = 320 * kSecond;
+inline constexpr uint64_t kTeeDoubtNs = kSecond;
 inline constexpr uint64_t kModelIdleNs = 60 * kSecond;  // before another model has its segment
 inline constexpr uint64_t kModelAgainNs = 200 * kMillisecond;
 inline constexpr uint64_t kAnswerBytesMax = 4 << 20;     // of a real server, not yet passed on

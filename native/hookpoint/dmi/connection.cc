@@ -9,8 +9,8 @@
 namespace ring2::dmi {
 
 Connection::Connection(int fd, Shared &shared)
-    : fd_(fd), shared_(shared), tee_(shared.tee, shared.counts), frames_(*this, shared.budget),
-      patience_(shared.patience) {}
+    : fd_(fd), shared_(shared), tee_(shared.tee, shared.tee_health, shared.counts),
+      frames_(*this, shared.budget), patience_(shared.patience) {}
 
 Connection::~Connection() { close(fd_); }
 

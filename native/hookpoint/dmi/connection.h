@@ -24,6 +24,7 @@ struct Shared {
   Budget &budget;
   Tables &tables;
   TeeOptions tee;
+  TeeHealth &tee_health;
   int stop_fd;  // readable when the bridge ends
   PatienceOptions patience = {};
 };

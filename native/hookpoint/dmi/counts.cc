@@ -28,6 +28,7 @@ std::string Counts::json() const {
       {"blocks_damaged", &blocks_damaged},
       {"connections_framing_lost", &framing_lost},
       {"tees_cut", &tees_cut},
+      {"tees_left_out", &tees_left_out},
       {"answers_withheld", &answers_withheld}};
   std::string text = "{";
   for (const auto &[name, count] : all) {

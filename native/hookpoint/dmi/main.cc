@@ -117,8 +117,9 @@ int main(int count, char **words) {
   Counts counts;
   Budget budget(kHeapBytesMax);
   Tables tables;
+  TeeHealth tee_health;
   Ledger ledger(options.ledger, counts, budget);
-  Shared shared{ledger, counts, budget, tables, options.tee_options, stop_fd};
+  Shared shared{ledger, counts, budget, tables, options.tee_options, tee_health, stop_fd};
   Server server(shared, options.connections, options.ledger.settle_ns);
   std::string fault = server.listen_on(listen);
   if (fault.empty()) fault = ledger.open();

@@ -75,9 +75,9 @@ bool Connection::wait(bool client, uint64_t deadline) {
     if (now >= deadline) return false;
     uint64_t until = deadline;
     if (tee_.live() && guarded() && exchange_.due_ns != 0) {
-      const uint64_t answer_by = exchange_.due_ns + shared_.tee.wait_ns;
+      const uint64_t answer_by = exchange_.due_ns + tee_.wait_ns();
       if (now >= answer_by) {
-        tee_.cut("ClickHouse does not answer");
+        tee_.stall("ClickHouse does not answer");
         settle();
         if (!client) return true;
         continue;
@@ -142,6 +142,9 @@ bool Connection::relay_packet() {
   const bool last = answer.kind == kServerEndOfStream || answer.kind == kServerPong ||
                     answer.kind == kServerHello;
   if (last) exchange_.finished = true;
+  const bool insert = exchange_.kind == Exchange::kStatement &&
+                      exchange_.statement.kind == Statement::kInsert;
+  if (last && insert && exchange_.data_ended) tee_.answered();
   due();
   return true;
 }

@@ -44,8 +44,8 @@ bool Server::make_room() {
   for (Client &client : clients_) {
     if (client.leaving || client.done || client.connection.greeted()) continue;
     client.leaving = true;
-    client.connection.dismiss();
     shared_.counts.silent += 1;
+    client.connection.dismiss();
     log_once("evicted", "a client without a whole Hello is closed: its place is needed");
     return true;
   }
@@ -56,8 +56,8 @@ void Server::take_client() {
   const int fd = accept4(listen_fd_, nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK);
   if (fd < 0) return;
   if (clients_.size() >= connections_max_ && !make_room()) {
-    close(fd);
     shared_.counts.refused += 1;
+    close(fd);
     log_once("refused", "a connection is refused: " + std::to_string(connections_max_) +
                             " are open, see --connections");
     return;

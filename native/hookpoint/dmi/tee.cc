@@ -1,5 +1,6 @@
 #include "tee.h"
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <netinet/tcp.h>
@@ -9,6 +10,20 @@
 #include "stream.h"
 
 namespace ring2::dmi {
+
+void TeeHealth::stalled(uint64_t now, uint64_t again_ns) {
+  if (left_alone(now)) return;  // other connections have noticed the same
+  const uint64_t longer = std::min(2 * pause_.load(), kTeeAgainNsMax);
+  const uint64_t pause = std::max(longer, again_ns);
+  pause_ = pause;
+  until_ = now + pause;
+}
+
+void TeeHealth::answered() {
+  if (!doubted()) return;
+  until_ = 0;
+  pause_ = 0;
+}
 
 Tee::~Tee() {
   if (fd_ >= 0) close(fd_);
@@ -24,6 +39,16 @@ void Tee::cut(const std::string &why) {
   log_line("a connection's tee is cut: " + why + "; its rows go to the ring alone from here on");
 }
 
+void Tee::stall(const std::string &why) {
+  if (!live()) return;
+  health_.stalled(now_ns(), options_.again_ns);
+  cut(why);
+}
+
+uint64_t Tee::wait_ns() const {
+  return health_.doubted() ? std::min(options_.wait_ns, kTeeDoubtNs) : options_.wait_ns;
+}
+
 bool Tee::await(short events, uint64_t deadline) {
   while (true) {
     const uint64_t now = now_ns();
@@ -37,6 +62,10 @@ bool Tee::await(short events, uint64_t deadline) {
 
 void Tee::open() {
   if (options_.address.sin_port == 0) return;
+  if (health_.left_alone(now_ns())) {
+    counts_.tees_left_out += 1;
+    return log_once("left out", "connections go without a tee while ClickHouse stalls");
+  }
   fd_ = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
   if (fd_ < 0) return;
   const int one = 1;
@@ -46,10 +75,8 @@ void Tee::open() {
   int error = errno;
   if (error == EINPROGRESS) {
     socklen_t bytes = sizeof error;
-    error = ETIMEDOUT;
-    if (await(POLLOUT, now_ns() + options_.wait_ns)) {
-      getsockopt(fd_, SOL_SOCKET, SO_ERROR, &error, &bytes);
-    }
+    if (!await(POLLOUT, now_ns() + wait_ns())) return stall("ClickHouse takes no connection");
+    getsockopt(fd_, SOL_SOCKET, SO_ERROR, &error, &bytes);
   }
   if (error != 0) cut(std::string("connecting to ClickHouse: ") + std::strerror(error));
 }
@@ -78,7 +105,7 @@ bool Tee::push() {
 }
 
 void Tee::forward(const uint8_t *data, uint64_t bytes) {
-  uint64_t deadline = now_ns() + options_.wait_ns;
+  uint64_t deadline = now_ns() + wait_ns();
   while (live() && bytes > 0) {
     if (pending_.empty()) {
       const ssize_t taken = send(fd_, data, bytes, MSG_NOSIGNAL | MSG_DONTWAIT);
@@ -91,13 +118,13 @@ void Tee::forward(const uint8_t *data, uint64_t bytes) {
     const uint64_t before = pending_.size() - sent_;
     if (!push()) return;
     const uint64_t waiting = pending_.size() - sent_;
-    if (waiting < before) deadline = now_ns() + options_.wait_ns;
+    if (waiting < before) deadline = now_ns() + wait_ns();
     if (waiting + bytes <= options_.buffer_bytes || waiting == 0) {
       pending_.insert(pending_.end(), data, data + bytes);
       return;
     }
     // Its answers are taken meanwhile, or two that both only send would wait for each other.
-    if (!await(POLLOUT | POLLIN, deadline)) return cut("ClickHouse takes nothing");
+    if (!await(POLLOUT | POLLIN, deadline)) return stall("ClickHouse takes nothing");
     serve(POLLIN);
   }
 }

@@ -4,6 +4,7 @@
 #ifndef RING2_DMI_TEE_H
 #define RING2_DMI_TEE_H
 
+#include <atomic>
 #include <netinet/in.h>
 #include <poll.h>
 #include <string>
@@ -18,11 +19,28 @@ struct TeeOptions {
   sockaddr_in address = {};  // port 0: no tee
   uint64_t wait_ns = 5 * kSecond;
   uint64_t buffer_bytes = uint64_t{16} << 20;
+  uint64_t again_ns = kTeeAgainNs;
+};
+
+// What all connections know of the real server. When it stalled under one of them the next ones go
+// without it for a while, so that no client waits for it again and again.
+class TeeHealth {
+ public:
+  bool left_alone(uint64_t now) const { return now < until_; }
+  // It has stalled, and has not answered an INSERT since.
+  bool doubted() const { return pause_ != 0; }
+  void stalled(uint64_t now, uint64_t again_ns);
+  void answered();
+
+ private:
+  std::atomic<uint64_t> until_{0};
+  std::atomic<uint64_t> pause_{0};
 };
 
 class Tee {
  public:
-  Tee(const TeeOptions &options, Counts &counts) : options_(options), counts_(counts) {}
+  Tee(const TeeOptions &options, TeeHealth &health, Counts &counts)
+      : options_(options), health_(health), counts_(counts) {}
   ~Tee();
   Tee(const Tee &) = delete;
   Tee &operator=(const Tee &) = delete;
@@ -30,7 +48,13 @@ class Tee {
   void open();
   bool live() const { return fd_ >= 0; }
   void cut(const std::string &why);
-  // Takes the bytes, or cuts. Waits only while the buffer is full, and then no longer than wait_ns
+  // Cuts because of a server that does nothing, and remembers that.
+  void stall(const std::string &why);
+  // It has taken an INSERT to its end.
+  void answered() { health_.answered(); }
+  // How long it may take or answer nothing.
+  uint64_t wait_ns() const;
+  // Takes the bytes, or cuts. Waits only while the buffer is full, and then no longer than wait_ns()
   // without the server taking anything.
   void forward(const uint8_t *data, uint64_t bytes);
   pollfd wanted() const;
@@ -42,6 +66,7 @@ class Tee {
   bool await(short events, uint64_t deadline);
 
   const TeeOptions options_;
+  TeeHealth &health_;
   Counts &counts_;
   int fd_ = -1;
   std::vector<uint8_t> pending_;

@@ -41,8 +41,8 @@ class Client {
 class House {
  public:
   House(uint64_t places, const PatienceOptions &patience)
-      : shared_{bridge.ledger(), bridge.counts, bridge.budget, bridge.tables, {}, stop_fd_,
-                patience},
+      : shared_{bridge.ledger(), bridge.counts, bridge.budget, bridge.tables, {},
+                bridge.tee_health, stop_fd_, patience},
         server_(shared_, places, kSecond) {
     sockaddr_in any = {};
     any.sin_family = AF_INET;
@@ -73,8 +73,8 @@ void play_and_stop(Bridge &bridge, const std::string &bytes, bool dribble = fals
   int ends[2];
   ASSERT_EQ(socketpair(AF_UNIX, SOCK_STREAM, 0, ends), 0);
   const int stop_fd = eventfd(0, 0);
-  Shared shared{bridge.ledger(), bridge.counts, bridge.budget, bridge.tables, {}, stop_fd,
-                {kNever / 2, 200 * kMillisecond}};
+  Shared shared{bridge.ledger(), bridge.counts, bridge.budget, bridge.tables, {},
+                bridge.tee_health, stop_fd, {kNever / 2, 200 * kMillisecond}};
   std::atomic<bool> over = false;
   std::thread client([&] {
     for (size_t at = 0; at < bytes.size();) {

@@ -101,7 +101,7 @@ class Bridge {
   std::string play(const std::string &bytes) {
     int ends[2];
     EXPECT_EQ(socketpair(AF_UNIX, SOCK_STREAM, 0, ends), 0);
-    Shared shared{*ledger_, counts, budget, tables, {}, stop_fd_};
+    Shared shared{*ledger_, counts, budget, tables, tee, tee_health, stop_fd_};
     std::thread bridge([&] { Connection(ends[1], shared).run(); });
     std::string answer;
     std::thread reader([&] {
@@ -128,6 +128,8 @@ class Bridge {
   Counts counts;
   Budget budget{64 << 20};
   Tables tables;
+  TeeOptions tee;
+  TeeHealth tee_health;
 
  private:
   LedgerOptions options_;
