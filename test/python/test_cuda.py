@@ -3,6 +3,7 @@
 Its logic is tested natively, on a simulated GPU (native/hookpoint/cuda/test). None of it has run on one.
 """
 
+import importlib
 import json
 import os
 import subprocess
@@ -56,12 +57,39 @@ def test_the_drivers_functions_are_declared_as_its_header_has_them(toolkit):
     assert result.returncode == 0, result.stderr
 
 
-def test_the_check_says_that_there_is_no_gpu_and_exits_with_2():
-    package = os.path.join(ROOT, "native", "hookpoint", "python")
-    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": f"{CUDA}:{package}"}
-    result = run(sys.executable, os.path.join(CUDA, "check.py"), env=environment)
+def check(*arguments: str, **environment: str) -> tuple[subprocess.CompletedProcess, dict]:
+    """The check as its user runs it."""
+    settings = {**os.environ, "PYTHON": sys.executable, "CUDA_VISIBLE_DEVICES": "", **environment}
+    result = run(os.path.join(CUDA, "check.sh"), *arguments, env=settings)
+    return result, json.loads(result.stdout)
+
+
+def test_the_check_says_in_one_line_that_there_is_no_gpu_and_does_not_pass():
+    result, verdict = check()
     assert result.returncode == 2, result.stderr
-    verdict = json.loads(result.stdout)
-    assert verdict["verdict"] == "no_gpu"
-    assert verdict["ran_on_gpu"] is False and verdict["checks"] == []
-    assert "no GPU" in result.stderr
+    assert verdict["verdict"] == "not run" and verdict["checks"] == []
+    assert verdict["ran_on_gpu"] is False and "no GPU" in verdict["reason"]
+    assert result.stderr.count("\n") == 1 and verdict["reason"] in result.stderr
+
+
+def test_the_check_says_in_one_line_what_it_misses_and_does_not_pass():
+    result, verdict = check("--cpu", PYTHON="/nowhere/python")
+    assert result.returncode == 2, result.stderr
+    assert verdict["verdict"] == "not run" and "/nowhere/python" in verdict["reason"]
+    assert result.stderr.count("\n") == 1
+
+
+def test_a_record_lost_while_the_check_measures_is_a_failure(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(CUDA)
+    program = importlib.import_module("check")
+    monkeypatch.setattr(program, "SPARE_MB", 0.0625)
+    monkeypatch.setattr(program, "MIB", 1 << 30)
+    monkeypatch.setattr(program, "ARRIVAL_SECONDS", 0.2)
+    monkeypatch.setattr(program, "FORWARDS", {"cpu": 4})
+    monkeypatch.setattr(program, "PAIRS", {"cpu": 1})
+    monkeypatch.setattr(program, "checks", [])
+    monkeypatch.setattr(program, "figures", {})
+    monkeypatch.setitem(program.TIMED_TOKENS, "cpu", 64)
+    program.measure("tiny", "cpu", (256, 2, 128), str(tmp_path))
+    assert program.figures["tiny"]["nothing_lost"] is False
+    assert [one["passed"] for one in program.checks] == [False]

@@ -1,17 +1,20 @@
 """Whether captures from a GPU are right, and what they cost: one JSON verdict on stdout.
 
-    check.sh            on a GPU; without one it says so and exits with 2
+    check.sh            on a GPU; without one it says "not run" and exits with 2
     check.sh --cpu      the same program over CPU tensors, so that nothing in it runs first on a GPU
 
 A model with random weights is run eager, compiled, compiled for CUDA graphs and inside a CUDA graph of
-one's own. What arrives in the segment is compared bit for bit with what the same call returned.
+one's own. What arrives in the segment is compared bit for bit with what the same call returned. Rings are
+as large as what is sent before anybody drains, so a record that is lost is a failure.
 """
 
 import argparse
 import copy
 import json
 import os
+import pathlib
 import platform
+import shutil
 import statistics
 import sys
 import tempfile
@@ -27,16 +30,25 @@ from ring2 import _cuda
 
 RESID_PRE, FINAL_LOGITS = 0, 19
 ARRIVAL_SECONDS = 30
+SHARED = "/dev/shm"
+SHARED_BYTES = {"cpu": 512 << 20, "cuda": 1536 << 20}  # of it that must be free
+CHECK_MB = 64  # of a ring, where what is sent is compared
+SPARE_MB = 16  # beside what is sent while it is measured
+MIB = 1 << 20
 SIZES = {
     "cpu": {"small": (64, 2, 256), "wide": (256, 3, 512)},
     "cuda": {"small": (128, 2, 1000), "medium": (1024, 8, 32000), "large": (4096, 8, 32000)},
 }
+MODELS_MEASURED = 3  # plain, captured, hooked
+GPU_SHARE = 0.8  # of the GPU's free memory that models and rings may take
 TIMED_TOKENS = {"cpu": 8, "cuda": 256}
 PAIRS = {"cpu": 3, "cuda": 30}
 FORWARDS = {"cpu": 1, "cuda": 10}
+ELEMENT_BYTES = {"cpu": 4, "cuda": 2}
 
 checks: list[dict[str, Any]] = []
 figures: dict[str, Any] = {}
+left_out: list[str] = []
 
 
 def say(text: str) -> None:
@@ -69,11 +81,14 @@ def raw(tensor: Any) -> bytes:
 class Capture:
     """A probe with a reader behind it, in a folder of its own."""
 
-    def __init__(self, model: Any, folder: str, name: str) -> None:
+    def __init__(
+        self, model: Any, folder: str, name: str, hooks: str = "resid_pre,final_logits",
+        ring_mb: float = CHECK_MB,
+    ) -> None:
         self.model = model
         self.probe = ring2.attach(
-            model, hooks="resid_pre,final_logits", segment=name, directory=folder, payload_mb=256,
-            gpu_ring_mb=256,
+            model, hooks=hooks, segment=name, directory=folder, payload_mb=ring_mb,
+            gpu_ring_mb=ring_mb,
         )
         self.reader = SegmentReader(self.probe.path)
         self.records: list[Any] = []
@@ -89,19 +104,39 @@ class Capture:
         taken, self.records = self.records[:wanted], self.records[wanted:]
         return taken
 
+    def discard(self, wanted: int) -> str:
+        """Lets the next `wanted` tensors go; what is wrong when they do not come."""
+        deadline = time.monotonic() + ARRIVAL_SECONDS
+        came = 0
+        while came < wanted and time.monotonic() < deadline:
+            drained = self.reader.drain(with_data=False)
+            came += sum(record.kind == TENSOR for record in drained)
+            time.sleep(0 if drained else 0.001)
+        return "" if came == wanted else f"expected {wanted} tensors, got {came}"
+
     def counts(self) -> dict[str, int] | None:
-        counts = _cuda.counts_of(self.probe._producer, 0)
+        device = next(self.model.parameters()).device
+        counts = _cuda.counts_of(self.probe._producer, device.index or 0)
         return None if counts is None else counts._asdict()
 
-    def close(self) -> int:
-        lost = self.reader.lost()
+    def close(self) -> str:
+        """Detaches; what was lost, or not as it should be."""
+        counts = self.counts()
         self.probe.detach()
+        lost = self.probe.losses()
         self.reader.close()
-        return lost
+        pathlib.Path(self.probe.path).unlink(missing_ok=True)
+        if lost:
+            return f"expected nothing to be lost, got {lost}"
+        if counts is not None and not counts["pinned"]:
+            return "the segment could not be registered as pinned memory"
+        if counts is not None and counts["broken"]:
+            return "the GPU reported an error to the copies"
+        return ""
 
 
 def compare(records: list[Any], hidden: list[Any], logits: Any) -> str:
-    """What differs between one step's tensors and what the call returned; empty when nothing does."""
+    """How one step's tensors differ from what the call returned; empty when they do not."""
     expected = {(RESID_PRE, layer): tensor for layer, tensor in enumerate(hidden)}
     expected[FINAL_LOGITS, -1] = logits
     found = {(record.hook, record.layer): record for record in records}
@@ -158,9 +193,8 @@ def check_calls(name: str, device: str, size: Any, folder: str, mode: str | None
         if not problem and raw(plain) != raw(after):
             problem = "the model's logits are not what they were without capture"
         counts = capture.counts()
-    lost = capture.close()
-    if not problem and lost:
-        problem = f"{lost} records lost"
+    closed = capture.close()
+    problem = problem or closed
     if not problem and mode == "reduce-overhead" and counts is not None and not counts["graph_nodes"]:
         problem = "no capture became part of a CUDA graph"
     note(name, problem, counts=counts)
@@ -198,26 +232,52 @@ def check_own_graph(name: str, size: Any, folder: str) -> None:
             problem = f"replay {index}: {problem}"
             break
     counts = capture.counts()
-    lost = capture.close()
+    closed = capture.close()
     graph.replay()  # its captures are off, and must do no harm
     torch.cuda.synchronize()
-    note(name, problem or (f"{lost} records lost" if lost else ""), counts=counts)
+    note(name, problem or closed, counts=counts)
+
+
+def check_part_of_batch(name: str, device: str, size: Any, folder: str) -> None:
+    """Three requests in a batch, of which the exporter wants the first and the last."""
+    model = make_model(device, size)
+    layers = model.config.num_hidden_layers
+    capture = Capture(model, folder, "part")
+    capture.reader.want_sampled_only()
+    infos = [
+        ring2.RequestInfo(f"row-{index}", f"00-{index + 1:032x}-{index + 1:016x}-{flags}")
+        for index, flags in enumerate(("01", "00", "01"))
+    ]
+    ids = ids_of(model, device, 1, batch=len(infos))
+    with torch.no_grad(), ring2.batch(infos):
+        output = model(input_ids=ids, use_cache=False, output_hidden_states=True)
+    hidden = [tensor[[0, 2]] for tensor in output.hidden_states[:layers]]
+    problem = compare(capture.take(layers + 1), hidden, output.logits[[0, 2]])
+    closed = capture.close()
+    note(name, problem or closed)
+
+
+def check_second_gpu(name: str, size: Any, folder: str) -> None:
+    with torch.cuda.device(1):
+        check_calls(name, "cuda", size, folder, None)
 
 
 def check_full_ring(name: str, device: str, size: Any, folder: str) -> None:
     """A ring that nobody drains: the model goes on, and what is lost is counted."""
     model = make_model(device, size)
-    probe = ring2.attach(
-        model, hooks="resid_pre", segment="full", directory=folder, payload_mb=0.0625,
-        gpu_ring_mb=0.0625,
-    )
-    with torch.no_grad(), ring2.request("full"):
-        for seed in range(40):
-            model(input_ids=ids_of(model, device, seed, tokens=200), use_cache=False)
-    if device == "cuda":
-        torch.cuda.synchronize()
+    ids = [ids_of(model, device, seed, tokens=200) for seed in range(40)]
+    with torch.no_grad():
+        plain = [raw(model(input_ids=one, use_cache=False).logits) for one in ids]
+        probe = ring2.attach(
+            model, hooks="resid_pre", segment="full", directory=folder, payload_mb=0.0625,
+            gpu_ring_mb=0.0625,
+        )
+        with ring2.request("full"):
+            captured = [raw(model(input_ids=one, use_cache=False).logits) for one in ids]
     probe.detach()
-    note(name, "" if probe.losses() else "expected losses to be counted, got none")
+    pathlib.Path(probe.path).unlink(missing_ok=True)
+    problem = "" if probe.losses() else "expected losses to be counted, got none"
+    note(name, problem if plain == captured else "the model's logits are not as without capture")
 
 
 def timed(run: Any, device: str) -> float:
@@ -233,18 +293,21 @@ def timed(run: Any, device: str) -> float:
 
 def measure(name: str, device: str, size: Any, folder: str) -> None:
     """Slowdown of hidden states of all layers, in interleaved pairs against no capture."""
+    hidden, layers, _ = size
     plain = make_model(device, size)
     captured, hooked = copy.deepcopy(plain), copy.deepcopy(plain)
-    capture = Capture(captured, folder, "measure")
+    ids = ids_of(plain, device, 0, tokens=TIMED_TOKENS[device])
+    sent = FORWARDS[device] * layers * ids.numel() * hidden * ELEMENT_BYTES[device]
+    ring_mb = SPARE_MB + 2 * sent / MIB
+    capture = Capture(captured, folder, "measure", "resid_pre", ring_mb)
     for layer in hooked.model.layers:
         layer.register_forward_hook(
             lambda _module, _args, output: (output[0] if isinstance(output, tuple) else output).cpu()
         )
-    ids = ids_of(plain, device, 0, tokens=TIMED_TOKENS[device])
 
     def returned() -> None:
         output = plain(input_ids=ids, use_cache=False, output_hidden_states=True)
-        for tensor in output.hidden_states:
+        for tensor in output.hidden_states[:layers]:
             tensor.cpu()
 
     def ours() -> None:
@@ -257,21 +320,36 @@ def measure(name: str, device: str, size: Any, folder: str) -> None:
         "output_hidden_states_cpu": returned,
     }
     ratios: dict[str, list[float]] = {way: [] for way in ways}
+    problem = ""
     with torch.no_grad():
         for pair in range(PAIRS[device] + 1):
             for way, run in ways.items():
                 base = timed(lambda: plain(input_ids=ids, use_cache=False), device)
                 ratio = timed(run, device) / base
-                capture.reader.drain()
+                if run is ours and not problem:
+                    problem = capture.discard(FORWARDS[device] * layers)
                 if pair > 0:  # the first warms up
                     ratios[way].append(ratio)
-    lost = capture.close()
+    closed = capture.close()
+    problem = problem or closed
     figures[name] = {
         way: {"median": round(statistics.median(values), 4), "min": round(min(values), 4),
               "max": round(max(values), 4), "pairs": len(values)}
         for way, values in ratios.items()
-    } | {"lost": lost}
+    } | {"bytes_per_forward": sent // FORWARDS[device], "nothing_lost": not problem}
     say(f"slowdown of {name}: {figures[name]}")
+    note(f"nothing lost while {name} is measured", problem)
+
+
+def fits(device: str, size: Any) -> bool:
+    """Whether the GPU holds the models that are measured, and their ring."""
+    if device != "cuda":
+        return True
+    hidden, layers, vocabulary = size
+    weights = layers * (3 + 3 * 2) * hidden**2 + 2 * vocabulary * hidden
+    sent = FORWARDS[device] * layers * TIMED_TOKENS[device] * hidden * ELEMENT_BYTES[device]
+    need = MODELS_MEASURED * weights * ELEMENT_BYTES[device] + 2 * sent
+    return need < GPU_SHARE * torch.cuda.mem_get_info()[0]
 
 
 def versions(device: str) -> dict[str, Any]:
@@ -285,36 +363,55 @@ def versions(device: str) -> dict[str, Any]:
     return found
 
 
-def finish(verdict: str, device: str) -> int:
+def finish(verdict: str, device: str, reason: str = "") -> int:
     print(json.dumps({
-        "verdict": verdict, "ran_on_gpu": device == "cuda", "checks": checks, "figures": figures,
-        "versions": versions(device),
+        "verdict": verdict, **({"reason": reason} if reason else {}), "ran_on_gpu": device == "cuda",
+        "checks": checks, "figures": figures, "left_out": left_out, "versions": versions(device),
     }))
-    return {"pass": 0, "fail": 1, "no_gpu": 2}[verdict]
+    return {"pass": 0, "fail": 1, "not run": 2}[verdict]
 
 
 def run_all(device: str, folder: str) -> None:
-    for label, size in SIZES[device].items():
+    sizes = {label: size for label, size in SIZES[device].items() if fits(device, size)}
+    left_out.extend(label for label in SIZES[device] if label not in sizes)
+    if left_out:
+        say(f"the GPU's memory is too small for: {', '.join(left_out)}")
+    for label, size in sizes.items():
         guarded(f"eager {label}", check_calls, device, size, folder, None)
     small = SIZES[device]["small"]
     guarded("compiled", check_calls, device, small, folder, "default")
     guarded("compiled for CUDA graphs", check_calls, device, small, folder, "reduce-overhead")
+    guarded("some requests of a batch", check_part_of_batch, device, small, folder)
     if device == "cuda":
         guarded("a CUDA graph of one's own", check_own_graph, small, folder)
         guarded("a CUDA graph of a wide model", check_own_graph, SIZES[device]["medium"], folder)
+        if torch.cuda.device_count() > 1:
+            guarded("eager on a second GPU", check_second_gpu, small, folder)
     guarded("a full ring", check_full_ring, device, small, folder)
-    for label, size in SIZES[device].items():
+    for label, size in sizes.items():
         guarded(label, measure, device, size, folder)
+
+
+def why_not(device: str) -> str:
+    """What keeps the check from running here; empty when nothing does."""
+    if device == "cuda" and not torch.cuda.is_available():
+        return "this PyTorch finds no GPU that it can use"
+    free = shutil.disk_usage(SHARED).free
+    if free < SHARED_BYTES[device]:
+        return (f"expected {SHARED_BYTES[device] // MIB} MiB free in {SHARED}, got {free // MIB}; "
+                "a container takes more with --shm-size=2g")
+    return ""
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cpu", action="store_true", help="over CPU tensors, without a GPU")
-    if not parser.parse_args().cpu and not torch.cuda.is_available():
-        say("no GPU that this PyTorch can use: nothing was checked on one")
-        return finish("no_gpu", "none")
     device = "cpu" if parser.parse_args().cpu else "cuda"
-    with tempfile.TemporaryDirectory(dir="/dev/shm", prefix="ring2-check-") as folder:
+    reason = why_not(device)
+    if reason:
+        say(f"not run: {reason}")
+        return finish("not run", "none", reason)
+    with tempfile.TemporaryDirectory(dir=SHARED, prefix="ring2-check-") as folder:
         run_all(device, folder)
     return finish("pass" if all(check["passed"] for check in checks) else "fail", device)
 

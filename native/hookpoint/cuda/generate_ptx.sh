@@ -14,3 +14,5 @@ cd "$here/src"
       -e 's/^\.version .*/.version 6.4/' "$output.new" | sed -e '/^\/\/$/d'
 } > "$output"
 rm -f "$output.new"
+ptxas=$(dirname "$(command -v "$nvcc")")/ptxas
+if [ -x "$ptxas" ]; then "$ptxas" -arch=sm_75 "$output" -o /dev/null; fi

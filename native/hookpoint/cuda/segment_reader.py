@@ -16,6 +16,8 @@ TENSOR = 4
 ALIGN = 64
 META_HEAD, META_TAIL, PAYLOAD_TAIL = 256, 1024, 1032
 LOSSES, LOSS_REASONS = 384, 16
+CONTROL_SEQUENCE, CONTROL_FLAGS = 3072, 3076
+SAMPLED_ONLY, PREFILL = 1, 2
 
 
 class Record(NamedTuple):
@@ -39,9 +41,16 @@ class SegmentReader:
         values = struct.unpack_from("<QIIQIIQQ", self._map, 0)
         self._slots, self._payload, self._payload_bytes = values[4], values[6], values[7]
         self._words = numpy.frombuffer(self._map, dtype="<u8", count=HEADER // 8)
+        self._halves = self._words.view("<u4")
         self._next = int(self._words[META_TAIL // 8])
 
-    def drain(self) -> list[Record]:
+    def want_sampled_only(self) -> None:
+        """Says that only requests whose trace is sampled are wanted, while no step runs."""
+        self._halves[CONTROL_SEQUENCE // 4] += 1  # odd while the words change
+        self._halves[CONTROL_FLAGS // 4] = SAMPLED_ONLY | PREFILL
+        self._halves[CONTROL_SEQUENCE // 4] += 1
+
+    def drain(self, with_data: bool = True) -> list[Record]:
         """Takes and releases every record that is complete, up to the first that is not."""
         records = []
         head = int(self._words[META_HEAD // 8])
@@ -55,7 +64,7 @@ class SegmentReader:
             step, *dims = struct.unpack_from("<q8I", self._map, at + 40)
             if state & 3 == COMMITTED:
                 start = self._payload + position % self._payload_bytes
-                data = self._map[start : start + size]
+                data = self._map[start : start + size] if with_data else b""
                 records.append(Record(kind, dtype, hook, layer, step, tuple(dims[:ndim]), data))
             self._next += 1
             self._words[PAYLOAD_TAIL // 8] = position + size
@@ -68,5 +77,5 @@ class SegmentReader:
         return int(self._words[first : first + 2 * LOSS_REASONS : 2].sum())
 
     def close(self) -> None:
-        del self._words
+        del self._words, self._halves
         self._map.close()
