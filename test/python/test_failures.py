@@ -29,7 +29,7 @@ def test_a_tap_that_fails_ends_no_other_capture(tiny, attach, caplog):
 
     probe = attached.probe
     site = next(site for site in probe._sites() if (site.hook, site.layer) == ("q", 1))
-    probe._install_site(site._replace(view=fails))
+    probe._place(site._replace(view=fails)).put(False)
     with ring2.request("one"):
         for _ in range(3):
             assert torch.equal(_forward(model), before)

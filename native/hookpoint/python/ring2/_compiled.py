@@ -38,6 +38,7 @@ class Handlers(NamedTuple):
     end: Callable[["TracedCache | None"], None]
     attend: Callable[..., None]
     fail: Callable[[int, int], None]
+    settle: Callable[[], None]
 
 
 class TracedCache:
@@ -83,7 +84,10 @@ def never_first(*functions: Any) -> None:
 
 def register(handlers: Handlers) -> int:
     """Makes the operators call these; returns the number to give them."""
+    import torch
+
     _define()
+    torch.compiler.assume_constant_result(_settle)
     number = next(_numbers)
     _handlers[number] = handlers
     return number
@@ -91,6 +95,39 @@ def register(handlers: Handlers) -> int:
 
 def forget(number: int) -> None:
     _handlers.pop(number, None)
+
+
+def announces_itself() -> bool:
+    """Whether the compiler of this process says when it begins to trace."""
+    try:
+        from torch._dynamo import callback_handler
+    except ImportError:
+        return False
+    return hasattr(callback_handler, "register_start_callback")
+
+
+def be_told(number: int) -> None:
+    """Has a probe's ``settle`` called before a compiler traces anything. Costs nothing again.
+
+    Said again before every step: whoever resets the compiler makes it forget whom it tells.
+    """
+    from torch._dynamo import callback_handler
+
+    if _settle_all not in callback_handler.start_callbacks and number in _handlers:
+        callback_handler.register_start_callback(_settle_all)
+
+
+def _settle_all(_: object) -> None:
+    for handlers in list(_handlers.values()):
+        handlers.settle()
+
+
+def _settle(number: int) -> bool:
+    """What a compiler runs when it begins to trace a forward pass, before it sees its modules."""
+    handlers = _handlers.get(number)
+    if handlers is not None:
+        handlers.settle()
+    return True
 
 
 def start_anew() -> None:
@@ -194,6 +231,7 @@ def trace_hooks(
             depth[0] += 1
             if depth[0] > 1:
                 return
+        _settle(number)
         _trace_begin(token, number, bind(args, kwargs))
 
     def after(output: Any) -> None:

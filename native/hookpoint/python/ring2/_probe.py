@@ -11,12 +11,15 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from . import _attention, _compiled, _cuda, _models, _requests
+from ._control import Control
 from ._end_tokens import EndTokens
 from ._errors import Ring2Error
 from ._producer import Producer
 from ._requests import Entry
+from ._selection import HOOKS_BY_NAME
+from ._site_hooks import Place, SiteHooks, Undo
 from ._step_writer import StepWriter
-from ._taps import Taps, input_hook
+from ._taps import Taps
 from ._trouble import Trouble
 from ._wiring import Wiring
 
@@ -37,8 +40,8 @@ class Probe:
         self._producer = producer
         self._end_tokens = end_tokens
         self._structure = structure
-        self._undo: list[Callable[[], object]] = []
-        self._undo_sites: list[Callable[[], object]] = []
+        self._undo: list[Undo] = []
+        self._site_hooks = SiteHooks()
         self._following = threading.Lock()
         # A HookPoint of that name captures them itself.
         self._takes_ids = structure.captures_token_ids and "token_ids" in hooks
@@ -50,7 +53,7 @@ class Probe:
         )
         self._taps.number = _compiled.register(_compiled.Handlers(
             self._steps.begin_traced, self._steps.end_traced, self._taps.compute,
-            self._taps.count_failure,
+            self._taps.count_failure, self._site_hooks.settle,
         ))
         if self._takes_ids:
             self._steps.capture_token_ids = self._taps.token_ids
@@ -74,9 +77,9 @@ class Probe:
         """Takes every hook off, ends open requests and closes the segment. Twice is harmless."""
         self._trouble.active = False
         _compiled.forget(self._taps.number)
-        for undo in (self._undo_sites, self._undo):
-            while undo:
-                undo.pop()()
+        self._site_hooks.remove()
+        while self._undo:
+            self._undo.pop()()
         if self in _requests.attached:
             _requests.attached.remove(self)
         self._steps.close_all()
@@ -121,8 +124,17 @@ class Probe:
             self._undo.append(restore)
         self._choose_attention()
         self._install_sites()
+        if self._producer.on_gpu or not _compiled.announces_itself():
+            # A CUDA graph replays the hooks that it captured.
+            self._site_hooks.settle()
         _compiled.start_anew()
+        _compiled.be_told(self._taps.number)
         self._steps.before_prompt = self._follow
+        self._steps.before_step = self._before_step
+
+    def _before_step(self, control: Control, alone: bool) -> None:
+        _compiled.be_told(self._taps.number)
+        self._site_hooks.follow(control, alone)
 
     def _sites(self) -> list[_models.Site]:
         wanted = {(hook, layer) for hook, layers in self.hooks.items() for layer in layers}
@@ -130,11 +142,11 @@ class Probe:
 
     def _install_sites(self) -> None:
         sites = self._sites()
-        for site in sites:
-            if site.side == _models.SCORES or (site.side == _models.WEIGHTS and not self._eager):
-                self._tap_attention(site, sites)
-            else:
-                self._install_site(site)
+        computed = {s.layer: s for s in sites if self._is_computed(s)}
+        self._site_hooks.install([
+            *(self._place(site) for site in sites if not self._is_computed(site)),
+            *(self._attention_place(site, sites) for site in computed.values()),
+        ])
         self._wiring = Wiring(self.model, [site.module for site in sites])
 
     def _follow(self) -> None:
@@ -149,17 +161,12 @@ class Probe:
                 after = f"{len(self._sites())} of {before} tensors of a step are captured from now on"
             except Ring2Error as error:
                 after = f"the model is not known any more, so hooks stay where they were: {error}"
-            while self._undo_sites:
-                self._undo_sites.pop()()
             self._install_sites()
             self._steps.tensors = len(self._sites()) + self._takes_ids
             self._trouble.warn(
                 f"modules were replaced after attaching: {', '.join(replaced[:REPLACED_SHOWN_MAX])}"
                 f"{' and more' if len(replaced) > REPLACED_SHOWN_MAX else ''}; {after}"
             )
-
-    def _on(self, handle: Any) -> None:
-        self._undo_sites.append(handle.remove)
 
     def _choose_attention(self) -> None:
         """Has the model's attention call taps, where scores or probabilities are computed."""
@@ -180,25 +187,34 @@ class Probe:
 
         self._undo.append(restore)
 
-    def _tap_attention(self, site: _models.Site, sites: list[_models.Site]) -> None:
-        sides = (_models.SCORES,) if self._eager else (_models.SCORES, _models.WEIGHTS)
-        hooks = tuple(s.hook for s in sites if s.layer == site.layer and s.side in sides)
-        module = site.module
-        module.__dict__[_attention.TAP] = self._taps.attention(site.layer, hooks)
-        self._undo_sites.append(lambda: module.__dict__.pop(_attention.TAP, None))
+    def _is_computed(self, site: _models.Site) -> bool:
+        """Whether it is computed beside the attention kernel, not taken from a module."""
+        return site.side == _models.SCORES or (site.side == _models.WEIGHTS and not self._eager)
 
-    def _install_site(self, site: _models.Site) -> None:
-        tap = self._taps.site(site)
+    def _place(self, site: _models.Site) -> Place:
+        hook, module = self._taps.site(site), site.module
+
+        def put(hook: Any) -> Undo:
+            if hasattr(module, "hook_name"):
+                module._tap = hook
+                return lambda: setattr(module, "_tap", None)
+            if site.side == _models.INPUT:
+                return module.register_forward_pre_hook(hook, with_kwargs=True).remove
+            return module.register_forward_hook(hook).remove
+
+        wanted = [(HOOKS_BY_NAME[site.hook].id, site.layer)]
+        return Place(put, hook, self._taps.untraced_site(site, hook), wanted)
+
+    def _attention_place(self, site: _models.Site, sites: list[_models.Site]) -> Place:
+        hooks = tuple(s.hook for s in sites if s.layer == site.layer and self._is_computed(s))
         module = site.module
-        if hasattr(module, "hook_name"):
-            module._tap = tap
-            self._undo_sites.append(lambda: setattr(module, "_tap", None))
-        elif site.side == _models.INPUT:
-            self._on(module.register_forward_pre_hook(
-                input_hook(tap, site.part, site.argument), with_kwargs=True
-            ))
-        else:
-            self._on(module.register_forward_hook(tap))
+        tap = self._taps.attention(site.layer, hooks)
+
+        def put(tap: Any) -> Undo:
+            module.__dict__[_attention.TAP] = tap
+            return lambda: module.__dict__.pop(_attention.TAP, None)
+
+        return Place(put, tap, tap, [(HOOKS_BY_NAME[hook].id, site.layer) for hook in hooks])
 
 
 def _token_device(model: Any) -> Any:

@@ -94,7 +94,7 @@ class Producer:
             raise _argument("expected at most 64 attached models in one process, got one more")
         self.set_ranks(Ranks())
         self._handle = handle
-        self._blocking = when_full == "block"
+        self.blocking = when_full == "block"
         self._start_heartbeat()
         _live.add(self)
 
@@ -151,7 +151,7 @@ class Producer:
     def _write(self, kind: int, data: bytes) -> bool:
         # A refused record is counted as lost by the native side; asking for room first keeps the
         # count honest while the record waits.
-        if not self._blocking and not self._native.ring2_python_room(self._handle, len(data)):
+        if not self.blocking and not self._native.ring2_python_room(self._handle, len(data)):
             return False
         written = self._native.ring2_write_json(self._handle, kind, data, len(data))
         return _native.check(written) == _native.OK

@@ -52,6 +52,8 @@ class StepWriter:
         self.tensors = tensors  # of a whole step
         self.capture_token_ids: Callable[[Any], object] | None = None
         self.before_prompt: Callable[[], object] | None = None
+        self.before_step: Callable[[Control, bool], object] | None = None
+        self._inside: set[int] = set()  # threads that run a step
         self._native = _native.library()
         self._keys = itertools.count(1)
         self._keys_lock = threading.Lock()
@@ -194,6 +196,8 @@ class StepWriter:
         entries, given = current.entries, current.cache
         self._end_native()
         current.clear()
+        if not current.outer:
+            self._inside.discard(threading.get_ident())
         if current.outer:
             current.forward, current.entries, current.cache, current.caller = current.outer.pop()
             self._native.ring2_torch_pop(self._producer.slot)
@@ -221,6 +225,7 @@ class StepWriter:
             self._native.ring2_torch_set_batch(self._producer.slot, batch)
             return
         control = self._producer.control()
+        self._follow(control)
         if control.wants_nothing:
             self._skip_step(arguments)
             return
@@ -250,6 +255,13 @@ class StepWriter:
         rows = self._finished.remove(forward, entries)
         if rows:
             self._write(control, forward, rows, entries, picks_logits)
+
+    def _follow(self, control: Control) -> None:
+        """Has the hooks on the modules that this step needs, before it runs."""
+        thread = threading.get_ident()
+        if self.before_step is not None and not self.current.outer:
+            self.before_step(control, self._inside <= {thread})
+        self._inside.add(thread)
 
     def _skip_step(self, arguments: dict[str, Any]) -> None:
         """A step that nobody wants. In a batch it may still be the one in which a row ends."""

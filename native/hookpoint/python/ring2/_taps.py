@@ -8,7 +8,7 @@ wants is not opened, and outside of a step a tap does nothing.
 from collections.abc import Callable
 from typing import Any
 
-from . import _attention, _compiled, _models, _native
+from . import _attention, _compiled, _models, _native, _native_taps
 from ._producer import Producer
 from ._selection import HOOKS_BY_NAME
 from ._sites import Heads
@@ -17,7 +17,7 @@ from ._trouble import Trouble
 
 Tap = Callable[[Any, Any, Any], None]
 
-CUT_KEYS = 256  # beside a hook's number: its last axis is of a cache's keys; as in torch_op.c
+CUT_KEYS = 256  # beside a hook's number: its last axis is of a cache's keys; as in torch_copy.h
 SCORES_HOOK = HOOKS_BY_NAME["attn_scores"].id
 PATTERN_HOOK = HOOKS_BY_NAME["pattern"].id
 HOOK_NAMES = {hook.id: name for name, hook in HOOKS_BY_NAME.items()}
@@ -37,6 +37,7 @@ class Taps:
         self._direct = getattr(self._capture, "_op", self._capture)
         self._native = _native.library()
         self.token = _token_buffer(device)
+        self._make = _native_taps.maker()
         self._computed: dict[int, tuple[str, ...]] = {}
         self.number = 0  # of this probe, for the operators of compiled passes
 
@@ -44,18 +45,33 @@ class Taps:
         hook = HOOKS_BY_NAME["token_ids"].id
         self._capture(self.token, tensor, self._producer.slot, hook, -1)
 
-    def site(self, site: _models.Site) -> Tap:
-        """The forward hook that captures a module's output, or its part of one that is a tuple."""
+    def site(self, site: _models.Site) -> Callable[..., None]:
+        """The hook that captures what passes a module: its output, its part of one, its input.
+
+        A compiler traces it. Hooks on inputs are called before the module, with its named arguments.
+        """
+        tap = self._tap(site)
+        if site.side == _models.INPUT and not hasattr(site.module, "hook_name"):
+            return input_hook(tap, site.part, site.argument)
+        return tap
+
+    def untraced_site(self, site: _models.Site, hook: Callable[..., None]) -> Callable[..., None]:
+        """What costs less than ``hook``, of the same site, where no compiler looks."""
+        producer = self._producer
+        if self._make is None or producer.on_gpu or callable(site.view):
+            return hook
+        of_input = site.side == _models.INPUT and not hasattr(site.module, "hook_name")
+        where = _native_taps.NAMED_INPUT if of_input else _native_taps.OUTPUT
+        return self._make(
+            producer.slot, _coded(site), site.layer, where, _part(site), producer.blocking,
+            site.argument, hook,
+        )
+
+    def _tap(self, site: _models.Site) -> Tap:
         import torch
 
-        hook = HOOKS_BY_NAME[site.hook].id
-        # A static cache has columns for keys that are not there yet: the operator cuts them off.
-        coded = hook | CUT_KEYS if site.side == _models.WEIGHTS else hook
-        # Eager attention returns its probabilities second: they are captured as they are.
-        part = 1 if site.side == _models.WEIGHTS else site.part
-        view = site.view
-        if isinstance(view, Heads):
-            coded, view = coded | view.code, None
+        hook, coded, part = HOOKS_BY_NAME[site.hook].id, _coded(site), _part(site)
+        view = None if isinstance(site.view, Heads) else site.view
         capture, direct, token = self._capture, self._direct, self.token
         producer, slot, layer = self._producer, self._producer.slot, site.layer
         current, failed = self._current, self.failed
@@ -174,6 +190,19 @@ class Taps:
             f"{where} could not be captured and is counted as lost; the model and everything else "
             f"go on: {reason}",
         )
+
+
+def _coded(site: _models.Site) -> int:
+    """The operator's word for a site: its hook, and how its axes become the catalogue's."""
+    hook = HOOKS_BY_NAME[site.hook].id
+    # A static cache has columns for keys that are not there yet: the operator cuts them off.
+    coded = hook | CUT_KEYS if site.side == _models.WEIGHTS else hook
+    return coded | site.view.code if isinstance(site.view, Heads) else coded
+
+
+def _part(site: _models.Site) -> int:
+    # Eager attention returns its probabilities second: they are captured as they are.
+    return 1 if site.side == _models.WEIGHTS else site.part
 
 
 def _token_buffer(device: Any) -> Any:

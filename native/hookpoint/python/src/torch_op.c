@@ -20,16 +20,12 @@
 #include <string.h>
 
 #include "ring2.h"
-#include "ring2_hooks.h"
+#include "torch_copy.h"
 #include "torch_cuda.h"
-#include "torch_shape.h"
-#include "torch_ranks.h"
 #include "torch_slots.h"
 
 #define DISPATCH_KEYS_MAX 8   /* libraries registered below */
 #define ERROR_BYTES 256
-#define CUT_KEYS 256          /* beside a hook: the last axis is of a cache's keys */
-
 
 /* ------------------------------------------------------------------ libtorch's C shim
  * Declared here from the shim's stable ABI: handles are opaque pointers, a result of 0 is success,
@@ -132,25 +128,11 @@ static bool describe(tensor_handle handle, ring2_tensor *out, const void **data)
   return true;
 }
 
-/* Cuts a key axis to what the step's requests have filled; a static cache has more. False for what
- * cannot be said to be of the step's positions. */
-static bool fits_step(ring2_tensor *tensor, int64_t slot, bool cut) {
-  bool fits = tensor->hook != RING2_HOOK_FINAL_LOGITS || !ring2_slot_picked_logits(slot);
-  if (cut) {
-    const int64_t keys = ring2_slot_keys(slot);
-    const uint32_t last = tensor->ndim - 1;
-    fits = fits && keys >= 0 && tensor->ndim > 0 && tensor->dims[last] >= keys;
-    if (fits) tensor->dims[last] = keys;
-  }
-  if (!fits) ring2_slot_refused(slot);
-  return fits;
-}
-
 /* Begins the copy of a GPU's tensor. One of a graph is as long whatever the step is that replays it,
  * so a key axis that the step fills in part cannot be part of one. */
 static bool copy_from_gpu(int64_t slot, int32_t gpu, const ring2_tensor *tensor, const void *data,
                           int64_t coded_hook, int64_t step) {
-  const bool of_step = (coded_hook & CUT_KEYS) != 0;
+  const bool of_step = (coded_hook & RING2_CUT_KEYS) != 0;
   if (of_step && (step < 0 || ring2_torch_cuda_capturing(slot, gpu))) return false;
   return ring2_torch_cuda_copy(slot, gpu, tensor, data, step);
 }
@@ -159,31 +141,15 @@ static void copy_tensor(ring2_producer *producer, tensor_handle handle, int64_t 
                         int64_t coded_hook, int32_t layer, int64_t step) {
   ring2_tensor tensor;
   memset(&tensor, 0, sizeof tensor);
-  tensor.hook = (uint32_t)coded_hook & (CUT_KEYS - 1);
-  tensor.layer = layer;
-  tensor.step = step;
-  ring2_slot_place(slot, &tensor);
   const void *data = NULL;
-  bool supported = describe(handle, &tensor, &data);
-  supported = supported && ring2_split_heads(&tensor, &data, coded_hook, bytes_of(tensor.dtype));
-  if (supported) ring2_fit_batch(&tensor, ring2_slot_batch(slot));
-  supported = supported && fits_step(&tensor, slot, step >= 0 && (coded_hook & CUT_KEYS) != 0);
   const int32_t gpu = gpu_of(handle);
-  if (gpu >= 0) {
-    if (supported && copy_from_gpu(slot, gpu, &tensor, data, coded_hook, step)) return;
-    ring2_count_loss(producer, RING2_LOSS_UNSUPPORTED, 1, lost_bytes(handle));
-    return;
-  }
-  /* Losses for want of room are counted by the producer itself; an error is not, so it is here. */
-  const ring2_slot_runs *runs = ring2_slot_step_runs(slot);
-  if (supported && runs == NULL && ring2_write_tensor(producer, &tensor, data) >= 0) return;
-  /* The rows of the step speak of the runs: a tensor of another length would be cut wrongly. */
-  const bool fits = runs != NULL && tensor.ndim > 0 && tensor.dims[0] == runs->length;
-  if (supported && fits &&
-      ring2_write_tensor_runs(producer, &tensor, data, runs->runs, runs->count) >= 0) {
-    return;
-  }
-  ring2_count_loss(producer, RING2_LOSS_UNSUPPORTED, 1, lost_bytes(handle));
+  const bool fits = describe(handle, &tensor, &data) &&
+                    ring2_fit_tensor(&tensor, &data, bytes_of(tensor.dtype), slot, coded_hook, layer,
+                                     step);
+  const bool copied =
+      fits && (gpu < 0 ? ring2_copy_tensor(producer, slot, &tensor, data)
+                       : copy_from_gpu(slot, gpu, &tensor, data, coded_hook, step));
+  if (!copied) ring2_count_loss(producer, RING2_LOSS_UNSUPPORTED, 1, lost_bytes(handle));
 }
 
 /* capture(Tensor(a!) token, Tensor x, int producer, int hook, int layer) -> () */
@@ -202,8 +168,7 @@ static void capture_kernel(stack_word *stack, uint64_t arguments, uint64_t outpu
   if (step >= 0 || in_graph) {
     ring2_producer *producer = ring2_slot_enter(slot);
     if (producer != NULL) {
-      const uint32_t plain = (uint32_t)hook & (CUT_KEYS - 1);
-      if (in_graph || ring2_slot_wants(slot, producer, plain, layer) == 1) {
+      if (in_graph || ring2_slot_wants(slot, producer, RING2_PLAIN_HOOK(hook), layer) == 1) {
         copy_tensor(producer, x, slot, hook, layer, step);
       }
       ring2_slot_leave(slot);
