@@ -90,6 +90,8 @@ export function createControlBook(
     apply,
     wantsOf: (sequence) => plans.get(sequence)?.wants ?? null,
     step(step, sequence) {
+      // One that is announced again moves to the end: its tensors are yet to come.
+      steps.delete(step)
       steps.set(step, sequence)
       if (steps.size > collectorLimits.checkpointStepsMax) {
         steps.delete(steps.keys().next().value as number)

@@ -3,7 +3,9 @@
  * hold is judged by the policy that they were captured by.
  */
 import { expect, test } from 'vitest'
-import { constants } from '../../collector/layout.gen.ts'
+import { createControlBook } from '../../collector/control-book.ts'
+import { constants, control } from '../../collector/layout.gen.ts'
+import { collectorLimits } from '../../collector/limits.ts'
 import { type CapturePolicy, everything, planCapture } from '../../collector/policy.ts'
 import type { TestProducer } from '../helpers/producer.ts'
 import { createDrainFixture, drainAll } from './drain-fixture.ts'
@@ -264,4 +266,25 @@ test('a step that is announced again, as its last tensor comes late, is counted 
   expect(ended[0]?.completeness.state).toBe('complete')
   const row = store.rows().find(({ hook }) => hook === late)
   expect(row).toMatchObject({ tokenStart: 1, tokenEnd: 2 })
+})
+
+test('a step that is announced again is judged by what it was captured by, however old it is', () => {
+  let sequence: number = created
+  const consumer = {
+    control: () => new Uint8Array(control.bytes),
+    setControl: () => {
+      sequence += 2
+      return sequence
+    },
+  }
+  const book = createControlBook(consumer, plan())
+  const before = sequence
+  book.apply(plan(onlyLogits))
+  const last = collectorLimits.checkpointStepsMax - 1
+  book.step(0, before)
+  for (let step = 1; step <= last; step++) book.step(step, sequence)
+  book.step(0, before)
+  book.step(last + 1, sequence)
+  expect(book.actionOf(0, 0, 0)).not.toBe(constants.actionDrop)
+  expect(book.actionOf(last, 0, 0)).toBe(constants.actionDrop)
 })
