@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -50,14 +51,31 @@ class Engines:
 
     def run(self, mode: str, **settings: str) -> Run:
         """Serves the load of engine_run.py; ``settings`` are RING2_VLLM… variables."""
-        from ring_reader import Reader
+        result, log = self._start("engine_run.py", [self._folder, mode], settings)
+        folder = settings.get("RING2_VLLM_DIRECTORY", "/nowhere")
+        return Run(result, _drain(folder, settings.get("RING2_VLLM_SEGMENT", "")), log)
 
+    def run_families(
+        self, folder: Path, families: Sequence[str], queries: int
+    ) -> dict[str, tuple[list[list[int]], Any]]:
+        """Tokens of prompt and answer, and records, of each family's model in ``folder``."""
+        settings = {
+            "RING2_VLLM_DIRECTORY": str(self._work), "RING2_VLLM_HOOKS": "full",
+            "RING2_VLLM_PATTERN_QUERIES": str(queries), "RING2_VLLM_PAYLOAD_MB": "64",
+        }
+        answers, _ = self._start("family_run.py", [folder, "tiny", *families], settings)
+        return {name: (answers[name], _drain(self._work, f"tiny-{name}")) for name in families}
+
+    def _start(
+        self, script: str, words: Sequence[object], settings: dict[str, str]
+    ) -> tuple[Any, str]:
+        """What a script printed as its result, and its log."""
         environment = {
             **os.environ, "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind",
             "VLLM_CACHE_ROOT": str(Path.home() / ".cache" / "ring2" / "vllm"), "HF_HUB_OFFLINE": "1",
             "VLLM_NO_USAGE_STATS": "1", "OMP_NUM_THREADS": "1", **settings,
         }
-        command = [sys.executable, str(Path(__file__).with_name("engine_run.py")), self._folder, mode]
+        command = [sys.executable, str(Path(__file__).with_name(script)), *map(str, words)]
         done = subprocess.run(
             command, env=environment, capture_output=True, text=True, timeout=ENGINE_SECONDS,
             check=False,
@@ -65,15 +83,20 @@ class Engines:
         log = done.stdout + done.stderr
         lines = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
         assert done.returncode == 0 and lines, log[-4000:]
-        path = Path(settings.get("RING2_VLLM_DIRECTORY", "/nowhere")) / (
-            f"ring2.{settings.get('RING2_VLLM_SEGMENT', '')}"
-        )
-        records = None
-        if path.exists():
-            reader = Reader(str(path))
-            records = reader.drain()
-            reader.close()
-        return Run(json.loads(lines[0].removeprefix("RESULT ")), records, log)
+        return json.loads(lines[0].removeprefix("RESULT ")), log
+
+
+def _drain(folder: str | Path, segment: str) -> Any:
+    """The records of a segment; None when there is none."""
+    from ring_reader import Reader
+
+    path = Path(folder) / f"ring2.{segment}"
+    if not path.exists():
+        return None
+    reader = Reader(str(path))
+    records = reader.drain()
+    reader.close()
+    return records
 
 
 @pytest.fixture(scope="session")

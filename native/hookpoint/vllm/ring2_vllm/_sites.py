@@ -11,6 +11,11 @@ from typing import Any, NamedTuple
 INPUT = "input"
 OUTPUT = "output"
 STREAM = "stream"  # the residual stream at a norm
+WEIGHTS = "weights"  # what a router of experts chose: it is no module, and is wrapped
+EXPERTS = "experts"
+
+# The method of a router that returns (weights, experts) by their numbers in the model.
+CHOOSE = "_compute_routing"
 
 View = Callable[[Any], Any]
 
@@ -115,7 +120,21 @@ def _mlp_sites(layout: Layout, block: Any, layer: int) -> list[Site]:
         sites.append(Site("mlp_post", layer, down, INPUT))
     elif hasattr(mlp, "gate") and hasattr(mlp, "experts"):
         sites.append(Site("router_logits", layer, mlp.gate, OUTPUT))
+        router = _router(mlp.experts)
+        if router is not None:
+            sites.append(Site("topk_ids", layer, router, EXPERTS))
+            sites.append(Site("topk_weights", layer, router, WEIGHTS))
     return sites
+
+
+def _router(experts: Any) -> Any:
+    """What chooses experts in Python, for the rows of this rank; None where a kernel does it."""
+    router, runs = getattr(experts, "router", None), getattr(experts, "routed_experts", None)
+    kernel = getattr(getattr(runs, "quant_method", None), "is_monolithic", True)
+    config = getattr(experts, "moe_config", None)
+    # Beside other ranks' requests, or with parts of them, rows are not those of the step.
+    own = all(getattr(config, size, 0) == 1 for size in ("dp_size", "pcp_size", "sp_size"))
+    return router if own and not kernel and hasattr(router, CHOOSE) else None
 
 
 def _present(module: Any) -> bool:
@@ -156,6 +175,8 @@ def tensor_at(site: Site) -> Callable[[tuple, Any], Any]:
             tensor = output[1] if isinstance(output, tuple) else inputs[0]
         elif side == INPUT:
             tensor = inputs[0]
+        elif side == EXPERTS:
+            tensor = output[1]
         else:
             tensor = output[0] if isinstance(output, tuple) else output
         return tensor if view is None else view(tensor)

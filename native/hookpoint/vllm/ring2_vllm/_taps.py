@@ -13,7 +13,7 @@ from ring2._producer import Producer
 from ring2._selection import HOOKS_BY_NAME
 from ring2._trouble import Trouble
 
-from ._sites import Site, tensor_at
+from ._sites import CHOOSE, EXPERTS, WEIGHTS, Site, tensor_at
 
 
 class Taps:
@@ -32,7 +32,10 @@ class Taps:
         """Hooks every site's module."""
         for site in sites:
             hook = self.traced(site) if compiled else self.guarded(site)
-            site.module.register_forward_hook(hook)
+            if site.side in (EXPERTS, WEIGHTS):
+                _after_choice(site.module, hook)
+            else:
+                site.module.register_forward_hook(hook)
 
     def traced(self, site: Site) -> Callable[..., None]:
         """A hook that a compiler can trace."""
@@ -64,3 +67,15 @@ class Taps:
                 producer.count_loss("unsupported", 1)
 
         return guard
+
+
+def _after_choice(router: Any, hook: Callable[..., None]) -> None:
+    """Calls a hook with what a router chose."""
+    choose = getattr(router, CHOOSE)
+
+    def chosen(*args: Any, **kwargs: Any) -> Any:
+        output = choose(*args, **kwargs)
+        hook(router, args, output)
+        return output
+
+    setattr(router, CHOOSE, chosen)
