@@ -209,12 +209,13 @@ class Probe:
         hooks = tuple(s.hook for s in sites if s.layer == site.layer and self._is_computed(s))
         module = site.module
         tap = self._taps.attention(site.layer, hooks)
+        untraced = self._taps.untraced_attention(site.layer, hooks, tap)
 
         def put(tap: Any) -> Undo:
             module.__dict__[_attention.TAP] = tap
             return lambda: module.__dict__.pop(_attention.TAP, None)
 
-        return Place(put, tap, tap, [(HOOKS_BY_NAME[hook].id, site.layer) for hook in hooks])
+        return Place(put, tap, untraced, [(HOOKS_BY_NAME[hook].id, site.layer) for hook in hooks])
 
 
 def _token_device(model: Any) -> Any:

@@ -37,7 +37,7 @@ class Taps:
         self._direct = getattr(self._capture, "_op", self._capture)
         self._native = _native.library()
         self.token = _token_buffer(device)
-        self._make = _native_taps.maker()
+        self._makers = _native_taps.makers()
         self._computed: dict[int, tuple[str, ...]] = {}
         self.number = 0  # of this probe, for the operators of compiled passes
 
@@ -58,11 +58,11 @@ class Taps:
     def untraced_site(self, site: _models.Site, hook: Callable[..., None]) -> Callable[..., None]:
         """What costs less than ``hook``, of the same site, where no compiler looks."""
         producer = self._producer
-        if self._make is None or producer.on_gpu or callable(site.view):
+        if self._makers is None or producer.on_gpu or callable(site.view):
             return hook
         of_input = site.side == _models.INPUT and not hasattr(site.module, "hook_name")
         where = _native_taps.NAMED_INPUT if of_input else _native_taps.OUTPUT
-        return self._make(
+        return self._makers.tap(
             producer.slot, _coded(site), site.layer, where, _part(site), producer.blocking,
             site.argument, hook,
         )
@@ -118,6 +118,17 @@ class Taps:
 
         self._computed[layer] = hooks
         return attend
+
+    def untraced_attention(
+        self, layer: int, hooks: tuple[str, ...], tap: Callable[..., None]
+    ) -> Callable[..., None]:
+        """What costs less than ``tap``, of the same layer, where no compiler looks."""
+        producer = self._producer
+        if self._makers is None or producer.on_gpu:
+            return tap
+        return self._makers.attention(
+            producer.slot, layer, producer.blocking, "attn_scores" in hooks, "pattern" in hooks, tap
+        )
 
     def compute(
         self, layer: int, query: Any, key: Any, mask: Any, known_mask: bool,
