@@ -41,6 +41,8 @@ struct Client {
 };
 
 std::string answer(const std::string &line) {
+  // The words go on as C strings, which would end there: another request would be named than was sent.
+  if (line.find('\0') != std::string::npos) return "error expected a line without NUL characters\n";
   std::istringstream words(line);
   std::string verb, slot, id, traceparent, more;
   words >> verb >> slot >> id >> traceparent >> more;

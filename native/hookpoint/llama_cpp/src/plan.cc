@@ -6,6 +6,7 @@
 #include <map>
 #include <string>
 #include <string_view>
+#include <unordered_map>
 
 #include "ring2.h"
 #include "ring2_hooks.h"
@@ -37,7 +38,10 @@ Name split(const Tensor *tensor) {
 
 class Finder {
  public:
-  Finder(const Facts &facts, uint32_t hooks, Plan *plan) : facts_(facts), hooks_(hooks), plan_(plan) {}
+  Finder(const Facts &facts, uint32_t hooks, int nodes, Plan *plan)
+      : facts_(facts), hooks_(hooks), plan_(plan) {
+    place_.reserve(static_cast<size_t>(nodes));
+  }
 
   void look(const Tensor *node, uint32_t index) {
     place_[node] = index;
@@ -54,9 +58,16 @@ class Finder {
   }
 
  private:
-  bool is(const Tensor *node, const char *op) const { return std::strcmp(facts_.op_desc(node), op) == 0; }
+  // A node is asked about several times in a row: its operator is looked up once.
+  bool is(const Tensor *node, const char *op) {
+    if (node != described_) {
+      described_ = node;
+      description_ = facts_.op_desc(node);
+    }
+    return std::strcmp(description_, op) == 0;
+  }
 
-  bool is_norm(const Tensor *node) const { return is(node, "RMS_NORM") || is(node, "NORM"); }
+  bool is_norm(const Tensor *node) { return is(node, "RMS_NORM") || is(node, "NORM"); }
 
   void add(uint32_t hook, int32_t layer, const Tensor *tensor, TapKind kind) {
     const auto found = place_.find(tensor);
@@ -156,7 +167,9 @@ class Finder {
   const Facts &facts_;
   const uint32_t hooks_;
   Plan *plan_;
-  std::map<const Tensor *, uint32_t> place_;
+  const Tensor *described_ = nullptr;
+  const char *description_ = nullptr;
+  std::unordered_map<const Tensor *, uint32_t> place_;
   std::map<std::pair<uint32_t, int32_t>, const Tensor *> last_;
 };
 
@@ -166,7 +179,7 @@ Plan make_plan(const Facts &facts, void *graph, uint32_t hooks) {
   Plan plan;
   const int count = facts.graph_n_nodes(graph);
   if (count <= 0 || count > kNodesMax) return plan;
-  Finder finder(facts, hooks, &plan);
+  Finder finder(facts, hooks, count, &plan);
   for (int index = 0; index < count; ++index) {
     finder.look(facts.graph_node(graph, index), static_cast<uint32_t>(index));
   }
