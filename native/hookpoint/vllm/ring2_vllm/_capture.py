@@ -50,6 +50,7 @@ class Capture:
         self._operator = _native.register_operator()
         self._patterns = Patterns(producer, self.trouble, queries)
         self._scheduled: Any = None  # the scheduler's output while execute_model runs
+        self.follow: Callable[[Control], object] = lambda _: None  # before each step
         self._logits_rows: list[int] | None = None  # of the open step; None: no step is open
 
     def install(self, impls: Mapping[int, Any]) -> None:
@@ -125,6 +126,7 @@ class Capture:
     def _open_step(self, given: Mapping[str, Any]) -> None:
         self._close_step()
         control = self.producer.control()
+        self.follow(control)
         rows = self._rows(given.get("positions"))
         if rows is None:
             self._refuse()

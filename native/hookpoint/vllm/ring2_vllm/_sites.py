@@ -8,6 +8,8 @@ at are named here: another one may use the same names for something else.
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from ring2._sites import Heads
+
 INPUT = "input"
 OUTPUT = "output"
 STREAM = "stream"  # the residual stream at a norm
@@ -17,17 +19,15 @@ EXPERTS = "experts"
 # The method of a router that returns (weights, experts) by their numbers in the model.
 CHOOSE = "_compute_routing"
 
-View = Callable[[Any], Any]
-
 
 class Site(NamedTuple):
-    """Where one hook of one layer is: a side of a module, and the part of it that is meant."""
+    """Where one hook of one layer is: a side of a module, and the heads of it that are meant."""
 
     hook: str
     layer: int
     module: Any
     side: str
-    view: View | None = None
+    view: Heads | None = None
 
 
 class Layout(NamedTuple):
@@ -67,37 +67,23 @@ LAYOUTS = {
 }
 
 
-def _part(start: int, end: int, head_size: int) -> View:
-    def view(tensor: Any) -> Any:
-        return tensor[:, start:end].unflatten(-1, (-1, head_size))
-
-    return view
-
-
-def _heads(head_size: int) -> View:
-    def view(tensor: Any) -> Any:
-        return tensor.unflatten(-1, (-1, head_size))
-
-    return view
-
-
 def _attention_sites(layout: Layout, block: Any, layer: int) -> list[Site]:
     norm, attention = getattr(block, layout.attention_norm), getattr(block, layout.attention)
     operation = attention.attn
     size = operation.head_size
-    queries, keys = operation.num_heads * size, operation.num_kv_heads * size
+    queries, keys = operation.num_heads, operation.num_kv_heads
     qkv = getattr(attention, layout.qkv)
     sites = [
         Site("resid_pre", layer, norm, STREAM),
         Site("ln1", layer, norm, OUTPUT),
-        Site("v", layer, qkv, OUTPUT, _part(queries + keys, queries + 2 * keys, size)),
-        Site("z", layer, getattr(attention, layout.attention_output), INPUT, _heads(size)),
+        Site("v", layer, qkv, OUTPUT, Heads(size, queries + keys, keys)),
+        Site("z", layer, getattr(attention, layout.attention_output), INPUT, Heads(size)),
         Site("attn_out", layer, attention, OUTPUT),
     ]
     # Queries and keys that have a norm of their own are what it returns, as in Transformers.
     for hook, name, view in (
-        ("q", "q_norm", _part(0, queries, size)),
-        ("k", "k_norm", _part(queries, queries + keys, size)),
+        ("q", "q_norm", Heads(size, 0, queries)),
+        ("k", "k_norm", Heads(size, queries, keys)),
     ):
         head_norm = getattr(attention, name, None)
         if head_norm is None:
@@ -166,19 +152,17 @@ def find_sites(model: Any) -> list[Site]:
 def tensor_at(site: Site) -> Callable[[tuple, Any], Any]:
     """A function of a module's positional inputs and its output that picks the site's tensor.
 
-    A compiler traces it: it must stay free of anything but indexing and views.
+    A compiler traces it: it must stay free of anything but indexing.
     """
-    side, view = site.side, site.view
+    side = site.side
 
     def pick(inputs: tuple, output: Any) -> Any:
         if side == STREAM:
-            tensor = output[1] if isinstance(output, tuple) else inputs[0]
-        elif side == INPUT:
-            tensor = inputs[0]
-        elif side == EXPERTS:
-            tensor = output[1]
-        else:
-            tensor = output[0] if isinstance(output, tuple) else output
-        return tensor if view is None else view(tensor)
+            return output[1] if isinstance(output, tuple) else inputs[0]
+        if side == INPUT:
+            return inputs[0]
+        if side == EXPERTS:
+            return output[1]
+        return output[0] if isinstance(output, tuple) else output
 
     return pick

@@ -154,6 +154,7 @@ def _start(worker: Any) -> Capture | None:
         compiled = int(config.compilation_config.mode or 0) != 0
         say_what_is_traced(config, producer.slot, wanted)
         taps.install([site for site in sites if (site.hook, site.layer) in wanted], compiled)
+        capture.follow = taps.follow
         capture.install({n: patterns[n] for n in chosen.get("pattern", ())})
     except BaseException:
         producer.close()
