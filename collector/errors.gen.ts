@@ -149,7 +149,7 @@ export const errorTable = {
     id: 113,
     http: 503,
     text: "No running exporter answered.",
-    action: "Start one with `ring2-exporter run`, or give its address to ring2.open.",
+    action: "Start one with `ring2-exporter run`, or give its address: with --url on the command line, to ring2.open in Python.",
   },
   RING2_E_INTERNAL_EXPORTER: {
     id: 114,

@@ -43,12 +43,25 @@ function options(command: Command): Command {
 }
 
 function readDocument(file: string): unknown {
+  const text = readText(file)
   try {
     // Every JSON document is a YAML document.
-    return parse(readFileSync(file === '-' ? 0 : file, 'utf8'))
+    return parse(text)
   } catch (cause) {
     throw new Ring2Error('RING2_E_POLICY', {
       expected: `a YAML or JSON document in ${file}`,
+      actual: errorText(cause),
+      cause,
+    })
+  }
+}
+
+function readText(file: string): string {
+  try {
+    return readFileSync(file === '-' ? 0 : file, 'utf8')
+  } catch (cause) {
+    throw new Ring2Error('RING2_E_SYSTEM', {
+      expected: `a policy to read in ${file === '-' ? 'standard input' : file}`,
       actual: errorText(cause),
       cause,
     })

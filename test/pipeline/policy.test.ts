@@ -184,6 +184,12 @@ describe('ring2-exporter policy', () => {
     const absent = runExporter(workspace, ['policy', 'get', '--url', 'http://127.0.0.1:9'])
     expect(absent.code).not.toBe(0)
     expect(absent.stderr).toContain('RING2_E_UNREACHABLE')
+    expect(absent.stderr).toContain('--url')
+    const nowhere = join(workspace.root, 'nowhere.yaml')
+    const unread = runExporter(workspace, ['policy', 'set', nowhere])
+    expect(unread.code).not.toBe(0)
+    expect(unread.stderr).toContain('RING2_E_SYSTEM')
+    expect(unread.stderr).toContain(nowhere)
   })
 })
 
