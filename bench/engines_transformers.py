@@ -1,12 +1,12 @@
 """How much slower a stock Transformers model runs while it is captured, and while others capture it.
 
-    python bench/engines_transformers.py --model FOLDER [--rounds 12] [--steps 60] [--prefill 256]
+    python bench/engines_transformers.py --model FOLDER [--rounds 12] [--steps 100] [--prefill 256]
 
-Every way runs on modules of its own over the same weights, one after the other in every round and
-in another order each time; ratios are taken within a round. Ours: nothing wanted, the hidden states
-of all layers, everything but attention matrices, everything. Others, each with the hidden states of
-all layers: output_hidden_states, forward hooks that clone, and the packages of
-requirements-peers.txt. Times are CPU time of the thread that runs the model (torch has one), so that
+Every way runs on modules of its own over the same weights, each beside a pass without capture that
+comes before it in one round and behind it in the next. A ratio to no capture is that pair's; one to
+another way is of the two ways' ratios in a round. Ours: nothing wanted, the hidden states of all
+layers, everything but attention matrices, everything. Others, each with the hidden states of all
+layers: output_hidden_states, forward hooks that clone, and the packages of requirements-peers.txt. Times are CPU time of the thread that runs the model (torch has one), so that
 a busy machine adds less noise and what a package does in threads of its own is not held against it.
 The rings are drained between rounds, as an exporter on another core would. Prints one JSON document
 {"results": [{name, unit, ours, peers, ratios}]}; progress goes to stderr.
@@ -22,7 +22,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -94,15 +94,17 @@ class Ways:
         self.config = plain.config
         self._captured: list[Captured] = []
         self._contexts: list[Any] = []
-        self.forwards: dict[str, Forward] = {NONE: plain.forward}
+        self.forwards: dict[str, Forward] = {}
         for name, (selection, one, many, _) in SELECTIONS.items():
             captured = Captured(plain, name, selection, many if prefill else one)
             self._captured.append(captured)
             self.forwards[name] = captured.model
-        self.forwards[NONE] = plain
         for name, make in PEERS.items():
             self._contexts.append(make(twin(plain), folder))
             self.forwards[name] = self._contexts[-1].__enter__()
+        # As seldom run as the way itself, so that caches are as cold for both.
+        for name in list(self.forwards):
+            self.forwards[beside(name)] = twin(plain)
 
     def drain(self) -> None:
         for captured in self._captured:
@@ -115,25 +117,42 @@ class Ways:
             captured.close()
 
 
-def measure(ways: Ways, rounds: int, run: Callable[[str], float]) -> dict[str, list[float]]:
-    """CPU seconds of every way in every round, each round in another order."""
-    names = list(ways.forwards)
-    times: dict[str, list[float]] = {name: [] for name in names}
+def beside(name: str) -> str:
+    """The pass without capture that a way is compared with."""
+    return f"{NONE}, beside {name}"
+
+
+class Times(NamedTuple):
+    """CPU seconds of one way in every round, and of the passes without capture beside them."""
+
+    own: list[float]
+    alone: list[float]
+
+    def ratios(self) -> list[float]:
+        return [own / alone for own, alone in zip(self.own, self.alone, strict=True)]
+
+
+def measure(ways: Ways, rounds: int, run: Callable[[str], float]) -> dict[str, Times]:
+    """Every way in every round, each round in another order, with a pass without capture beside it."""
+    names = [name for name in ways.forwards if beside(name) in ways.forwards]
+    times = {name: Times([], []) for name in names}
     gc.collect()
     gc.disable()
     for index in range(WARM_UP_ROUNDS + rounds):
         first = index % len(names)
-        spent = {name: run(name) for name in names[first:] + names[:first]}
+        for name in names[first:] + names[:first]:
+            pair = (beside(name), name) if index % 2 else (name, beside(name))
+            spent = {one: run(one) for one in pair}
+            if index >= WARM_UP_ROUNDS:
+                times[name].own.append(spent[name])
+                times[name].alone.append(spent[beside(name)])
         if index % COLLECT_EVERY == 0:
             gc.collect()
-        if index >= WARM_UP_ROUNDS:
-            for name in names:
-                times[name].append(spent[name])
     gc.enable()
     return times
 
 
-def measure_prefill(ways: Ways, tokens: int, rounds: int) -> dict[str, list[float]]:
+def measure_prefill(ways: Ways, tokens: int, rounds: int) -> dict[str, Times]:
     ids = torch.randint(3, 1000, (1, tokens))
 
     def run(name: str) -> float:
@@ -148,7 +167,7 @@ def measure_prefill(ways: Ways, tokens: int, rounds: int) -> dict[str, list[floa
     return measure(ways, rounds, run)
 
 
-def measure_decode(ways: Ways, steps: int) -> dict[str, list[float]]:
+def measure_decode(ways: Ways, steps: int) -> dict[str, Times]:
     ids = torch.randint(3, 1000, (1, PROMPT_TOKENS))
     caches = {name: DynamicCache(config=ways.config) for name in ways.forwards}
     for name, forward in ways.forwards.items():
@@ -160,28 +179,34 @@ def measure_decode(ways: Ways, steps: int) -> dict[str, list[float]]:
             start = time.thread_time()
             ways.forwards[name](input_ids=token, past_key_values=caches[name])
             spent = time.thread_time() - start
+        caches[name].crop(PROMPT_TOKENS)  # every step of every way sees as many keys
         ways.drain()
         return spent
 
     return measure(ways, steps, run)
 
 
-def ratio(ours: list[float], name: str, theirs: list[float]) -> dict[str, Any]:
-    pairs = sorted(a / b for a, b in zip(ours, theirs, strict=True))
-    return {"vs": name, "median": statistics.median(pairs), "min": pairs[0], "max": pairs[-1],
+def ratio(name: str, pairs: list[float]) -> dict[str, Any]:
+    return {"vs": name, "median": statistics.median(pairs), "min": min(pairs), "max": max(pairs),
             "pairs": len(pairs)}
 
 
-def results(label: str, times: dict[str, list[float]]) -> list[dict[str, Any]]:
+def results(label: str, times: dict[str, Times]) -> list[dict[str, Any]]:
     """Each of our ways against no capture, and our hidden states against everybody's."""
     found = []
     for name, (_, _, _, budget) in SELECTIONS.items():
-        others = [NONE] if name != HIDDEN else [other for other in times if other not in SELECTIONS]
+        ours = times[name]
+        peers = {NONE: statistics.median(ours.alone)}
+        ratios = [ratio(NONE, ours.ratios())]
+        for other in times if name == HIDDEN else ():
+            if other not in SELECTIONS:
+                theirs = times[other]
+                pairs = zip(ours.ratios(), theirs.ratios(), strict=True)
+                peers[other] = statistics.median(theirs.own)
+                ratios.append(ratio(other, [one / another for one, another in pairs]))
         found.append({
             "name": f"Transformers, {label}: {name.removeprefix('ring2, ')}", "unit": "s",
-            "ours": statistics.median(times[name]),
-            "peers": {other: statistics.median(times[other]) for other in others},
-            "ratios": [ratio(times[name], other, times[other]) for other in others],
+            "ours": statistics.median(ours.own), "peers": peers, "ratios": ratios,
             "budget": budget,
         })
     return found
@@ -191,7 +216,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--model", required=True)
     parser.add_argument("--rounds", type=int, default=12, help="prefills of each way")
-    parser.add_argument("--steps", type=int, default=60, help="decode steps of each way")
+    parser.add_argument("--steps", type=int, default=100, help="decode steps of each way")
     parser.add_argument("--prefill", type=int, default=256, help="tokens per prefill")
     arguments = parser.parse_args()
     torch.set_num_threads(1)

@@ -7,7 +7,7 @@ unexpected error ends the capture, with one log line. ``detach`` leaves the mode
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 from . import _attention, _compiled, _cuda, _models, _requests
@@ -146,6 +146,7 @@ class Probe:
         self._site_hooks.install([
             *(self._place(site) for site in sites if not self._is_computed(site)),
             *(self._attention_place(site, sites) for site in computed.values()),
+            *self._kernel_places(computed.values()),
         ])
         self._wiring = Wiring(self.model, [site.module for site in sites])
 
@@ -169,23 +170,13 @@ class Probe:
             )
 
     def _choose_attention(self) -> None:
-        """Has the model's attention call taps, where scores or probabilities are computed."""
+        """Has eager attention call taps, where its scores are computed."""
         sites = [s for s in self._sites() if s.side in (_models.SCORES, _models.WEIGHTS)]
         config = self._structure.config
         self._eager = _attention.implementation(config) == "eager"
-        if not sites:
-            return
         if self._eager:
             scored = {type(s.module): s.module for s in sites if s.side == _models.SCORES}
             self._undo.extend(_attention.interpose_eager(module) for module in scored.values())
-            return
-        kernel = _attention.implementation(config)
-        config._attn_implementation = _attention.register_twin(kernel)
-
-        def restore() -> None:
-            config._attn_implementation = kernel
-
-        self._undo.append(restore)
 
     def _is_computed(self, site: _models.Site) -> bool:
         """Whether it is computed beside the attention kernel, not taken from a module."""
@@ -216,6 +207,20 @@ class Probe:
             return lambda: module.__dict__.pop(_attention.TAP, None)
 
         return Place(put, tap, untraced, [(HOOKS_BY_NAME[hook].id, site.layer) for hook in hooks])
+
+    def _kernel_places(self, sites: Collection[_models.Site]) -> Iterator[Place]:
+        """The twin of the model's attention kernel, which calls the taps of the layers."""
+        if self._eager or not sites:
+            return
+        config = self._structure.config
+
+        def put(_hook: None) -> Undo:
+            kernel = _attention.implementation(config)
+            config._attn_implementation = _attention.register_twin(kernel)
+            return lambda: setattr(config, "_attn_implementation", kernel)
+
+        hooks = [HOOKS_BY_NAME[hook].id for hook in ("attn_scores", "pattern") if hook in self.hooks]
+        yield Place(put, None, None, [(hook, s.layer) for hook in hooks for s in sites])
 
 
 def _token_device(model: Any) -> Any:
