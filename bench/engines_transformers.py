@@ -6,7 +6,8 @@ Every way runs on modules of its own over the same weights, each beside a pass w
 comes before it in one round and behind it in the next. A ratio to no capture is that pair's; one to
 another way is of the two ways' ratios in a round. Ours: nothing wanted, the hidden states of all
 layers, everything but attention matrices, everything. Others, each with the hidden states of all
-layers: output_hidden_states, forward hooks that clone, and the packages of requirements-peers.txt. Times are CPU time of the thread that runs the model (torch has one), so that
+layers: output_hidden_states, forward hooks that clone, and the packages of requirements-peers.txt.
+Times are CPU time of the thread that runs the model (torch has one), so that
 a busy machine adds less noise and what a package does in threads of its own is not held against it.
 The rings are drained between rounds, as an exporter on another core would. Prints one JSON document
 {"results": [{name, unit, ours, peers, ratios}]}; progress goes to stderr.
