@@ -8,6 +8,7 @@ form that it can trace, and stay so from then on (``settle``). Hooks are only ta
 other thread is inside a step, which would miss them.
 """
 
+import threading
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -43,9 +44,10 @@ class Place:
 
 
 class SiteHooks:
-    """All places of one model."""
+    """All places of one model. Every method may be called from any thread."""
 
     def __init__(self) -> None:
+        self._lock = threading.Lock()
         self._places: tuple[Place, ...] = ()
         self._settled = False
         self._followed = -1  # sequence of the control words by which they are there
@@ -53,29 +55,37 @@ class SiteHooks:
     def install(self, places: Iterable[Place]) -> None:
         """Puts on all of them; what was there goes."""
         self.remove()
-        self._places = tuple(places)
-        self._followed = -1
-        for place in self._places:
-            place.put(self._settled)
+        with self._lock:
+            self._places = tuple(places)
+            self._followed = -1
+            for place in self._places:
+                place.put(self._settled)
 
     def remove(self) -> None:
-        for place in self._places:
-            place.take()
-        self._places = ()
+        with self._lock:
+            for place in self._places:
+                place.take()
+            self._places = ()
 
     def settle(self) -> None:
         """From now on all are there, as a compiler traces them. Twice is harmless."""
         if self._settled:
             return
-        self._settled = True
-        for place in self._places:
-            place.take()
-            place.put(True)
+        with self._lock:
+            self._settled = True
+            for place in self._places:
+                place.take()
+                place.put(True)
 
     def follow(self, control: Control, alone: bool) -> None:
         """Has what ``control`` wants captured. ``alone``: no other thread is inside a step."""
         if self._settled or control.sequence == self._followed:
             return
+        with self._lock:
+            if not self._settled:
+                self._put_wanted(control, alone)
+
+    def _put_wanted(self, control: Control, alone: bool) -> None:
         nothing = control.wants_nothing
         for place in self._places:
             if not nothing and any(control.wants(hook, layer) for hook, layer in place.wanted):
