@@ -2,8 +2,9 @@
 
     python bench/vllm_slowdown.py --model FOLDER [--rounds 12] [--tokens 32]
 
-Two engines stand side by side, one with the plugin, which captures everything, and one without; they
-answer in turn, in another order each round, and ratios are taken within a round. What the plugin's engine
+Three engines stand side by side: one with the plugin, which captures everything, and two without. They
+answer in turn, in another order each round, and ratios are taken within a round to the first without;
+the second is the control, whose ratio says how far the others can be trusted. What the plugin's engine
 writes is switched between rounds by the control words, as an exporter does. A time is the CPU time of the
 engine's process per token, prompt of a few tokens included, so that a busy machine adds less noise. The
 ring is drained between rounds, as an exporter on another core would. Prints one JSON document
@@ -27,6 +28,7 @@ WARM_UP_ROUNDS = 2
 PAYLOAD_MIB = 256
 PROMPT = "Once upon a time there was a small town by the sea"
 NONE = "without the plugin"
+CONTROL = "control, without the plugin too"
 RESID_PRE = 0  # its number in native/hooks.json
 # What is wanted of the engine with the plugin: numbers of hooks.
 WANTED = {
@@ -100,16 +102,18 @@ def want(drain: Drain, hooks: tuple[int, ...]) -> None:
         drain.want(hook, hook in hooks)
 
 
-def measure(alone: Engine, captured: Engine, drain: Drain, rounds: int, tokens: int) -> Any:
+def measure(
+    plain: dict[str, Engine], captured: Engine, drain: Drain, rounds: int, tokens: int
+) -> Any:
     """Seconds per token of every way in every round, and the slices that each way wrote."""
-    names = [NONE, *WANTED]
+    names = [*plain, *WANTED]
     times: dict[str, list[float]] = {name: [] for name in names}
     written = dict.fromkeys(WANTED, 0)
     for index in range(WARM_UP_ROUNDS + rounds):
         first = index % len(names)
         for name in names[first:] + names[:first]:
-            if name == NONE:
-                spent = alone.token_seconds(tokens)
+            if name in plain:
+                spent = plain[name].token_seconds(tokens)
             else:
                 want(drain, WANTED[name])
                 spent = captured.token_seconds(tokens)
@@ -146,19 +150,21 @@ def main() -> None:
             "RING2_VLLM_DIRECTORY": segments, "RING2_VLLM_SEGMENT": "bench",
             "RING2_VLLM_HOOKS": "full", "RING2_VLLM_PAYLOAD_MB": str(PAYLOAD_MIB),
         }
-        engines = [Engine(arguments.model, one) for one in ({"RING2_VLLM": "off"}, settings)]
+        plain = {name: Engine(arguments.model, {"RING2_VLLM": "off"}) for name in (NONE, CONTROL)}
+        captured = Engine(arguments.model, settings)
+        engines = [*plain.values(), captured]
         for engine in engines:
             engine.wait()
         path = os.path.join(segments, "ring2.bench")
         populate(path)
         drain = Drain(path)
-        times, written = measure(*engines, drain, arguments.rounds, arguments.tokens)
+        times, written = measure(plain, captured, drain, arguments.rounds, arguments.tokens)
         for engine in engines:
             engine.close()
         drain.close()
     if written["nothing wanted"] > written["hidden states"] or not written["everything"]:
         raise SystemExit(f"expected slices by what was wanted, got {written}")
-    print(json.dumps({"results": [result(name, times) for name in WANTED]}))
+    print(json.dumps({"results": [result(name, times) for name in (*WANTED, CONTROL)]}))
 
 
 if __name__ == "__main__":
