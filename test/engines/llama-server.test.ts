@@ -16,6 +16,7 @@ import {
 import {
   type Completion,
   complete,
+  detokenize,
   killEngines,
   library,
   type Running,
@@ -197,6 +198,31 @@ test('Captured tensors are bit for bit what another callback of the same graph s
   expect(stream.length).toBe(joined('l_out-4').length)
   expect(stream.equals(joined('l_out-4'))).toBe(true)
   expect((await fetched(traceOf(50), 'resid_mid', 3)).equals(joined('ffn_inp-3'))).toBe(true)
+})
+
+interface TokensView {
+  readonly vocabulary: string
+  readonly tokens: readonly { readonly id: number; readonly text: string | null }[]
+}
+
+test('The view of tokens shows the texts of their ids, as the server itself writes them', async () => {
+  const headers = { 'x-request-id': 'texts', traceparent: `00-${traceOf(51)}-00f067aa0ba902b7-01` }
+  const prompt = '<|im_start|>A "naïve" \\ parrot:\n\t🦜 says'
+  await complete(proxy.url, prompt, headers, { cache_prompt: false })
+  await kept(traceOf(51))
+  const view = await vi.waitFor(async () => {
+    const found = (await get(`${exporter.url}/v1/traces/${traceOf(51)}/tokens`)).json<TokensView>()
+    expect(found.vocabulary).toBe('known')
+    return found
+  }, wait)
+  const own = await Promise.all(view.tokens.map(({ id }) => detokenize(server.url, id)))
+  expect(own.slice(0, 3)).toEqual(['<|im_start|>', 'A', ' "'])
+  // A part of a character has the piece of the vocabulary, which is no text of its own.
+  const shown = view.tokens.map(({ text }, index) =>
+    own[index]?.includes('\ufffd') && text !== null && text !== '' ? own[index] : text,
+  )
+  expect(shown).toEqual(own)
+  expect(view.tokens.some(({ text }) => text?.includes('\ufffd'))).toBe(false)
 })
 
 test('A server that is told to stop does so in order, and its segment is drained', async () => {

@@ -189,3 +189,12 @@ export async function tokenize(url: string, content: string): Promise<readonly n
   })
   return ((await answer.json()) as { tokens: number[] }).tokens
 }
+
+/** The text of one token id. */
+export async function detokenize(url: string, id: number): Promise<string> {
+  const answer = await fetch(`${url}/detokenize`, {
+    method: 'POST',
+    body: JSON.stringify({ tokens: [id] }),
+  })
+  return ((await answer.json()) as { content: string }).content
+}

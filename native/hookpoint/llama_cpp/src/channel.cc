@@ -15,6 +15,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdio>
 #include <cstdlib>
@@ -26,6 +27,7 @@
 
 #include "engine.h"
 #include "options.h"
+#include "vocabulary.h"
 
 namespace ring2_llama {
 
@@ -34,6 +36,9 @@ namespace {
 constexpr size_t kClientsMax = 64;
 constexpr size_t kLineBytesMax = 1024;  // a request id, a traceparent and the words around them
 constexpr int kBeatMillis = 500;
+// While texts of token ids are sent; and while they wait for a model's first step, or for room.
+constexpr int kTextsMillis = 1;
+constexpr int kTextsWaitMillis = 100;
 
 struct Client {
   int socket;
@@ -98,13 +103,21 @@ bool serve(Client &client) {
   return client.line.size() <= kLineBytesMax;
 }
 
-void beat() {
+// How many milliseconds until the next one.
+int beat() {
+  int pause = kBeatMillis;
   for_each_engine(
-      [](Engine &engine, void *) {
+      [](Engine &engine, void *next) {
         ring2_producer_heartbeat(engine.producer);
         end_idle_requests(engine, ring2_monotonic_ns());
+        const VocabularyState state = send_vocabulary(engine);
+        if (state == VocabularyState::kOver) return;
+        const int wait = state == VocabularyState::kWaits ? kTextsWaitMillis : kTextsMillis;
+        int *pause = static_cast<int *>(next);
+        *pause = std::min(*pause, wait);
       },
-      nullptr);
+      &pause);
+  return pause;
 }
 
 void accept_one(int listener, std::vector<Client> &clients) {
@@ -118,12 +131,13 @@ void *keep_house(void *) {
   pthread_setname_np(pthread_self(), "ring2-llama");
   const int listener = options().channel.empty() ? -1 : listen_on(options().channel);
   std::vector<Client> clients;
+  int pause = kBeatMillis;
   for (;;) {
     std::vector<pollfd> watched{{listener, POLLIN, 0}};
     for (const Client &client : clients) watched.push_back({client.socket, POLLIN, 0});
-    const int ready = poll(watched.data(), watched.size(), kBeatMillis);
+    const int ready = poll(watched.data(), watched.size(), pause);
     try {
-      beat();
+      pause = beat();
       if (ready <= 0) continue;
       for (size_t i = clients.size(); i-- > 0;) {
         if (watched[i + 1].revents == 0 || serve(clients[i])) continue;

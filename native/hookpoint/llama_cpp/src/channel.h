@@ -1,5 +1,5 @@
 // A Unix socket over which requests are named, and the thread behind it, which also beats the segments'
-// hearts and ends requests that have gone quiet.
+// hearts, ends requests that have gone quiet and sends the texts of token ids.
 #ifndef RING2_LLAMA_CHANNEL_H
 #define RING2_LLAMA_CHANNEL_H
 

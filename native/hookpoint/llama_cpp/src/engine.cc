@@ -169,25 +169,32 @@ void disable(Engine &engine, const char *why) {
   engine.active = false;
 }
 
-void write_model(Engine &engine) {
+void announce_model(Engine &engine) {
   if (engine.announced) return;
   engine.announced = true;
+  const void *model = engine.facts->get_model(engine.context);
+  engine.model = meta(engine, model, "general.name");
+  if (engine.model.empty()) engine.model = meta(engine, model, "general.architecture");
+  if (engine.model.empty()) engine.model = "llama.cpp";
+  engine.hooks = std::string(is_computed(engine.plan) ? ",\"computed\":[\"pattern\"]" : "") +
+                 ",\"hooks\":{" + hooks_of(engine) + "}";
+  write_model(engine, "");
+}
+
+int write_model(Engine &engine, const std::string &fingerprint) {
   const Facts &facts = *engine.facts;
   const void *model = facts.get_model(engine.context);
-  std::string name = meta(engine, model, "general.name");
-  if (name.empty()) name = meta(engine, model, "general.architecture");
-  if (name.empty()) name = "llama.cpp";
   const auto number = [](const char *key, int32_t value) {
     return std::string(",\"") + key + "\":" + std::to_string(value);
   };
   const std::string body =
-      "{\"name\":\"" + name + "\",\"revision\":\"\",\"engine\":\"llama.cpp\",\"dtype\":\"float32\"" +
+      "{\"name\":\"" + engine.model + "\",\"revision\":\"\",\"engine\":\"llama.cpp\",\"dtype\":\"float32\"" +
       number("layers", engine.layers) + number("heads", engine.heads) +
       number("kv_heads", engine.kv_heads) + number("hidden", facts.n_embd(model)) +
       number("vocabulary", facts.vocab_n_tokens(facts.get_vocab(model))) +
-      (is_computed(engine.plan) ? ",\"computed\":[\"pattern\"]" : "") + ",\"hooks\":{" +
-      hooks_of(engine) + "}}";
-  ring2_write_json(engine.producer, RING2_KIND_MODEL, body.data(), body.size());
+      (fingerprint.empty() ? "" : ",\"vocabulary_fingerprint\":\"" + fingerprint + "\"") +
+      engine.hooks + "}";
+  return ring2_write_json(engine.producer, RING2_KIND_MODEL, body.data(), body.size());
 }
 
 }  // namespace ring2_llama

@@ -14,6 +14,7 @@
 #include "plan.h"
 #include "requests.h"
 #include "ring2.h"
+#include "vocabulary.h"
 
 namespace ring2_llama {
 
@@ -79,6 +80,8 @@ struct Engine {
   std::mutex lock;
   int32_t layers = 0, heads = 0, kv_heads = 0;
   bool announced = false;  // the MODEL record is written
+  std::string model;       // its name, as it stands in JSON
+  std::string hooks;       // its fields of what is captured
   bool active = true;
   int64_t next_step = 0;
   bool decoding = false;
@@ -88,6 +91,7 @@ struct Engine {
   Plan plan;
   std::vector<BatchRow> batch;
   Ubatch ubatch;
+  Vocabulary vocabulary;
 };
 
 // The engine of a context, made when it is first seen; NULL when nothing can be captured from it.
@@ -101,7 +105,10 @@ void for_each_engine(void (*visit)(Engine &engine, void *argument), void *argume
 // Closes the capture of an engine after an error, with one log line.
 void disable(Engine &engine, const char *why);
 
-void write_model(Engine &engine);
+// Once, before the first step; and again with the fingerprint of the vocabulary, when that is known. As
+// ring2_write_json.
+void announce_model(Engine &engine);
+int write_model(Engine &engine, const std::string &fingerprint);
 
 }  // namespace ring2_llama
 

@@ -121,6 +121,8 @@ void look_up_llama(Lookup &find, Facts *facts, LlamaMakers *make) {
   find("llama_model_n_embd", &facts->n_embd);
   find("llama_model_get_vocab", &facts->get_vocab);
   find("llama_vocab_n_tokens", &facts->vocab_n_tokens);
+  find("llama_vocab_get_text", &facts->vocab_text);
+  find("llama_token_to_piece", &facts->token_to_piece);
   find("llama_model_meta_val_str", &facts->meta);
   find("llama_pooling_type", &facts->pooling);
   find("llama_batch_init", &make->batch_init);

@@ -63,6 +63,9 @@ struct Facts {
   int32_t (*n_embd)(const void *model);
   const void *(*get_vocab)(const void *model);
   int32_t (*vocab_n_tokens)(const void *vocab);
+  const char *(*vocab_text)(const void *vocab, int32_t token);
+  int32_t (*token_to_piece)(const void *vocab, int32_t token, char *text, int32_t bytes, int32_t lstrip,
+                            bool special);
   int32_t (*meta)(const void *model, const char *key, char *text, size_t bytes);
   int32_t (*pooling)(const void *context);
 };

@@ -135,7 +135,7 @@ void write_steps(Engine &engine, bool attention) {
   }
   if (uncertain > 0) ring2_count_loss(engine.producer, RING2_LOSS_UNSUPPORTED, uncertain, 0);
   if (parts.empty()) return;
-  write_model(engine);
+  announce_model(engine);
   for (const Part &part : parts) announce(engine, *part.request);
   write_all(engine, parts);
   const bool one_each = groups.size() == ubatch.tokens && ubatch.outputs.size() == ubatch.tokens;
