@@ -14,6 +14,7 @@ import {
   wasSilent,
 } from './alerts.ts'
 import { type Answer, type Ask, injectFault, removeFault } from './client.ts'
+import { withClientSpan } from './client-span.ts'
 import { type Servers, startCompose } from './compose.ts'
 import type { Fault } from './conversations.ts'
 import type { DemoRequest, StackEvidence } from './document.ts'
@@ -105,7 +106,8 @@ async function startModel(
     const api = await startExporter(parts, { store, endpoint, port, metricsSeconds: 2 })
     onProgress(`starting ${engine.title} …`)
     const { address, ask } = await engine.start(parts, { endpoint, allowFaults: true })
-    return { parts, api, service: address, ask, stop }
+    const traced = withClientSpan(ask, servers.urls.otlpHttp)
+    return { parts, api, service: address, ask: traced, stop }
   } catch (error) {
     await stop()
     throw error

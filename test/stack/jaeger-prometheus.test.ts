@@ -1,6 +1,14 @@
+import { mkdtempSync, rmSync } from 'node:fs'
 import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { withClientSpan } from '../../exporter/demo/client-span.ts'
+import { engines } from '../../exporter/demo/engines.ts'
+import { waitForTrace } from '../../exporter/demo/jaeger.ts'
+import { startExporter, stopParts } from '../../exporter/demo/parts.ts'
+import { demoEnvironment } from '../engines/llama/engine.ts'
 import { histogramDocument, newTraceId, tracesDocument } from '../helpers/otlp-json.ts'
 import {
   eventually,
@@ -71,6 +79,32 @@ describe.runIf(stackIsThere())('collector/jaeger-prometheus.yaml', () => {
     expect(request?.tags).toContainEqual({ key: 'ring2.anomaly', type: 'bool', value: true })
     expect(trace.processes[request?.processID ?? '']?.serviceName).toBe('ring2-exporter')
   })
+
+  test('shows a request to llama-server as one trace: the client, and ring2 beneath it', async () => {
+    const folder = mkdtempSync(join(tmpdir(), 'ring2-llama-traced-'))
+    const parts = { processes: [], folder, segment: `llama-traced-${process.pid}` }
+    Object.assign(process.env, demoEnvironment)
+    try {
+      const endpoint = stack.urls.otlpGrpc
+      await startExporter(parts, { store: join(folder, 'store'), endpoint })
+      const { ask } = await engines['llama.cpp'].start(parts, { endpoint })
+      const { traceId, ancestry } = await withClientSpan(ask, stack.urls.otlpHttp)('Say hello.')
+      const spans = await waitForTrace(stack.urls.jaeger, traceId, ancestry)
+      const names = new Map(spans.map((span) => [span.spanId, `${span.service} ${span.name}`]))
+      const edges = spans.map(
+        ({ spanId, parentSpanId }) => `${names.get(parentSpanId ?? '')} > ${names.get(spanId)}`,
+      )
+      expect(edges.sort()).toEqual([
+        'chat-client chat > ring2-exporter ring2 request',
+        'ring2-exporter ring2 request > ring2-exporter ring2 decode',
+        'ring2-exporter ring2 request > ring2-exporter ring2 prefill',
+        'undefined > chat-client chat',
+      ])
+    } finally {
+      await stopParts(parts, () => {})
+      rmSync(folder, { recursive: true })
+    }
+  }, 240_000)
 
   test('brings an exponential histogram to Prometheus whole, with its exemplar', async () => {
     const traceId = newTraceId()
