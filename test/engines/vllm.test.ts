@@ -192,11 +192,12 @@ test('A policy that wants nothing leaves nothing of a request, until it is repla
   expect((await get(`${exporter.url}/v1/traces/${unseen.trace}`)).status).toBe(404)
 }, 120_000)
 
-test('A request whose client goes away ends, with the tokens that were computed', async () => {
+test('A request whose client goes away ends as aborted, with the tokens that were computed', async () => {
   const left = question('left', 'c', 'Hi')
   await leaveEarly(server, { prompt: left.prompt, max_tokens: 250 }, headersOf(left))
   const [request] = await kept(left)
-  expect(request).toMatchObject({ completeness: 'complete' })
+  const reasons = ['the request ended with aborted']
+  expect(request).toMatchObject({ completeness: 'unknown', details: { completeness: { reasons } } })
   expect(request?.tokens).toBeLessThan(250)
 }, 120_000)
 

@@ -14,7 +14,7 @@ from cut_model import cut_model
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "test" / "python"))
 
-ENGINE_SECONDS = 600
+PROCESS_SECONDS = 900
 
 
 @pytest.fixture(scope="session")
@@ -42,6 +42,14 @@ class Run(NamedTuple):
     log: str
 
 
+class Family(NamedTuple):
+    """What the engine of one family gave: by rank the records, and the ranks that their slices name."""
+
+    answers: list[list[int]]  # tokens of prompt and answer
+    records: list[Any]
+    ranks: list[set[tuple[int, ...]]]
+
+
 class Engines:
     """Starts engines and reads what they captured."""
 
@@ -49,22 +57,32 @@ class Engines:
         self._folder = folder
         self._work = work
 
-    def run(self, mode: str, **settings: str) -> Run:
-        """Serves the load of engine_run.py; ``settings`` are RING2_VLLM… variables."""
-        result, log = self._start("engine_run.py", [self._folder, mode], settings)
-        folder = settings.get("RING2_VLLM_DIRECTORY", "/nowhere")
-        return Run(result, _drain(folder, settings.get("RING2_VLLM_SEGMENT", "")), log)
+    def run(self, *runs: tuple[str, dict[str, str]]) -> list[Run]:
+        """One engine after the other serves the load of engine_run.py: each its mode, and RING2_VLLM…
+        variables."""
+        results, log = self._start("engine_run.py", [self._folder, json.dumps(runs)], {})
+        return [
+            Run(result, _drain(settings["RING2_VLLM_DIRECTORY"], settings["RING2_VLLM_SEGMENT"]), log)
+            for result, (_, settings) in zip(results, runs, strict=True)
+        ]
 
     def run_families(
         self, folder: Path, families: Sequence[str], queries: int
-    ) -> dict[str, tuple[list[list[int]], Any]]:
-        """Tokens of prompt and answer, and records, of each family's model in ``folder``."""
+    ) -> dict[str, Family]:
+        """Serves each ``family`` or ``family:ranks`` whose model is in ``folder``."""
         settings = {
             "RING2_VLLM_DIRECTORY": str(self._work), "RING2_VLLM_HOOKS": "full",
             "RING2_VLLM_PATTERN_QUERIES": str(queries), "RING2_VLLM_PAYLOAD_MB": "64",
         }
         answers, _ = self._start("family_run.py", [folder, "tiny", *families], settings)
-        return {name: (answers[name], _drain(self._work, f"tiny-{name}")) for name in families}
+        found = {}
+        for family in families:
+            name, _, ranks = family.partition(":")
+            ends = [f"-dp0pp0tp{rank}" for rank in range(int(ranks))] if ranks else [""]
+            drained = [_drain_ranked(self._work / f"ring2.tiny-{name}{end}") for end in ends]
+            records, places = ([one[part] for one in drained] for part in (0, 1))
+            found[family] = Family(answers[family], records, places)
+        return found
 
     def _start(
         self, script: str, words: Sequence[object], settings: dict[str, str]
@@ -77,7 +95,7 @@ class Engines:
         }
         command = [sys.executable, str(Path(__file__).with_name(script)), *map(str, words)]
         done = subprocess.run(
-            command, env=environment, capture_output=True, text=True, timeout=ENGINE_SECONDS,
+            command, env=environment, capture_output=True, text=True, timeout=PROCESS_SECONDS,
             check=False,
         )
         log = done.stdout + done.stderr
@@ -88,15 +106,25 @@ class Engines:
 
 def _drain(folder: str | Path, segment: str) -> Any:
     """The records of a segment; None when there is none."""
-    from ring_reader import Reader
-
     path = Path(folder) / f"ring2.{segment}"
-    if not path.exists():
-        return None
-    reader = Reader(str(path))
+    return _drain_ranked(path)[0] if path.exists() else None
+
+
+def _drain_ranked(path: Path) -> tuple[Any, set[tuple[int, ...]]]:
+    """The records of a segment, and the ranks of its tensors."""
+    from ring_reader import Reader, Slice, Tensor
+
+    ranks = set()
+
+    class RankedReader(Reader):
+        def _tensor(self, item: Slice) -> Tensor:
+            ranks.add(tuple(item.ranks))
+            return super()._tensor(item)
+
+    reader = RankedReader(str(path))
     records = reader.drain()
     reader.close()
-    return records
+    return records, ranks
 
 
 @pytest.fixture(scope="session")

@@ -54,7 +54,7 @@ def reference(model: Any, tokens: list[int]) -> Tensors:
 def expected(tensors: Tensors, hook: str, layer: int, start: int, end: int) -> torch.Tensor:
     """The part of the reference that a captured tensor of these tokens must equal."""
     whole = tensors[hook, layer]
-    if hook == "pattern":
+    if hook in ("attn_scores", "pattern"):
         return whole[:, start:end, :end]
     if hook == "final_logits":
         return whole[end - 1 : end]

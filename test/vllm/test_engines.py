@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from cut_model import LAYERS
 from reference import expected, reference
 
 from conftest import Engines, Run
@@ -21,37 +22,54 @@ HOOKS = {
 }
 
 
-def settings(folder: Path, mode: str) -> dict[str, str]:
+MODES = ("eager", "compiled")
+
+
+def settings(folder: Path, segment: str, **others: str) -> dict[str, str]:
     return {
-        "RING2_VLLM_SEGMENT": mode, "RING2_VLLM_DIRECTORY": str(folder), "RING2_VLLM_HOOKS": "full",
-        "RING2_VLLM_PATTERN_QUERIES": str(SAMPLED_QUERIES), "RING2_VLLM_PAYLOAD_MB": "512",
+        "RING2_VLLM_SEGMENT": segment, "RING2_VLLM_DIRECTORY": str(folder),
+        "RING2_VLLM_HOOKS": "vllm-full,pattern", "RING2_VLLM_PAYLOAD_MB": "512",
+        "RING2_VLLM_PATTERN_QUERIES": str(SAMPLED_QUERIES), **others,
     }
 
 
-@pytest.fixture(scope="module", params=["eager", "compiled"])
+@pytest.fixture(scope="module")
+def runs(engines: Engines, tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Run, Run]]:
+    """By mode: without capture, and with it. All in one process.
+
+    Without: eager, with a ring that is full and nobody empties; compiled, first of all, where no compiler
+    can have seen a tap, with hooks that are none, so that nothing is tapped.
+    """
+    folder = tmp_path_factory.mktemp("segments")
+    compiled_bare, compiled, eager_bare, eager = engines.run(
+        ("compiled", settings(folder, "none", RING2_VLLM_HOOKS="no-such-hook")),
+        ("compiled", settings(folder, "compiled")),
+        ("eager", settings(folder, "full", RING2_VLLM_PAYLOAD_MB="1")),
+        ("eager", settings(folder, "eager")),
+    )
+    return {"eager": (eager_bare, eager), "compiled": (compiled_bare, compiled)}
+
+
+@pytest.fixture(scope="module", params=MODES)
 def mode(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
 @pytest.fixture(scope="module")
-def captured(engines: Engines, mode: str, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    return engines.run(mode, **settings(tmp_path_factory.mktemp(mode), mode))
+def captured(runs: dict[str, tuple[Run, Run]], mode: str) -> Run:
+    return runs[mode][1]
 
 
 @pytest.fixture(scope="module")
-def bare(engines: Engines, mode: str, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """The same engine without capture: switched off, or with a ring that is full and nobody empties."""
-    if mode == "compiled":
-        return engines.run(mode, RING2_VLLM="off")
-    full = {**settings(tmp_path_factory.mktemp("full"), mode), "RING2_VLLM_PAYLOAD_MB": "1"}
-    return engines.run(mode, **full)
+def bare(runs: dict[str, tuple[Run, Run]], mode: str) -> Run:
+    return runs[mode][0]
 
 
 def answers(run: Run) -> dict[str, dict[str, Any]]:
     """Answer of each request by its id in the records: `n_` stands before one of several samples."""
     found: dict[str, dict[str, Any]] = {}
-    for part in ("first", "again", "samples", "crowd"):
-        for answer in run.result[part]:
+    for part in ("first", "again", "samples", "crowd", "watched"):
+        for answer in run.result.get(part, []):
             name = answer["id"]
             if part == "samples":
                 name = f"{sum(key.endswith('_' + name) for key in found)}_{name}"
@@ -83,9 +101,11 @@ def test_tokens_and_log_probabilities_are_those_of_an_engine_without_capture(
         assert ours == [(a["tokens"], a["logprobs"]) for a in bare.result[part]], part
 
 
-def test_a_full_ring_loses_and_counts_tensors_and_nothing_else(captured: Run, bare: Run) -> None:
+def test_a_full_ring_loses_and_counts_tensors_and_nothing_else(
+    captured: Run, bare: Run, mode: str
+) -> None:
     assert captured.result["losses"] == [{}]
-    if bare.records is None:
+    if mode == "compiled":
         assert bare.result["losses"] == []
         return
     (losses,) = bare.result["losses"]
@@ -93,6 +113,15 @@ def test_a_full_ring_loses_and_counts_tensors_and_nothing_else(captured: Run, ba
     assert set(losses) == {"payload_full", "step_lost"}
     kept, whole = (run.records.kinds.count("TENSOR") for run in (bare, captured))
     assert 0 < kept < whole
+
+
+def test_an_eager_model_has_hooks_while_something_is_wanted_and_no_others(
+    runs: dict[str, tuple[Run, Run]],
+) -> None:
+    before, meanwhile, after = runs["eager"][1].result["hooks"]
+    # What is captured otherwise: the tokens, the logits and the patterns.
+    assert before == after == 12 * LAYERS + 3
+    assert meanwhile == 0
 
 
 def test_every_row_of_every_hook_is_what_transformers_computes(

@@ -1,13 +1,14 @@
 """The plugin's parts without an engine: settings, ids, trace context, vLLM's symbols, patterns, cache keys."""
 
 import logging
+import pickle
 from types import SimpleNamespace
 
 import pytest
 import torch
 from ring2._errors import Ring2Error
-from ring2_vllm import _plugin, _settings, _start, _trace
-from ring2_vllm._patterns import CACHE_LAYOUTS, probabilities, read_keys
+from ring2_vllm import _aborts, _plugin, _settings, _start, _trace
+from ring2_vllm._patterns import CACHE_LAYOUTS, masked_scores, read_keys
 from ring2_vllm._sessions import external_id, request_info
 from ring2_vllm._sites import find_sites
 from vllm import SamplingParams
@@ -132,20 +133,46 @@ def test_the_key_of_the_compile_cache_tells_selections_apart() -> None:
     assert key(("q", 0)) == keys[0]
 
 
-def test_patterns_are_the_causal_softmax_of_grouped_heads() -> None:
+def test_scores_are_scaled_products_of_grouped_heads_under_the_causal_mask() -> None:
     generator = torch.Generator().manual_seed(1)
     heads, kv_heads, size, count, queries = 4, 2, 8, 13, 3
     query = torch.randn(queries, heads, size, generator=generator)
     keys = torch.randn(kv_heads, count, size, generator=generator)
-    got = probabilities(query, keys, 0.3)
+    got = masked_scores(query, keys, 0.3)
     assert got.shape == (heads, queries, count)
     for head in range(heads):
         for number in range(queries):
             seen = count - queries + number + 1
             scores = keys[head // (heads // kv_heads), :seen].double() @ query[number, head].double()
-            wanted = torch.softmax(scores * 0.3, dim=0)
-            assert torch.allclose(got[head, number, :seen].double(), wanted, atol=1e-6)
-            assert not got[head, number, seen:].any()
+            assert torch.allclose(got[head, number, :seen].double(), scores * 0.3, atol=1e-6)
+            assert got[head, number, seen:].isneginf().all()
+
+
+class Ended(SimpleNamespace):
+    """A request of a scheduler's."""
+
+    def __init__(self, name: str, stop: tuple[str, ...] = (), resumable: bool = False) -> None:
+        parameters = SamplingParams(stop=list(stop))
+        super().__init__(request_id=name, sampling_params=parameters, resumable=resumable)
+
+
+def test_an_aborted_request_is_named_once_unless_its_answer_may_have_been_whole() -> None:
+    class Scheduler:
+        def finish_requests(self, request_ids, finished_status):
+            return request_ids
+
+        def schedule(self):
+            return SimpleNamespace()
+
+    _aborts.wrap_scheduler(Scheduler, "aborted")
+    scheduler = Scheduler()
+    assert not _aborts.aborted_of(scheduler.schedule())
+    scheduler.finish_requests([Ended("stopped", stop=("END",)), Ended("one")], "aborted")
+    scheduler.finish_requests([Ended("session", resumable=True), Ended("two")], "aborted")
+    scheduler.finish_requests([Ended("failed")], "error")
+    output = pickle.loads(pickle.dumps(scheduler.schedule()))
+    assert set(_aborts.aborted_of(output)) == {"one", "two"}
+    assert not _aborts.aborted_of(scheduler.schedule())
 
 
 @pytest.mark.parametrize("layout", range(2))

@@ -17,7 +17,8 @@ from ring2._producer import Producer
 from ring2._selection import HOOKS_BY_NAME
 from ring2._trouble import Trouble
 
-from ._patterns import Patterns
+from ._aborts import ABORTED, aborted_of
+from ._patterns import COMPUTED, Patterns
 from ._sessions import Session, Sessions
 
 logger = logging.getLogger("vllm.ring2")
@@ -45,7 +46,7 @@ class Capture:
         self.sessions = Sessions(producer)
         self._runner = runner
         self._hooks = hooks
-        self._tensors = sum(len(n) for hook, n in hooks.items() if hook != "pattern")
+        self._tensors = sum(len(n) for hook, n in hooks.items() if hook not in COMPUTED)
         self._native = _native.library()
         self._operator = _native.register_operator()
         self._patterns = Patterns(producer, self.trouble, queries)
@@ -61,7 +62,7 @@ class Capture:
         logits = getattr(model, "compute_logits", None)
         if logits is not None and "final_logits" in self._hooks:
             model.compute_logits = self._around_logits(logits)
-        self._patterns.install(impls)
+        self._patterns.install(impls, self._hooks)
 
     def close(self) -> None:
         """Ends open requests and closes the segment. Twice is harmless."""
@@ -79,7 +80,8 @@ class Capture:
         try:
             self._scheduled = scheduled
             if scheduled.finished_req_ids:
-                self.sessions.finish(scheduled.finished_req_ids, {})
+                outcomes = dict.fromkeys(aborted_of(scheduled), ABORTED)
+                self.sessions.finish(scheduled.finished_req_ids, outcomes)
         except Exception as error:  # noqa: BLE001  the engine must go on, whatever this was
             self._disable(error)
 

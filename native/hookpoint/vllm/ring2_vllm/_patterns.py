@@ -1,8 +1,8 @@
-"""Attention patterns computed beside vLLM's kernel, for the last queries of each request and step.
+"""Attention scores and patterns computed beside vLLM's kernel, for the last queries of each request and step.
 
-The kernel keeps no probabilities, so they are computed again from the query and the keys in the KV
-cache (rotary step applied, prefix-cached ones included): softmax of the scaled product under the
-causal mask, each head with its group's keys, in float32. The keys read are compared with those of
+The kernel keeps neither, so they are computed again from the query and the keys in the KV
+cache (rotary step applied, prefix-cached ones included): the scaled product under the causal mask,
+each head with its group's keys, in float32, and the softmax of it. The keys read are compared with those of
 this very step before they are believed, because how a cache lays them out is the kernel's own
 business. Layers with another mask or bias are not offered.
 """
@@ -15,6 +15,7 @@ from ring2._producer import Producer
 from ring2._selection import HOOKS_BY_NAME
 from ring2._trouble import Trouble
 
+COMPUTED = ("attn_scores", "pattern")
 STEP_EXTRA = 1
 TOKENS_TOGETHER = 16  # in one tile of a matrix unit
 
@@ -75,8 +76,8 @@ def read_keys(kv_cache: Any, layout: Callable[[Any], Any], blocks: Any, count: i
     return layout(used).transpose(0, 1).flatten(1, 2)[:, :count]
 
 
-def probabilities(query: Any, keys: Any, scale: float) -> Any:
-    """[heads, queries, keys] of the last queries of a request: causal softmax, in float32.
+def masked_scores(query: Any, keys: Any, scale: float) -> Any:
+    """[heads, queries, keys] of the last queries of a request: scaled, −inf behind each query, in float32.
 
     query: [queries, heads, size]; keys: [kv_heads, keys, size], the last one the last query's own.
     """
@@ -89,11 +90,11 @@ def probabilities(query: Any, keys: Any, scale: float) -> Any:
     if queries > 1:
         seen = torch.ones(queries, count, dtype=torch.bool).tril(count - queries)
         scores = scores.masked_fill(~seen, float("-inf"))
-    return torch.softmax(scores, dim=-1).reshape(heads, queries, count)
+    return scores.reshape(heads, queries, count)
 
 
 class Patterns:
-    """Computes and writes the patterns of one worker's steps."""
+    """Computes and writes the scores and patterns of one worker's steps."""
 
     def __init__(self, producer: Producer, trouble: Trouble, queries: int) -> None:
         import torch
@@ -104,17 +105,18 @@ class Patterns:
         self._queries = queries
         self._native = _native.library()
         self._operator = _native.register_operator()
-        self._hook = HOOKS_BY_NAME["pattern"].id
         self._layouts: dict[int, Callable[[Any], Any]] = {}
         self._rows: Sequence[Any] = ()
         self._steps: dict[int, int] = {}
         self._restore_runs: Callable[[], object] = lambda: None
         self._step = self._sequence = -1
 
-    def install(self, impls: Mapping[int, Any]) -> None:
-        """Wraps the attention of the given layers."""
+    def install(self, impls: Mapping[int, Any], chosen: Mapping[str, Sequence[int]]) -> None:
+        """Wraps the attention of the layers of which ``chosen`` names what is computed here."""
         for layer, impl in impls.items():
-            impl.forward = self._around(layer, impl, impl.forward)
+            names = [name for name in COMPUTED if layer in chosen.get(name, ())]
+            if names:
+                impl.forward = self._around(layer, impl, impl.forward, names)
 
     def begin(
         self, rows: Sequence[Any], step: int, sequence: int, restore_runs: Callable[[], object]
@@ -128,8 +130,12 @@ class Patterns:
         """The step is over."""
         self._rows = ()
 
-    def _around(self, layer: int, impl: Any, forward: Callable[..., Any]) -> Callable[..., Any]:
+    def _around(
+        self, layer: int, impl: Any, forward: Callable[..., Any], names: Sequence[str]
+    ) -> Callable[..., Any]:
         working = True
+        hooks = {name: HOOKS_BY_NAME[name].id for name in names}
+        wants, slot = self._native.ring2_torch_wants, self._producer.slot
 
         def attention(
             module: Any, query: Any, key: Any, value: Any, kv_cache: Any, metadata: Any,
@@ -139,21 +145,25 @@ class Patterns:
             result = forward(module, query, key, value, kv_cache, metadata, *args, **kwargs)
             if self._rows and working and metadata is not None:
                 try:
-                    if self._native.ring2_torch_wants(self._producer.slot, self._hook, layer):
-                        self._write(layer, impl, query, key, kv_cache, metadata)
+                    wanted = [name for name, hook in hooks.items() if wants(slot, hook, layer)]
+                    if wanted:
+                        self._write(layer, impl, query, key, kv_cache, metadata, wanted)
                 except Exception as error:  # noqa: BLE001  the model must go on
                     working = False
-                    self._refuse(layer, repr(error))
+                    self._refuse(layer, repr(error), len(hooks))
             return result
 
         return attention
 
-    def _refuse(self, layer: int, reason: str) -> None:
-        self._producer.count_loss("unsupported", 1)
-        self._trouble.warn_once(f"pattern {layer}", f"pattern[{layer}] is not computed: {reason}")
+    def _refuse(self, layer: int, reason: str, tensors: int) -> None:
+        self._producer.count_loss("unsupported", tensors)
+        self._trouble.warn_once(
+            f"attention {layer}", f"the attention of layer {layer} is not computed: {reason}"
+        )
 
     def _write(
-        self, layer: int, impl: Any, query: Any, key: Any, kv_cache: Any, metadata: Any
+        self, layer: int, impl: Any, query: Any, key: Any, kv_cache: Any, metadata: Any,
+        wanted: Sequence[str],
     ) -> None:
         slot, native = self._producer.slot, self._native
         computed = []
@@ -162,26 +172,34 @@ class Patterns:
             own = key[row.offset : row.offset + count - row.token_start]
             keys = self._keys(layer, kv_cache, metadata.block_table[row.index], count, own)
             if keys is None or int(metadata.seq_lens[row.index]) != count:
-                self._refuse(layer, "the keys in the cache are not where they were looked for")
+                reason = "the keys in the cache are not where they were looked for"
+                self._refuse(layer, reason, len(wanted))
                 continue
             queries = min(self._queries, len(own))
             last = row.offset + len(own)
-            computed.append((row, queries, probabilities(
+            computed.append((row, queries, masked_scores(
                 query[last - queries : last].reshape(queries, impl.num_heads, -1), keys, impl.scale
             )))
         # The samples are a step of their own, whole and batched; then the forward's goes on.
         try:
             native.ring2_torch_set_batch(slot, 1)
             native.ring2_torch_set_runs(slot, 0, 0, None)
-            for row, queries, pattern in computed:
+            for row, queries, scores in computed:
                 step = self._extra_step(row, queries)
                 if step >= 0:
                     native.ring2_torch_set_step(slot, step)
-                    self._operator(self.token, pattern.unsqueeze(0), slot, self._hook, layer)
+                    self._put(layer, scores, wanted)
         finally:
             native.ring2_torch_set_batch(slot, 0)
             native.ring2_torch_set_step(slot, self._step)
             self._restore_runs()
+
+    def _put(self, layer: int, scores: Any, wanted: Sequence[str]) -> None:
+        for name in wanted:
+            values = scores.softmax(dim=-1) if name == "pattern" else scores
+            self._operator(
+                self.token, values.unsqueeze(0), self._producer.slot, HOOKS_BY_NAME[name].id, layer
+            )
 
     def _extra_step(self, row: Any, queries: int) -> int:
         """The STEP of this request's samples in this forward pass, written with the first."""

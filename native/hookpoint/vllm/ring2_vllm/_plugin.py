@@ -11,12 +11,14 @@ import logging
 import sys
 from typing import Any
 
-from . import _settings, _trace
+from . import _aborts, _settings, _trace
 
 logger = logging.getLogger("vllm.ring2")
 
 WORKER = "vllm.v1.worker.gpu_worker"
 RUNNER = "vllm.v1.worker.gpu_model_runner"
+SCHEDULER = "vllm.v1.core.sched.scheduler"
+STATUS = "vllm.v1.request"
 
 # What is wrapped or called, with the parameters that must be there.
 SYMBOLS = (
@@ -25,6 +27,8 @@ SYMBOLS = (
     (WORKER, "Worker.shutdown", ("self",)),
     (RUNNER, "GPUModelRunner.execute_model", ("self", "scheduler_output")),
     (RUNNER, "GPUModelRunner._model_forward", ("self", "input_ids", "positions", "inputs_embeds")),
+    (SCHEDULER, "Scheduler.finish_requests", ("self", "request_ids", "finished_status")),
+    (SCHEDULER, "Scheduler.schedule", ("self",)),
     ("vllm.v1.engine.async_llm", "AsyncLLM.add_request", ("self", *_trace.PARAMETERS)),
     ("vllm.v1.engine.llm_engine", "LLMEngine.add_request", ("self", *_trace.PARAMETERS)),
 )
@@ -76,6 +80,8 @@ def register() -> None:
             )
             return
         _wrap_worker(find(WORKER, "Worker"))
+        aborted = find(STATUS, "RequestStatus.FINISHED_ABORTED")
+        _aborts.wrap_scheduler(find(SCHEDULER, "Scheduler"), aborted)
         _trace.wrap_add_request(find("vllm.v1.engine.async_llm", "AsyncLLM"), False)
         _trace.wrap_add_request(find("vllm.v1.engine.llm_engine", "LLMEngine"), True)
     except Exception:  # noqa: BLE001  the engine must start, whatever this was

@@ -18,7 +18,7 @@ from ring2._selection import select
 
 from . import _settings
 from ._capture import Capture
-from ._patterns import pattern_layers
+from ._patterns import COMPUTED, pattern_layers
 from ._sites import find_sites
 from ._taps import Taps
 
@@ -70,7 +70,7 @@ def _available(sites: Any, patterns: Any) -> dict[str, set[int]]:
     for site in sites:
         available.setdefault(site.hook, set()).add(site.layer)
     if patterns:
-        available["pattern"] = set(patterns)
+        available |= {name: set(patterns) for name in COMPUTED}
     return available
 
 
@@ -126,7 +126,7 @@ def _start(worker: Any) -> Capture | None:
     if not sites:
         logger.warning(
             "ring2: the modules of %s are not known: of it only token_ids, final_logits%s are "
-            "captured", type(model).__name__, " and pattern" if patterns else "",
+            "captured", type(model).__name__, " and what is computed of attention" if patterns else "",
         )
     available = _available(sites, patterns)
     chosen, skipped = select(
@@ -139,8 +139,9 @@ def _start(worker: Any) -> Capture | None:
     _native.register_operator()
     info = _info(config, model, layers, place)
     info["hooks"] = {name: list(numbers) for name, numbers in chosen.items()}
-    if "pattern" in chosen:
-        info["computed"] = ["pattern"]
+    computed = [name for name in COMPUTED if name in chosen]
+    if computed:
+        info["computed"] = computed
     segment = _segment(settings, str(info["name"]), place)
     producer = Producer(
         segment, settings.payload_mb, settings.when_full, 1000, settings.directory or None
@@ -155,7 +156,7 @@ def _start(worker: Any) -> Capture | None:
         say_what_is_traced(config, producer.slot, wanted)
         taps.install([site for site in sites if (site.hook, site.layer) in wanted], compiled)
         capture.follow = taps.follow
-        capture.install({n: patterns[n] for n in chosen.get("pattern", ())})
+        capture.install(patterns)
     except BaseException:
         producer.close()
         raise
