@@ -47,12 +47,15 @@ export interface Checkpoint {
 /** What the writer of a checkpoint tells; the rest is the producer's. */
 export type CheckpointFacts = Omit<Checkpoint, 'version' | keyof ProducerInfo>
 
-export function checkpointPath(directory: string, producer: ProducerInfo): string {
+/** What tells two lives of one name apart. */
+type Life = Pick<ProducerInfo, 'segment' | 'boot'>
+
+export function checkpointPath(directory: string, producer: Life): string {
   return join(directory, `${producer.segment}-${producer.boot}${suffix}`)
 }
 
 /** null when there is none. A damaged one is an error: to start over would store rows twice. */
-export function readCheckpoint(directory: string, producer: ProducerInfo): Checkpoint | null {
+export function readCheckpoint(directory: string, producer: Life): Checkpoint | null {
   const path = checkpointPath(directory, producer)
   let text: string
   try {

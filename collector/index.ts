@@ -12,7 +12,7 @@ export {
   sameIdentity,
 } from './baseline.ts'
 export { createLearner, type Learner, type Learnt, type LeftOut } from './baseline-learn.ts'
-export { checkpointNames } from './checkpoint.ts'
+export { checkpointNames, readCheckpoint } from './checkpoint.ts'
 export { checksums } from './checksums.ts'
 export {
   codecBounds,
@@ -48,7 +48,13 @@ export { compareRanks, isParallel, isReplica, isSharded, rankText } from './rank
 export type * from './records.ts'
 export { completenessStates, contextFaults, traceOrigins, verdicts } from './records.ts'
 export { createAttributeRedaction, withoutPayload } from './redaction.ts'
-export { findSegments, type LossCount, readSegments, type SegmentInfo } from './segments.ts'
+export {
+  findSegments,
+  type LossCount,
+  producerName,
+  readSegments,
+  type SegmentInfo,
+} from './segments.ts'
 export { createSlices } from './slices.ts'
 export { planGroups, type StatisticGroup, statisticGroups } from './statistic-groups.ts'
 export {

@@ -1,13 +1,14 @@
 /** The live segments as one document: what `rings --json` prints and GET /v1/rings answers. */
 import { existsSync } from 'node:fs'
 import { readSegments, type SegmentInfo } from '../collector/index.ts'
+import type { RanksOf } from './segment-ranks.ts'
 
-export function ringsDocument(directory: string, patterns: readonly string[]) {
+export function ringsDocument(directory: string, patterns: readonly string[], ranksOf: RanksOf) {
   const { segments, unreadable } = readSegments(directory, patterns)
-  return { segments: segments.map(segmentDocument), unreadable }
+  return { segments: segments.map((info) => segmentDocument(info, ranksOf)), unreadable }
 }
 
-function segmentDocument(info: SegmentInfo) {
+function segmentDocument(info: SegmentInfo, ranksOf: RanksOf) {
   return {
     segment: info.segment,
     path: info.path,
@@ -21,6 +22,8 @@ function segmentDocument(info: SegmentInfo) {
       pid: info.consumerPid,
       state: exporterState(info),
     },
+    /** Which process of a parallel model it is; null for a model in one process, or while not known. */
+    parallel: ranksOf(info),
     created_at: new Date(info.createdAtMicros / 1000).toISOString(),
     committed: { records: info.committedRecords, bytes: info.committedBytes },
     meta: { used: info.metaUsed, limit: info.metaSlots },

@@ -23,6 +23,7 @@ import { createRemovedCounts, startRetention } from './retention/background.ts'
 import { deleteTrace } from './retention/delete-trace.ts'
 import { readRules } from './retention/rules.ts'
 import { ringsDocument } from './rings.ts'
+import { createRanksOf } from './segment-ranks.ts'
 import { createSentRequests } from './sent-requests.ts'
 import type { StoreLocation } from './store/location.ts'
 import { openStore } from './store/open-store.ts'
@@ -113,6 +114,7 @@ export async function startService(options: ServiceOptions): Promise<Service> {
         })
   const doubt = catalogDoubt(location, catalog)
   if (doubt !== null) logger.error({ error: doubt.toJSON() }, 'the catalogue lacks stored files')
+  const ranksOf = createRanksOf(location.spool)
   const server = await buildServer({
     catalog,
     findTrace: createTraceFinder({ catalog, bucket }).find,
@@ -121,7 +123,7 @@ export async function startService(options: ServiceOptions): Promise<Service> {
       source: createParquetSource(store, { knownFile: knownFileOf(catalog) }),
     }),
     vocabularies: createVocabularyReader(catalog, createParquetSource(store)),
-    rings: () => ringsDocument(config.segments.directory, config.segments.names),
+    rings: () => ringsDocument(config.segments.directory, config.segments.names, ranksOf),
     metrics: async (accept) => {
       await running.pipeline?.refresh()
       return telemetry.metricsPage(accept)

@@ -3,6 +3,8 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import type { Command } from 'commander'
 import { readSegments, type SegmentInfo } from '../../collector/index.ts'
 import { exporterState, producerState, ringsDocument } from '../rings.ts'
+import { createRanksOf, placeText, type RanksOf } from '../segment-ranks.ts'
+import { storeLocation } from '../tensors/open.ts'
 import { type ConfigOptions, configFrom, withConfig } from './config-option.ts'
 import { exitCodes, outputGone, print, printJson, tell } from './outcome.ts'
 import { bytesText, styles, table } from './table.ts'
@@ -28,18 +30,20 @@ export function ringsCommand(command: Command): void {
 }
 
 async function rings(options: RingsOptions): Promise<number> {
-  const { directory, names } = configFrom(options).config.segments
+  const { config } = configFrom(options)
+  const { directory, names } = config.segments
+  const ranksOf = createRanksOf(storeLocation(config).spool)
   if (options.json === true) {
-    printJson(ringsDocument(directory, names))
+    printJson(ringsDocument(directory, names, ranksOf))
     return exitCodes.done
   }
-  if (options.watch === true) await watch(directory, names)
-  else show(readSegments(directory, names), () => '–', nothing(directory, names))
+  if (options.watch === true) await watch(directory, names, ranksOf)
+  else show(readSegments(directory, names), { rate: () => '–', ranksOf }, nothing(directory, names))
   return exitCodes.done
 }
 
 /** Until a signal, or until nobody reads the output any more. */
-async function watch(directory: string, names: readonly string[]): Promise<void> {
+async function watch(directory: string, names: readonly string[], ranksOf: RanksOf): Promise<void> {
   const terminal = process.stdout.isTTY === true
   let before: Reading | null = null
   while (!outputGone()) {
@@ -51,7 +55,8 @@ async function watch(directory: string, names: readonly string[]): Promise<void>
     // A log says once that nothing is there, not every second.
     const news = terminal || !empty || earlier === null || earlier.segments.length > 0
     if (!terminal && !empty) print(new Date().toISOString())
-    if (news) show(found, (segment) => rate(segment, earlier, now.at), nothing(directory, names))
+    const rateNow = (segment: SegmentInfo): string => rate(segment, earlier, now.at)
+    if (news) show(found, { rate: rateNow, ranksOf }, nothing(directory, names))
     before = now
     await sleep(watchMillis)
   }
@@ -72,7 +77,13 @@ function nothing(directory: string, names: readonly string[]): string {
   return `no segments matching ${names.join(', ')} in ${directory}`
 }
 
-function show(found: Found, rateOf: (segment: SegmentInfo) => string, none: string): void {
+/** What is said of a segment beside its counters. */
+interface Beside {
+  rate(segment: SegmentInfo): string
+  readonly ranksOf: RanksOf
+}
+
+function show(found: Found, beside: Beside, none: string): void {
   if (isEmpty(found)) {
     tell(none)
     return
@@ -80,7 +91,7 @@ function show(found: Found, rateOf: (segment: SegmentInfo) => string, none: stri
   const damaged = found.unreadable.map(
     ({ path, error }) => `${path}: ${error.code} ${error.actual}`,
   )
-  print([asTable(found.segments, rateOf), ...damaged].join('\n'))
+  print([asTable(found.segments, beside), ...damaged].join('\n'))
 }
 
 function exporterText(segment: SegmentInfo): string {
@@ -96,13 +107,12 @@ function rate(segment: SegmentInfo, before: Reading | null, at: number): string 
   return `${bytesText(Math.round((bytes / (at - before.at)) * 1000))}/s`
 }
 
-function asTable(
-  segments: readonly SegmentInfo[],
-  rateOf: (segment: SegmentInfo) => string,
-): string {
+function asTable(segments: readonly SegmentInfo[], { rate: rateOf, ranksOf }: Beside): string {
+  const parallel = segments.some((segment) => ranksOf(segment) !== null)
   return table(
     [
       { title: 'SEGMENT' },
+      ...(parallel ? [{ title: 'RANKS' }] : []),
       { title: 'PRODUCER' },
       { title: 'EXPORTER' },
       { title: 'RECORDS', right: true },
@@ -113,6 +123,7 @@ function asTable(
     ],
     segments.map((segment) => [
       segment.segment,
+      ...(parallel ? [placeText(ranksOf(segment))] : []),
       `${segment.producerPid} ${producerState(segment)}`,
       exporterText(segment),
       String(segment.committedRecords),

@@ -3,16 +3,18 @@ import { spawnSync } from 'node:child_process'
 import { mkdirSync, rmSync, writeFileSync } from 'node:fs'
 import { createServer } from 'node:net'
 import { join } from 'node:path'
-import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
 import { openProducer, poke, type TestProducer } from '../helpers/producer.ts'
 import { pipe } from './cli-store.ts'
 import {
   createWorkspace,
   expectError,
   type Finished,
+  get,
   killAll,
   runExporter,
   type Settings,
+  startExporter,
 } from './processes.ts'
 
 const workspace = createWorkspace()
@@ -170,4 +172,35 @@ describe('usage', () => {
     expect(done.stderr).toContain('RING2_E_STORE')
     expect(done.stderr).toContain('in-the-way')
   })
+})
+
+test('rings show which process of a parallel model a segment is of, once an exporter has drained it', async () => {
+  const parallel = openProducer({
+    directory: workspace.segments,
+    name: 'shared',
+    payloadBytes: 65_536,
+  })
+  const ranks = { tp: 1, pp: 0, dp: 2, ep: 0 }
+  const world = { tp: 2, pp: 1, dp: 4, ep: 1 }
+  parallel.model({ ranks, world })
+  parallel.request({ key: 1, request_id: 'one' })
+  expect(run(['rings']).stdout).not.toContain('RANKS')
+  const exporter = await startExporter(workspace)
+  const row = await vi.waitFor(
+    async () => {
+      const { segments } = (await get(`${exporter.url}/v1/rings`)).json<{
+        segments: { segment: string; parallel: unknown }[]
+      }>()
+      const found = segments.find(({ segment }) => segment === 'shared')
+      expect(found?.parallel).not.toBeNull()
+      return { found, other: segments.find(({ segment }) => segment === 'live') }
+    },
+    { timeout: 30_000, interval: 100 },
+  )
+  expect(row).toMatchObject({ found: { parallel: { ranks, world } }, other: { parallel: null } })
+  expect(run(['rings']).stdout).toMatch(
+    /^SEGMENT +RANKS +PRODUCER.*\nlive +– +.*\nshared +tp 1\/2, dp 2\/4 +/,
+  )
+  parallel.close()
+  await exporter.stop()
 })
