@@ -178,6 +178,8 @@ def test_every_request_ends_with_its_counts_and_says_who_it_is(captured: Run) ->
         assert end["prompt_tokens"] == len(answer["prompt"])
         assert end["tokens"] == len(answer["prompt"]) + len(answer["tokens"]) - 1
         assert end["steps"] == len(ranges(captured, request["key"]))
+        # Of the last ones too, which no step has told the worker of.
+        assert end["outcome"] == "ok"
         # LLM numbers its requests from 0 in every process: vLLM's own id is the unique one.
         assert request["request_id"] == request["internal_request_id"]
         assert request["attributes"]["gen_ai.request.max_tokens"] > 0

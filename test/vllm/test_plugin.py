@@ -156,12 +156,15 @@ class Ended(SimpleNamespace):
         super().__init__(request_id=name, sampling_params=parameters, resumable=resumable)
 
 
-def test_an_aborted_request_is_named_once_unless_its_answer_may_have_been_whole() -> None:
+def test_an_aborted_request_is_named_once_unless_its_answer_may_have_been_whole(monkeypatch) -> None:
+    monkeypatch.setattr(_aborts, "_untold", {})
     class Scheduler:
         def finish_requests(self, request_ids, finished_status):
+            self.finished_req_ids.update(one.request_id for one in request_ids)
             return request_ids
 
         def schedule(self):
+            self.finished_req_ids = set()
             return SimpleNamespace()
 
     _aborts.wrap_scheduler(Scheduler, "aborted")
@@ -173,6 +176,12 @@ def test_an_aborted_request_is_named_once_unless_its_answer_may_have_been_whole(
     output = pickle.loads(pickle.dumps(scheduler.schedule()))
     assert set(_aborts.aborted_of(output)) == {"one", "two"}
     assert not _aborts.aborted_of(scheduler.schedule())
+    # A worker that closes in the same process asks for what no output has told.
+    scheduler.finish_requests([Ended("three")], "aborted")
+    scheduler.finish_requests([Ended("four", stop=("END",))], "aborted")
+    finished, aborted = _aborts.untold()
+    assert finished == {"three", "four"}
+    assert aborted == {"three"}
 
 
 @pytest.mark.parametrize("layout", range(2))

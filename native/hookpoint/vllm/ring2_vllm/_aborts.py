@@ -1,7 +1,8 @@
-"""Which requests were aborted: from the scheduler to the workers, with the outputs that go there anyway.
+"""How requests ended: from the scheduler to the workers, with the outputs that go there anyway.
 
 vLLM tells a worker that a request is over, not how. Its scheduler knows, in whatever process it is; the
-names of aborted requests become an attribute of the next output, which is pickled with it.
+names of aborted requests become an attribute of the next output, which is pickled with it. What ended
+since the last output is told when a worker of the same process closes.
 
 vLLM also aborts a request in the scheduler whose answer is whole: when its text holds a stop string,
 and when the input of a streaming session ends. What could be one of these is not called aborted.
@@ -9,10 +10,20 @@ and when the input of a streaming session ends. What could be one of these is no
 
 import functools
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 ABORTED = "aborted"  # an outcome
 NAMES = "_ring2_aborted"  # on a scheduler's output, and on the scheduler until then
+
+
+class Untold(NamedTuple):
+    """Internal ids of requests that ended since a scheduler's last output, in sets that it adds to."""
+
+    finished: set[str]
+    aborted: set[str]
+
+
+_untold: dict[int, Untold] = {}  # of the schedulers of this process
 
 
 def aborted_of(scheduled: Any) -> Iterable[str]:
@@ -20,9 +31,19 @@ def aborted_of(scheduled: Any) -> Iterable[str]:
     return getattr(scheduled, NAMES, ())
 
 
+def untold() -> Untold:
+    """What no output of this process's schedulers has told yet."""
+    schedulers = _untold.values()
+    return Untold(
+        set().union(*(one.finished for one in schedulers)),
+        set().union(*(one.aborted for one in schedulers)),
+    )
+
+
 def _is_certain(request: Any) -> bool:
     parameters = getattr(request, "sampling_params", None)
-    return parameters is not None and not parameters.stop and not request.resumable
+    resumable = getattr(request, "resumable", False)
+    return parameters is not None and not getattr(parameters, "stop", None) and not resumable
 
 
 def wrap_scheduler(scheduler: type, aborted_status: Any) -> None:
@@ -33,17 +54,18 @@ def wrap_scheduler(scheduler: type, aborted_status: Any) -> None:
     def finish(self: Any, request_ids: Any, finished_status: Any) -> Any:
         finished = finish_requests(self, request_ids, finished_status)
         if finished_status == aborted_status:
-            names = {one.request_id for one in finished if _is_certain(one)}
-            setattr(self, NAMES, names | getattr(self, NAMES, set()))
+            names = vars(self).setdefault(NAMES, set())
+            names.update(one.request_id for one in finished or () if _is_certain(one))
         return finished
 
     @functools.wraps(schedule)
     def scheduled(self: Any, *args: Any, **kwargs: Any) -> Any:
         output = schedule(self, *args, **kwargs)
-        names = getattr(self, NAMES, None)
+        names = vars(self).setdefault(NAMES, set())
         if names:
-            setattr(output, NAMES, names)
-            setattr(self, NAMES, set())
+            setattr(output, NAMES, frozenset(names))
+            names.clear()
+        _untold[id(self)] = Untold(getattr(self, "finished_req_ids", set()), names)
         return output
 
     scheduler.finish_requests, scheduler.schedule = finish, scheduled

@@ -17,7 +17,7 @@ from ring2._producer import Producer
 from ring2._selection import HOOKS_BY_NAME
 from ring2._trouble import Trouble
 
-from ._aborts import ABORTED, aborted_of
+from ._aborts import ABORTED, aborted_of, untold
 from ._patterns import COMPUTED, Patterns
 from ._sessions import Session, Sessions
 
@@ -68,6 +68,8 @@ class Capture:
         """Ends open requests and closes the segment. Twice is harmless."""
         if self.producer.alive:
             self.trouble.active = False
+            finished, aborted = untold()
+            self.sessions.finish(finished, dict.fromkeys(aborted, ABORTED))
             self.sessions.finish_all()
             self.producer.close()
 
