@@ -27,6 +27,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--directory", default=os.environ.get("RING2_SEGMENTS_DIRECTORY"))
     parser.add_argument("--model", default=os.environ.get(
         "RING2_MODEL_DIR", "HuggingFaceTB/SmolLM2-135M-Instruct"))
+    parser.add_argument("--wait", type=float, default=60, help="seconds for the exporter")
     parser.add_argument("--json", action="store_true", help="one JSON document and nothing else")
     return parser.parse_args()
 
@@ -48,19 +49,26 @@ def read(options: argparse.Namespace) -> tuple[str, list[str], int]:
     return trace_id, [tokenizer.decode([token]) for token in prompt["input_ids"][0]], layer
 
 
-def fetch(options: argparse.Namespace, trace_id: str, seconds: float = 60) -> ring2.Trace:
-    """The trace, once the exporter has all of it."""
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
+def fetch(options: argparse.Namespace, trace_id: str) -> ring2.Trace:
+    """The trace, once the exporter has all of it; else the program ends and says why."""
+    print(f"waiting at most {options.wait:g} s until {options.url} has trace {trace_id} …",
+          file=sys.stderr)
+    until = time.monotonic() + options.wait
+    while True:
         try:
             trace = ring2.open(options.url).trace(trace_id)
             if trace.complete:
                 return trace
+            states = ", ".join(request["completeness"] for request in trace.requests)
+            why = f"it is there, but {states}: look for losses with `npx ring2-exporter rings`"
         except ring2.Ring2Error as error:
             if error.code != "RING2_E_TRACE_UNKNOWN":
-                raise
+                raise SystemExit(str(error)) from None
+            why = ("the exporter has nothing of it: run `npx ring2-exporter run` on this machine, as "
+                   "this user, with the same RING2_SEGMENTS_DIRECTORY")
+        if time.monotonic() > until:
+            raise SystemExit(f"trace {trace_id} is not complete after {options.wait:g} s; {why}")
         time.sleep(0.2)
-    raise SystemExit(f"trace {trace_id} is not complete after {seconds} s: does an exporter run?")
 
 
 def main() -> None:

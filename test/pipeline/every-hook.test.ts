@@ -1,5 +1,6 @@
 /** All hooks of the catalogue from stock models to the store and back, and the examples that show some. */
 import { spawnSync } from 'node:child_process'
+import { mkdtempSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { hooks } from '../../collector/hooks.gen.ts'
@@ -49,15 +50,16 @@ test('every hook is stored bit for bit and measured as documented', () => {
   )
 }, 240_000)
 
-function runExample(script: string, ...words: string[]): unknown {
-  const done = spawnSync(python, [join(repository, 'examples', script), '--json', ...words], {
+function startExample(words: readonly string[], segments: string) {
+  const [script = '', ...rest] = words
+  return spawnSync(python, [join(repository, 'examples', script), '--json', ...rest], {
     encoding: 'utf8',
-    env: {
-      ...process.env,
-      RING2_URL: exporter.url,
-      RING2_SEGMENTS_DIRECTORY: workspace.segments,
-    },
+    env: { ...process.env, RING2_URL: exporter.url, RING2_SEGMENTS_DIRECTORY: segments },
   })
+}
+
+function runExample(...words: string[]): unknown {
+  const done = startExample(words, workspace.segments)
   expect(done.status, done.stderr).toBe(0)
   return JSON.parse(done.stdout)
 }
@@ -97,4 +99,15 @@ test('the example of routing counts every choice of every token', () => {
     expect(entropy).toBeLessThanOrEqual(1)
     expect(top_weight).toBeGreaterThanOrEqual(0.5)
   }
+}, 240_000)
+
+test('an example that waits in vain says for what, and at its bound why and what to do', () => {
+  const words = ['moe-routing/moe_routing.py', '--tokens', '1', '--wait', '0.5']
+  const elsewhere = mkdtempSync(join(workspace.root, 'elsewhere-'))
+  const { status, stdout, stderr } = startExample(words, elsewhere)
+  expect({ status, stdout }).toEqual({ status: 1, stdout: '' })
+  expect(stderr).toMatch(`waiting at most 0.5 s until ${exporter.url} has trace `)
+  expect(stderr).toMatch(
+    / is not complete after 0\.5 s; the exporter has nothing of it: run .* with the same /,
+  )
 }, 240_000)
