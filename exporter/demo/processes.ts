@@ -56,7 +56,7 @@ export async function startProcess(
     ),
   ]).catch((error: unknown) => {
     // It may go on, and nobody else knows of it.
-    child.kill('SIGKILL')
+    killGroup(child)
     throw error
   })
   return {
@@ -74,7 +74,7 @@ export async function startProcess(
           timeout(demoLimits.stopMillis).then(() => 'late' as const),
         ])
         if (code !== 'late') return code
-        child.kill('SIGKILL')
+        killGroup(child)
         return null
       },
     },
@@ -105,4 +105,14 @@ function timeout(millis: number): Promise<void> {
   return new Promise((resolve) => {
     setTimeout(resolve, millis).unref()
   })
+}
+
+/** With the processes that it has started: a server's workers would stay behind. */
+function killGroup(child: ChildProcess): void {
+  if (child.pid === undefined) return
+  try {
+    process.kill(-child.pid, 'SIGKILL')
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'ESRCH') throw error
+  }
 }
