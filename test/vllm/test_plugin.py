@@ -184,6 +184,24 @@ def test_an_aborted_request_is_named_once_unless_its_answer_may_have_been_whole(
     assert aborted == {"three"}
 
 
+def test_a_scheduler_that_answers_otherwise_is_not_disturbed(caplog) -> None:
+    class Scheduler:
+        __slots__ = ()  # takes no attribute
+
+        def finish_requests(self, request_ids, finished_status):
+            return 7
+
+        def schedule(self):
+            return "output"
+
+    _aborts.wrap_scheduler(Scheduler, "aborted")
+    scheduler = Scheduler()
+    for _ in range(2):
+        assert scheduler.finish_requests(["one"], "aborted") == 7
+        assert scheduler.schedule() == "output"
+    assert sum("cannot be told" in line for line in caplog.messages) == 2  # once of each call
+
+
 @pytest.mark.parametrize("layout", range(2))
 def test_keys_are_read_through_the_block_table(layout: int) -> None:
     blocks, kv_heads, block, size, count = 5, 2, 32, 8, 50

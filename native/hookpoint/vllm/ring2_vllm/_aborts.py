@@ -9,8 +9,11 @@ and when the input of a streaming session ends. What could be one of these is no
 """
 
 import functools
-from collections.abc import Iterable
+import logging
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
+
+logger = logging.getLogger("vllm.ring2")
 
 ABORTED = "aborted"  # an outcome
 NAMES = "_ring2_aborted"  # on a scheduler's output, and on the scheduler until then
@@ -46,26 +49,51 @@ def _is_certain(request: Any) -> bool:
     return parameters is not None and not getattr(parameters, "stop", None) and not resumable
 
 
+def _note(scheduler: Any, finished: Iterable[Any] | None) -> None:
+    names = vars(scheduler).setdefault(NAMES, set())
+    names.update(one.request_id for one in finished or () if _is_certain(one))
+
+
+def _tell(scheduler: Any, output: Any) -> None:
+    names = vars(scheduler).setdefault(NAMES, set())
+    if names:
+        setattr(output, NAMES, frozenset(names))
+        names.clear()
+    _untold[id(scheduler)] = Untold(getattr(scheduler, "finished_req_ids", set()), names)
+
+
+def _guarded(act: Callable[..., None]) -> Callable[..., None]:
+    """The same, which never raises: the engine must go on, whatever this was."""
+    said = False
+
+    def guarded(*args: Any) -> None:
+        nonlocal said
+        try:
+            act(*args)
+        except Exception:  # noqa: BLE001
+            if not said:
+                logger.exception("ring2: aborted requests cannot be told from others any more")
+            said = True
+
+    return guarded
+
+
 def wrap_scheduler(scheduler: type, aborted_status: Any) -> None:
     """Has every output of ``scheduler`` name the requests that were aborted since the last one."""
     finish_requests, schedule = scheduler.finish_requests, scheduler.schedule
+    note, tell = _guarded(_note), _guarded(_tell)
 
     @functools.wraps(finish_requests)
     def finish(self: Any, request_ids: Any, finished_status: Any) -> Any:
         finished = finish_requests(self, request_ids, finished_status)
         if finished_status == aborted_status:
-            names = vars(self).setdefault(NAMES, set())
-            names.update(one.request_id for one in finished or () if _is_certain(one))
+            note(self, finished)
         return finished
 
     @functools.wraps(schedule)
     def scheduled(self: Any, *args: Any, **kwargs: Any) -> Any:
         output = schedule(self, *args, **kwargs)
-        names = vars(self).setdefault(NAMES, set())
-        if names:
-            setattr(output, NAMES, frozenset(names))
-            names.clear()
-        _untold[id(self)] = Untold(getattr(self, "finished_req_ids", set()), names)
+        tell(self, output)
         return output
 
     scheduler.finish_requests, scheduler.schedule = finish, scheduled
