@@ -1,5 +1,6 @@
 """Hooks are on a model's modules while what they capture is wanted, and cost no Python there."""
 
+import copy
 import threading
 import types
 
@@ -145,3 +146,77 @@ def test_what_was_not_wanted_when_it_was_compiled_is_captured_later(tiny, attach
     assert [request["request_id"] for request in records.requests] == ["after"]
     assert _captured(records) == {("resid_pre", 0), ("resid_pre", 1), ("q", 0), ("q", 1)}
     torch.compiler.reset()
+
+
+def test_a_copy_of_an_attached_model_is_captured_once(tiny, attach):
+    model = tiny("llama")
+    first = attach(model, "resid_pre,pattern")
+    duplicate = copy.deepcopy(model)
+    first.probe.detach()
+    attached = attach(duplicate, "resid_pre,pattern")
+    with ring2.request("one"):
+        _forward(duplicate)
+    found = [(tensor.hook, tensor.layer) for tensor in attached.finish().tensors]
+    assert sorted(found) == [(hook, layer) for hook in ("pattern", "resid_pre") for layer in (0, 1)]
+    assert duplicate.config._attn_implementation == "sdpa"
+
+
+def test_a_thread_that_looked_before_another_began_takes_no_hook_from_it(tiny, attach):
+    model = tiny("llama")
+    attached = attach(model, "mlp_out")
+    attached.reader.control(share=0)
+    steps = attached.probe._steps
+    change, looked, go_on = steps.before_step, threading.Event(), threading.Event()
+
+    def late(control, alone):
+        if threading.get_ident() == slow.ident:
+            looked.set()
+            go_on.wait(1)  # the other thread begins now, unless it is kept from it
+        change(control, alone)
+
+    steps.before_step = late
+
+    def run():
+        with ring2.request("slow"):
+            _forward(model)
+
+    slow = threading.Thread(target=run)
+    slow.start()
+    assert looked.wait(60)
+    attached.reader.control()
+
+    def let_it_go_on(_module, _args):
+        if threading.get_ident() != slow.ident:
+            go_on.set()
+            slow.join(60)
+
+    handle = model.model.layers[0].register_forward_pre_hook(let_it_go_on)
+    with ring2.request("quick"):
+        _forward(model)
+    handle.remove()
+    assert _captured(attached.finish()) == {("mlp_out", 0), ("mlp_out", 1)}
+
+
+def test_hooks_come_off_after_a_thread_was_interrupted_in_its_pass(tiny, attach):
+    model = tiny("llama")
+    attached = attach(model, "mlp_out")
+
+    def interrupt(_module, _args):
+        raise SystemExit
+
+    handle = model.model.layers[0].register_forward_pre_hook(interrupt)
+    thread = threading.Thread(target=_forward, args=(model,))
+    thread.start()
+    thread.join()
+    handle.remove()
+    attached.reader.control(share=0)
+    _forward(model)
+    assert _hooks(model) == []
+
+
+def test_a_kernel_that_somebody_chose_meanwhile_stays(tiny, attach):
+    model = tiny("llama")
+    attached = attach(model, "pattern")
+    model.set_attn_implementation("eager")
+    attached.probe.detach()
+    assert model.config._attn_implementation == "eager"

@@ -106,6 +106,47 @@ def test_patterns_of_generation_equal_a_full_eager_pass(family, cache, tiny, att
                 assert (tensor.torch() - expected).abs().max() < 1e-5
 
 
+def test_a_prompt_longer_than_the_window_is_captured_whole(tiny, attach):
+    model = tiny("mistral", sliding_window=6)
+    eager = tiny("mistral", sliding_window=6, attn_implementation="eager")
+    eager.load_state_dict(model.state_dict())
+    ids = torch.randint(3, 97, (1, 8))
+    attached = attach(model, "resid_pre,pattern")
+    with ring2.request("one"):
+        model.generate(
+            input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=2, do_sample=False,
+            cache_implementation="static", disable_compile=True,
+        )
+    with torch.no_grad():
+        weights = eager(input_ids=ids, output_attentions=True).attentions
+    records = attached.finish()
+    assert records.tensor("resid_pre", 0).tokens == (0, 8)
+    for layer in range(2):
+        found = records.tensor("pattern", layer).torch()
+        assert (found - weights[layer][0]).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("beside", [{"sliding_window": 4}, {"softcap": 30.0}, {"s_aux": 1}])
+def test_what_a_kernel_is_told_beside_the_mask_is_refused_and_counted(beside, tiny, attach):
+    from transformers import AttentionInterface
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+    def kernel(module, query, key, value, _mask, **kwargs):
+        return sdpa_attention_forward(module, query, key, value, None, is_causal=True)
+
+    AttentionInterface.register("beside", kernel)
+    model = tiny("llama")
+    model.set_attn_implementation("beside")
+    attached = attach(model, "pattern,resid_pre")
+    attention = model.model.layers[1].self_attn
+    own = attention.forward
+    attention.forward = lambda *args, **kwargs: own(*args, **kwargs, **beside)
+    with torch.no_grad(), ring2.request("one"):
+        model(input_ids=torch.randint(3, 97, (1, 8)))
+    assert attached.probe.losses()["unsupported"][0] == 1
+    assert [t.layer for t in attached.finish().tensors if t.hook == "pattern"] == [0]
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
 def test_other_dtypes_are_kept_as_they_are(dtype, tiny, attach):
     model = tiny("llama").to(dtype)

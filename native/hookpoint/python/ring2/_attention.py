@@ -20,6 +20,8 @@ from ._sites import SCORES, WEIGHTS, Site
 PREFIX = "ring2_"
 TAP = "_ring2_attention_tap"
 EAGER = "eager_attention_forward"
+UNKNOWN_MASK = False  # no tensor: scores under it are refused and counted
+PREPARED_AXES = 4  # of a mask [batch, 1, queries, keys], which has the window in it
 
 _eager_lock = threading.Lock()
 _eager_users: dict[str, list[Any]] = {}  # file -> [its function, how many replace it]
@@ -27,7 +29,8 @@ _eager_users: dict[str, list[Any]] = {}  # file -> [its function, how many repla
 
 def implementation(config: Any) -> str:
     """The name of the attention kernel that a model of this configuration uses."""
-    return getattr(config, "_attn_implementation", None) or "eager"
+    # A copy of an attached model names the twin: what it runs is the kernel.
+    return (getattr(config, "_attn_implementation", None) or "eager").removeprefix(PREFIX)
 
 
 def computed(config: Any, sites: Iterable[Site]) -> list[str]:
@@ -52,7 +55,20 @@ def _tapped(module: Any, query: Any, key: Any, mask: Any, kwargs: dict[str, Any]
         causal = kwargs.get("is_causal")
         if causal is None:
             causal = getattr(module, "is_causal", True)
-        tap(query, key, mask, kwargs.get("scaling"), causal)
+        known = _is_all_in_mask(mask, key.shape[-2], kwargs)
+        tap(query, key, mask if known else UNKNOWN_MASK, kwargs.get("scaling"), causal)
+
+
+def _is_all_in_mask(mask: Any, keys: int, kwargs: dict[str, Any]) -> bool:
+    """Whether the mask says all that a kernel does to the scores.
+
+    Some kernels are given a window, a cap or sinks beside it; what they make of them is not known.
+    """
+    if any(kwargs.get(name) is not None for name in ("softcap", "s_aux")):
+        return False
+    window = kwargs.get("sliding_window")
+    prepared = getattr(mask, "ndim", 0) == PREPARED_AXES
+    return not window or prepared or keys <= window
 
 
 def register_twin(kernel: str) -> str:

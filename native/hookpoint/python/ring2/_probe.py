@@ -216,8 +216,15 @@ class Probe:
 
         def put(_hook: None) -> Undo:
             kernel = _attention.implementation(config)
-            config._attn_implementation = _attention.register_twin(kernel)
-            return lambda: setattr(config, "_attn_implementation", kernel)
+            twin = _attention.register_twin(kernel)
+            config._attn_implementation = twin
+
+            def undo() -> None:
+                # Another kernel that was chosen meanwhile stays.
+                if config._attn_implementation == twin:
+                    config._attn_implementation = kernel
+
+            return undo
 
         hooks = [HOOKS_BY_NAME[hook].id for hook in ("attn_scores", "pattern") if hook in self.hooks]
         yield Place(put, None, None, [(hook, s.layer) for hook in hooks for s in sites])

@@ -54,6 +54,7 @@ class StepWriter:
         self.before_prompt: Callable[[], object] | None = None
         self.before_step: Callable[[Control, bool], object] | None = None
         self._inside: set[int] = set()  # threads that run a step
+        self._inside_lock = threading.Lock()
         self._native = _native.library()
         self._keys = itertools.count(1)
         self._keys_lock = threading.Lock()
@@ -106,7 +107,9 @@ class StepWriter:
         traced = torch.compiler.is_dynamo_compiling
 
         # A copy of the model has these hooks too, and is another model.
-        def pre_hook(called: Any, args: tuple, kwargs: dict[str, Any]) -> None:
+        def pre_hook(called: Any, args: tuple, kwargs: dict[str, Any] | None = None) -> None:
+            if kwargs is None:
+                return  # taken off while this very call ran: PyTorch does not know any more how
             if traced():
                 trace_before(args, kwargs)
             elif called is module:
@@ -197,7 +200,8 @@ class StepWriter:
         self._end_native()
         current.clear()
         if not current.outer:
-            self._inside.discard(threading.get_ident())
+            with self._inside_lock:
+                self._inside.discard(threading.get_ident())
         if current.outer:
             current.forward, current.entries, current.cache, current.caller = current.outer.pop()
             self._native.ring2_torch_pop(self._producer.slot)
@@ -259,9 +263,13 @@ class StepWriter:
     def _follow(self, control: Control) -> None:
         """Has the hooks on the modules that this step needs, before it runs."""
         thread = threading.get_ident()
-        if self.before_step is not None and not self.current.outer:
-            self.before_step(control, self._inside <= {thread})
-        self._inside.add(thread)
+        with self._inside_lock:
+            if len(self._inside) > (thread in self._inside):
+                # A thread that was interrupted in a pass has not said that it left.
+                self._inside &= {living.ident for living in threading.enumerate()}
+            if self.before_step is not None and not self.current.outer:
+                self.before_step(control, self._inside <= {thread})
+            self._inside.add(thread)
 
     def _skip_step(self, arguments: dict[str, Any]) -> None:
         """A step that nobody wants. In a batch it may still be the one in which a row ends."""

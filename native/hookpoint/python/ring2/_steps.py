@@ -79,14 +79,15 @@ def valid_columns(mask: Any, batch: int, past: int, columns: int) -> Any:
         return None
     total = past + columns
     if mask.ndim == 4:
-        # The last query sees every key of its row that is not padding.
-        seen = mask[:, 0, -1, :total]
+        # Some query sees every key that is not padding; the last one may have a window.
+        seen = mask[:, 0, :, :total]
         if seen.dtype == torch.bool:
             valid = seen
         elif seen.is_floating_point():
             valid = seen > torch.finfo(seen.dtype).min / 2
         else:
             valid = seen != 0
+        valid = valid.any(dim=1)
     elif mask.ndim == 2:
         valid = mask[:, :total] != 0
     else:

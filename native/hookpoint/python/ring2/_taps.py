@@ -233,7 +233,9 @@ def _token_buffer(device: Any) -> Any:
 def input_hook(tap: Tap, part: int, argument: str) -> Callable[..., None]:
     """Taps the positional argument ``part``, or the one passed as ``argument``."""
 
-    def hook(module: Any, args: tuple, kwargs: dict[str, Any]) -> None:
-        tap(module, args, args[part] if len(args) > part else kwargs.get(argument))
+    def hook(module: Any, args: tuple, kwargs: dict[str, Any] | None = None) -> None:
+        # Without them it was taken off while this very call ran.
+        if kwargs is not None:
+            tap(module, args, args[part] if len(args) > part else kwargs.get(argument))
 
     return hook

@@ -22,6 +22,7 @@
 
 typedef struct {
   int64_t slot;
+  uint64_t generation; /* a copy of a module keeps its taps when the slot is another producer's */
   int32_t layer;
   bool waits;
   bool scores, pattern; /* what the selection has of this layer */
@@ -138,7 +139,8 @@ static bool compute(const attention *attention, ring2_producer *producer, int64_
 static PyObject *call_attention(PyObject *self, PyObject *const *arguments, intptr_t count) {
   const attention *attention = ring2_python_state(self);
   const int64_t step = ring2_slot_step(attention->slot);
-  ring2_producer *producer = step < 0 ? NULL : ring2_slot_enter(attention->slot);
+  const bool own = ring2_slot_generation(attention->slot) == attention->generation;
+  ring2_producer *producer = step < 0 || !own ? NULL : ring2_slot_enter(attention->slot);
   if (producer == NULL || count != ARGUMENTS) return ring2_python_none();
   const bool seen_to = compute(attention, producer, step, arguments);
   ring2_slot_leave(attention->slot);
@@ -157,7 +159,9 @@ PyObject *ring2_torch_attention(int64_t slot, int32_t layer, int32_t waits, int3
                                 int32_t pattern, PyObject *otherwise) {
   attention *made = malloc(sizeof *made);
   if (made == NULL) abort();
-  *made = (attention){slot, layer, waits != 0, scores != 0, pattern != 0, otherwise};
+  *made = (attention){.slot = slot, .generation = ring2_slot_generation(slot), .layer = layer,
+                      .waits = waits != 0, .scores = scores != 0, .pattern = pattern != 0,
+                      .otherwise = otherwise};
   ring2_python.increase(otherwise);
   return ring2_python_function("attention", call_attention, made, destroy_attention);
 }

@@ -24,6 +24,7 @@
 static struct {
   _Atomic(ring2_producer *) producer;
   atomic_int users;
+  atomic_uint_least64_t generation;
 } slots[SLOTS_MAX];
 
 /* The forward that this thread runs for each slot. */
@@ -54,6 +55,10 @@ ring2_producer *ring2_slot_enter(int64_t slot) {
 void ring2_slot_leave(int64_t slot) { atomic_fetch_sub(&slots[slot].users, 1); }
 
 void ring2_slot_set_gpu(const ring2_slot_gpu *gpu) { atomic_store(&gpu_side, gpu); }
+
+uint64_t ring2_slot_generation(int64_t slot) {
+  return is_slot(slot) ? atomic_load(&slots[slot].generation) : 0;
+}
 
 int64_t ring2_slot_step(int64_t slot) {
   return is_slot(slot) ? threads[slot].step_after - 1 : -1;
@@ -108,7 +113,9 @@ RING2_API int ring2_torch_wants_tokens(int32_t slot, uint32_t phase, int32_t tok
 int32_t ring2_torch_add(ring2_producer *producer) {
   for (int32_t slot = 0; slot < SLOTS_MAX; slot++) {
     ring2_producer *expected = NULL;
-    if (atomic_compare_exchange_strong(&slots[slot].producer, &expected, producer)) return slot;
+    if (!atomic_compare_exchange_strong(&slots[slot].producer, &expected, producer)) continue;
+    atomic_fetch_add(&slots[slot].generation, 1);
+    return slot;
   }
   return -1;
 }

@@ -28,6 +28,9 @@ void ring2_slot_set_gpu(const ring2_slot_gpu *gpu);
 ring2_producer *ring2_slot_enter(int64_t slot);
 void ring2_slot_leave(int64_t slot);
 
+/* Which of the producers that the slot has had it is for now: what was made for another must not act. */
+uint64_t ring2_slot_generation(int64_t slot);
+
 /* The step that this thread runs for the slot; -1 when it is in none. */
 int64_t ring2_slot_step(int64_t slot);
 

@@ -20,6 +20,7 @@
 
 typedef struct {
   int64_t slot, coded_hook;
+  uint64_t generation; /* a copy of a module keeps its taps when the slot is another producer's */
   int32_t layer;
   int32_t source, part;
   bool waits;          /* the producer waits for room: never with other threads locked out */
@@ -77,7 +78,8 @@ static bool copy(const tap *tap, ring2_producer *producer, PyObject *object, int
 static PyObject *call_tap(PyObject *self, PyObject *const *arguments, intptr_t count) {
   const tap *tap = ring2_python_state(self);
   const int64_t step = ring2_slot_step(tap->slot);
-  ring2_producer *producer = step < 0 ? NULL : ring2_slot_enter(tap->slot);
+  const bool own = ring2_slot_generation(tap->slot) == tap->generation;
+  ring2_producer *producer = step < 0 || !own ? NULL : ring2_slot_enter(tap->slot);
   if (producer == NULL || count != HOOK_ARGUMENTS) return ring2_python_none();
   bool seen_to = true;
   if (ring2_slot_wants(tap->slot, producer, RING2_PLAIN_HOOK(tap->coded_hook), tap->layer) == 1) {
@@ -99,7 +101,9 @@ PyObject *ring2_torch_tap(int64_t slot, int64_t coded_hook, int32_t layer, int32
                           int32_t part, int32_t waits, PyObject *argument, PyObject *otherwise) {
   tap *made = malloc(sizeof *made);
   if (made == NULL) abort();
-  *made = (tap){slot, coded_hook, layer, source, part, waits != 0, argument, otherwise};
+  *made = (tap){.slot = slot, .coded_hook = coded_hook, .generation = ring2_slot_generation(slot),
+                .layer = layer, .source = source, .part = part, .waits = waits != 0,
+                .argument = argument, .otherwise = otherwise};
   ring2_python.increase(argument);
   ring2_python.increase(otherwise);
   return ring2_python_function("tap", call_tap, made, destroy_tap);
