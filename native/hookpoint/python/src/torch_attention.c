@@ -138,10 +138,10 @@ static bool compute(const attention *attention, ring2_producer *producer, int64_
 
 static PyObject *call_attention(PyObject *self, PyObject *const *arguments, intptr_t count) {
   const attention *attention = ring2_python_state(self);
-  const int64_t step = ring2_slot_step(attention->slot);
-  const bool own = ring2_slot_generation(attention->slot) == attention->generation;
-  ring2_producer *producer = step < 0 || !own ? NULL : ring2_slot_enter(attention->slot);
-  if (producer == NULL || count != ARGUMENTS) return ring2_python_none();
+  if (count != ARGUMENTS) return ring2_python_none();
+  int64_t step = -1;
+  ring2_producer *producer = ring2_slot_enter_step(attention->slot, attention->generation, &step);
+  if (producer == NULL) return ring2_python_none();
   const bool seen_to = compute(attention, producer, step, arguments);
   ring2_slot_leave(attention->slot);
   if (seen_to) return ring2_python_none();

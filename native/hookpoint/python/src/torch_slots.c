@@ -56,6 +56,11 @@ void ring2_slot_leave(int64_t slot) { atomic_fetch_sub(&slots[slot].users, 1); }
 
 void ring2_slot_set_gpu(const ring2_slot_gpu *gpu) { atomic_store(&gpu_side, gpu); }
 
+ring2_producer *ring2_slot_enter_step(int64_t slot, uint64_t generation, int64_t *step) {
+  *step = ring2_slot_step(slot);
+  return *step < 0 || ring2_slot_generation(slot) != generation ? NULL : ring2_slot_enter(slot);
+}
+
 uint64_t ring2_slot_generation(int64_t slot) {
   return is_slot(slot) ? atomic_load(&slots[slot].generation) : 0;
 }

@@ -28,6 +28,9 @@ void ring2_slot_set_gpu(const ring2_slot_gpu *gpu);
 ring2_producer *ring2_slot_enter(int64_t slot);
 void ring2_slot_leave(int64_t slot);
 
+/* The same inside a step of this thread, for what was made for that generation of the slot; NULL else. */
+ring2_producer *ring2_slot_enter_step(int64_t slot, uint64_t generation, int64_t *step);
+
 /* Which of the producers that the slot has had it is for now: what was made for another must not act. */
 uint64_t ring2_slot_generation(int64_t slot);
 

@@ -77,10 +77,10 @@ static bool copy(const tap *tap, ring2_producer *producer, PyObject *object, int
 
 static PyObject *call_tap(PyObject *self, PyObject *const *arguments, intptr_t count) {
   const tap *tap = ring2_python_state(self);
-  const int64_t step = ring2_slot_step(tap->slot);
-  const bool own = ring2_slot_generation(tap->slot) == tap->generation;
-  ring2_producer *producer = step < 0 || !own ? NULL : ring2_slot_enter(tap->slot);
-  if (producer == NULL || count != HOOK_ARGUMENTS) return ring2_python_none();
+  if (count != HOOK_ARGUMENTS) return ring2_python_none();
+  int64_t step = -1;
+  ring2_producer *producer = ring2_slot_enter_step(tap->slot, tap->generation, &step);
+  if (producer == NULL) return ring2_python_none();
   bool seen_to = true;
   if (ring2_slot_wants(tap->slot, producer, RING2_PLAIN_HOOK(tap->coded_hook), tap->layer) == 1) {
     seen_to = copy(tap, producer, pick(tap, arguments[1], arguments[2]), step);
